@@ -1,0 +1,433 @@
+//! Brings the node up, stage by stage, and hands PID 1 over to the image.
+//!
+//! A stage that fails is shown on the console and told to haasd. What can come right by itself is
+//! tried again; anything else holds the node until haasd says that it shall try again, perhaps
+//! with another plan. Stages that are done stay done.
+
+use std::{
+    convert::Infallible,
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    path::Path,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use haas_api::agent::{BootPlan, BootStage, OverlayPlan, StoreReport, ToAgent, ToController};
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+    sys::{
+        mman::{MlockAllFlags, mlockall},
+        time::TimeSpec,
+    },
+    time::{ClockId, clock_settime},
+    unistd::{chdir, chroot},
+};
+
+use crate::{
+    agent::{self, Agent},
+    channel::{Channel, Heard},
+    cmdline::CommandLine,
+    fault::{Fault, OrFault as _},
+    identity, init,
+    iscsi::Keeper,
+    log, net,
+    overlay::{self, Layer},
+    proof, shutdown,
+    store::{self, Owner, Store},
+    usage,
+};
+
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_secs(30);
+const DISK_WITHIN: Duration = Duration::from_secs(20);
+const READ_ONLY_WITHIN: Duration = Duration::from_secs(10);
+/// Programs that an image may have as its first, in the order in which the kernel tries them.
+const INITS: [&str; 4] = ["sbin/init", "etc/init", "bin/init", "init"];
+
+/// Runs as the agent; ends only if it cannot even begin.
+pub(crate) fn run() -> ExitCode {
+    match start() {
+        Ok(never) => match never {},
+        Err(fault) => {
+            log::error(&format!("the agent cannot start: {fault}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<Infallible, Fault> {
+    chroot(init::AGENT_ROOT).or_hold("agent-root", "cannot enter the agent's root")?;
+    chdir("/").or_hold("agent-root", "cannot enter the agent's root")?;
+    let _ = fs::write("/proc/self/oom_score_adj", "-1000");
+    // The agent serves the root's session: it must never wait for a page itself.
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
+        .or_hold("agent-memory", "cannot lock the agent in memory")?;
+    let stdin = std::io::stdin();
+    let pid1 = stdin.as_fd().try_clone_to_owned().or_hold("agent-pipe", "no way to PID 1")?;
+
+    let text = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let line = CommandLine::parse(&text);
+    let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
+    log::info(&format!(
+        "command line: target {}, initiator {}, overlay {:?}",
+        show(&line.target),
+        show(&line.initiator),
+        show(&line.overlay)
+    ));
+    let controller = line.controller.clone().ok_or_else(|| {
+        Fault::hold("cmdline", "haas.url=, haas.fp= and haas.token= are not on the command line")
+    });
+    let controller = alone(controller);
+    let mut pause = RETRY_FIRST;
+    while let Err(fault) = net::bring_up(&line) {
+        if !fault.retryable {
+            alone::<()>(Err(fault));
+            continue;
+        }
+        log::error(&fault.to_string());
+        thread::sleep(pause);
+        pause = (pause * 2).min(RETRY_MOST);
+    }
+    let channel = alone(Channel::start(&controller));
+    let plan = welcome(&channel);
+    Node {
+        channel,
+        plan,
+        pid1: pid1.into(),
+        keeper: None,
+        disk: None,
+        layer: None,
+        store: None,
+        is_merged: false,
+    }
+    .bring_up()
+}
+
+/// A fault that nobody can be told of but the person at the console.
+fn alone<T>(result: Result<T, Fault>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(fault) => loop {
+            log::error(&format!("the node is held: {fault}"));
+            thread::sleep(Duration::from_secs(60));
+        },
+    }
+}
+
+fn welcome(channel: &Channel) -> BootPlan {
+    loop {
+        match channel.hear(Duration::from_secs(60)) {
+            Some(Heard::Welcome(welcome)) => {
+                set_clock(welcome.now_us);
+                return welcome.plan;
+            }
+            Some(Heard::Refused(reason)) => {
+                alone(Err(Fault::hold("refused", format!("haasd refuses this boot: {reason}"))))
+            }
+            Some(Heard::Said(_)) | None => log::info("waiting for haasd"),
+        }
+    }
+}
+
+fn set_clock(now_us: i64) {
+    let time = TimeSpec::new(now_us.div_euclid(1_000_000), now_us.rem_euclid(1_000_000) * 1000);
+    if let Err(error) = clock_settime(ClockId::CLOCK_REALTIME, time) {
+        log::error(&format!("the clock cannot be set: {error}"));
+    }
+}
+
+/// The node as far as it is up.
+struct Node {
+    channel: Channel,
+    plan: BootPlan,
+    pid1: UnixStream,
+    keeper: Option<Keeper>,
+    /// The root's disk, once it is mounted.
+    disk: Option<String>,
+    layer: Option<Layer>,
+    store: Option<Store>,
+    is_merged: bool,
+}
+
+impl Node {
+    /// Reaches each stage in turn, then looks after the node.
+    fn bring_up(mut self) -> Result<Infallible, Fault> {
+        self.reached(BootStage::Agent);
+        if let Some(mtu) = self.plan.net.mtu {
+            self.pass(BootStage::Agent, |node| net::set_mtu(node.plan.net.mac, mtu));
+        }
+        self.pass(BootStage::Root, Self::attach_root);
+        self.reached(BootStage::Root);
+        self.pass(BootStage::Overlay, Self::mount_overlay);
+        self.reached(BootStage::Overlay);
+        self.pass(BootStage::Userspace, Self::start_init);
+        let (Some(keeper), Some(disk)) = (self.keeper, self.disk) else {
+            return Err(Fault::hold("agent", "userspace runs without a root"));
+        };
+        Agent {
+            channel: self.channel,
+            plan: self.plan,
+            keeper,
+            root_disk: disk,
+            has_store: self.store.is_some(),
+        }
+        .run()
+    }
+
+    fn reached(&self, stage: BootStage) {
+        let uptime_ms = usage::uptime_ms();
+        log::info(&format!("stage {stage} reached after {uptime_ms} ms"));
+        self.channel.say(ToController::Stage { stage, uptime_ms });
+    }
+
+    /// Works on a stage until it is passed.
+    fn pass(&mut self, stage: BootStage, work: impl Fn(&mut Self) -> Result<(), Fault>) {
+        let mut pause = RETRY_FIRST;
+        let mut told = None;
+        loop {
+            let Err(fault) = work(self) else { return };
+            log::error(&format!("stage {stage} fails: {fault}"));
+            if told.as_ref() != Some(&fault) {
+                self.channel.say(ToController::Failure(fault.at(stage)));
+                told = Some(fault.clone());
+            }
+            if !fault.retryable {
+                log::error("the node is held until haasd says that it shall try again");
+            }
+            if self.wait(fault.retryable.then_some(pause)) {
+                // Who asks for another attempt wants to know how it ended.
+                told = None;
+            }
+            pause = (pause * 2).min(RETRY_MOST);
+        }
+    }
+
+    /// Waits for a word of haasd, or for the time to try again. Says whether haasd asked for it.
+    fn wait(&mut self, pause: Option<Duration>) -> bool {
+        let until = pause.map(|pause| Instant::now() + pause);
+        loop {
+            let left = until.map_or(Duration::from_secs(60), |until| {
+                until.saturating_duration_since(Instant::now())
+            });
+            match self.channel.hear(left) {
+                Some(Heard::Said(ToAgent::Retry { plan })) => {
+                    if plan.overlay != self.plan.overlay && !self.is_merged {
+                        self.layer = None;
+                    }
+                    self.plan = *plan;
+                    return true;
+                }
+                Some(Heard::Said(ToAgent::Shutdown { how })) => {
+                    shutdown::before_userspace(&self.channel, self.keeper.as_ref(), how);
+                }
+                Some(Heard::Refused(reason)) => {
+                    log::error(&format!("haasd refuses this boot: {reason}"));
+                }
+                Some(Heard::Welcome(_) | Heard::Said(_)) => {}
+                None if until.is_some() => return false,
+                None => {}
+            }
+        }
+    }
+
+    fn attach_root(&mut self) -> Result<(), Fault> {
+        if self.disk.is_some() {
+            return Ok(());
+        }
+        let root = &self.plan.root;
+        // A session of an earlier plan is of no use for another target.
+        if let Some(keeper) = self.keeper.take() {
+            let target = fs::read_to_string(keeper.folder().join("targetname"));
+            if target.is_ok_and(|t| t.trim() == root.target) {
+                self.keeper = Some(keeper);
+            } else {
+                keeper.logout();
+            }
+        }
+        if self.keeper.is_none() {
+            self.keeper = Some(Keeper::start(root)?);
+        }
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        keeper.scan().or_retry("root-scan", "the kernel does not look for the root's disk")?;
+        let until = Instant::now() + DISK_WITHIN;
+        let disk = loop {
+            if let Some(disk) = keeper.disk().filter(|d| Path::new("/dev").join(d).exists()) {
+                break disk;
+            }
+            if Instant::now() > until {
+                let cause = format!("target {} shows no disk at LUN 0", root.target);
+                return Err(Fault::retry("root-no-disk", cause));
+            }
+            thread::sleep(Duration::from_millis(50));
+        };
+        let sysfs = Path::new("/sys/block").join(&disk);
+        let wwid = proof::wwid(&sysfs).or_retry("root-wwid", "the root's disk has no identity")?;
+        if wwid != root.wwid {
+            let cause = format!("the root's disk is {wwid}, the plan says {}", root.wwid);
+            return Err(Fault::hold("root-wrong-disk", cause));
+        }
+        if !is_read_only(&sysfs) {
+            let cause = format!(
+                "the target {} lets its disk be written, which haasd's own never does: something else \
+                 answers at {}:{}",
+                root.target, root.portal, root.port
+            );
+            return Err(Fault::hold("root-writable", cause));
+        }
+        let options = if root.fstype == "ext4" { "noload" } else { "" };
+        let device = Path::new("/dev").join(&disk);
+        let what = format!("cannot mount the image {} ({disk}) as {}", root.name, root.fstype);
+        let mounted = mount(
+            Some(&device),
+            overlay::LOWER,
+            Some(root.fstype.as_str()),
+            MsFlags::MS_RDONLY,
+            Some(options),
+        );
+        match mounted {
+            // The kernel still looks at the disk, or lost it for a moment.
+            Err(Errno::ENXIO | Errno::EIO) => mounted.or_retry("root-mount", &what)?,
+            _ => mounted.or_hold("root-mount", &what)?,
+        }
+        log::info(&format!("root: {} over {disk}, {wwid}", root.name));
+        self.disk = Some(disk);
+        Ok(())
+    }
+
+    fn mount_overlay(&mut self) -> Result<(), Fault> {
+        if self.layer.is_none() {
+            let layer = match &self.plan.overlay {
+                OverlayPlan::Ram { rank } => overlay::in_ram(*rank)?,
+                OverlayPlan::Disk { removed, .. } => {
+                    if self.store.is_none() {
+                        self.store = Some(self.open_store()?);
+                        overlay::forget(removed);
+                    }
+                    overlay::shard(&self.plan.overlay)?
+                }
+            };
+            if let Some(store) = &self.store {
+                self.channel.say(ToController::Store(report(store)));
+            }
+            self.layer = Some(layer);
+        }
+        let Some(layer) = &self.layer else { return Ok(()) };
+        if !self.is_merged {
+            overlay::mount_merged(layer)?;
+            self.is_merged = true;
+        }
+        write_run(&self.plan, layer.rank).or_retry("run", "cannot write to /run")?;
+        mount_into_merged()?;
+        identity::write(&self.plan, layer)?;
+        if self.store.is_some() {
+            store::keep_reserve();
+        }
+        Ok(())
+    }
+
+    fn open_store(&self) -> Result<Store, Fault> {
+        let owner = Owner {
+            cluster: &self.plan.cluster_id,
+            node: &self.plan.node_id,
+            name: self.plan.node.as_str(),
+        };
+        let survey = store::survey(owner);
+        self.channel.say(ToController::Disks { disks: store::report(&survey) });
+        let store = store::open(&self.plan.overlay, owner, &survey)?;
+        if store.created {
+            let disks = store::report_made(&survey, &store);
+            self.channel.say(ToController::Disks { disks });
+        }
+        Ok(store)
+    }
+
+    fn start_init(&mut self) -> Result<(), Fault> {
+        let merged = fs::File::open(overlay::MERGED).or_retry("init", "no merged root")?;
+        let init = INITS
+            .iter()
+            .find(|path| proof::open_in(&merged, path, nix::fcntl::OFlag::O_PATH).is_ok())
+            .ok_or_else(|| Fault::hold("init-missing", "the image has no init"))?;
+        drop(merged);
+        writeln!(&self.pid1, "/{init}").or_hold("init", "PID 1 does not listen")?;
+        // PID 1's end of the socket closes as it becomes the image's init.
+        let mut answer = String::new();
+        let read = BufReader::new(&self.pid1).read_line(&mut answer);
+        match read.or_hold("init", "PID 1 is lost")? {
+            0 => Ok(()),
+            _ => Err(Fault::hold("init", format!("/{init} does not start: {}", answer.trim()))),
+        }
+    }
+}
+
+fn report(store: &Store) -> StoreReport {
+    let (size, free) = usage::file_system(store::MOUNT).unwrap_or((0, 0));
+    StoreReport {
+        store_id: store.header.store_id.clone(),
+        generation: store.header.generation,
+        disk_serial: store.serial.clone(),
+        size,
+        free,
+        created: store.created,
+        shards: overlay::shards(store),
+    }
+}
+
+/// Whether the kernel lets nobody write to a disk. While it still looks at a new disk, it says "0"
+/// for a moment although the disk is write-protected.
+fn is_read_only(sysfs: &Path) -> bool {
+    let until = Instant::now() + READ_ONLY_WITHIN;
+    loop {
+        if fs::read_to_string(sysfs.join("ro")).is_ok_and(|text| text.trim() == "1") {
+            return true;
+        }
+        if Instant::now() > until {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What programs on the node may read of it. Users may not log in yet.
+fn write_run(plan: &BootPlan, rank: u32) -> std::io::Result<()> {
+    fs::create_dir_all("/run/haas")?;
+    fs::write("/run/haas/rank", format!("{rank}\n"))?;
+    fs::write("/run/haas/node", format!("{}\n", plan.node.as_str()))?;
+    fs::write("/run/haas/image", format!("{}\n", plan.root.name))?;
+    agent::write_nologin();
+    Ok(())
+}
+
+/// The kernel's file systems, and the agent's /run, for the image.
+fn mount_into_merged() -> Result<(), Fault> {
+    let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
+    for (name, kind, flags) in [
+        ("proc", Some("proc"), quiet),
+        ("sys", Some("sysfs"), quiet),
+        ("dev", Some("devtmpfs"), MsFlags::MS_NOSUID),
+        ("run", None, MsFlags::MS_BIND),
+    ] {
+        let at = Path::new(overlay::MERGED).join(name);
+        let is_folder = fs::symlink_metadata(&at).is_ok_and(|m| m.is_dir());
+        if !is_folder {
+            // A link here could lead the mount into the agent's own root.
+            fs::create_dir(&at).or_hold("image-folders", &format!("/{name} is no folder"))?;
+        }
+        if is_mounted(&at) {
+            continue;
+        }
+        let source = kind.unwrap_or("/run");
+        mount(Some(source), &at, kind, flags, None::<&str>)
+            .or_hold("image-folders", &format!("cannot mount /{name}"))?;
+    }
+    Ok(())
+}
+
+fn is_mounted(at: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let device = |path: &Path| fs::symlink_metadata(path).map(|m| m.dev()).ok();
+    device(at) != at.parent().and_then(device)
+}

@@ -1,0 +1,74 @@
+//! The only module with `unsafe`: system calls that nix has no safe form of. One small function
+//! for each, with nothing else in it.
+#![allow(unsafe_code)]
+
+use std::{ffi::CString, io, os::fd::AsRawFd as _, path::Path};
+
+/// `_IO(0x12, 95)`.
+const BLKRRPART: libc::Ioctl = 0x125f;
+/// `_IOR('X', 31, struct fsxattr)` and `_IOW('X', 32, struct fsxattr)`.
+const FS_IOC_FSGETXATTR: libc::Ioctl = 0x801c_581f;
+const FS_IOC_FSSETXATTR: libc::Ioctl = 0x401c_5820;
+/// New files take the project of their folder.
+const FS_XFLAG_PROJINHERIT: u32 = 0x200;
+/// `QCMD(Q_GETQUOTA, PRJQUOTA)`.
+const GET_PROJECT_QUOTA: libc::c_int = 0x80_0007 << 8 | 2;
+
+/// Makes the kernel read a disk's partition table anew.
+pub(crate) fn reread_partitions(disk: &std::fs::File) -> io::Result<()> {
+    // SAFETY: the descriptor is open for the whole call, and this request takes no argument.
+    check(unsafe { libc::ioctl(disk.as_raw_fd(), BLKRRPART) })
+}
+
+/// `struct fsxattr` of linux/fs.h.
+#[repr(C)]
+#[derive(Default)]
+struct FsXattr {
+    xflags: u32,
+    extsize: u32,
+    nextents: u32,
+    projid: u32,
+    cowextsize: u32,
+    pad: [u8; 8],
+}
+
+/// Puts a folder, and whatever will be made in it, into a quota project.
+pub(crate) fn set_project(folder: &Path, project: u32) -> io::Result<()> {
+    let folder = std::fs::File::open(folder)?;
+    let mut attributes = FsXattr::default();
+    // SAFETY: the descriptor is open for the whole call, and the request writes a `struct fsxattr`,
+    // whose size stands in the request's number, into one that lives on this stack frame.
+    check(unsafe { libc::ioctl(folder.as_raw_fd(), FS_IOC_FSGETXATTR, &raw mut attributes) })?;
+    attributes.projid = project;
+    attributes.xflags |= FS_XFLAG_PROJINHERIT;
+    // SAFETY: as above; this request only reads the structure.
+    check(unsafe { libc::ioctl(folder.as_raw_fd(), FS_IOC_FSSETXATTR, &raw const attributes) })
+}
+
+/// Bytes used by a quota project of the file system on this block device.
+pub(crate) fn project_usage(device: &Path, project: u32) -> io::Result<u64> {
+    let device = CString::new(device.as_os_str().as_encoded_bytes())?;
+    // SAFETY: `dqblk` is plain numbers, for which all zeroes is a value.
+    let mut quota: libc::dqblk = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a C string and the structure is a `dqblk`, which this command fills;
+    // both live beyond the call.
+    let result = unsafe {
+        libc::quotactl(
+            GET_PROJECT_QUOTA,
+            device.as_ptr(),
+            project as libc::c_int,
+            (&raw mut quota).cast(),
+        )
+    };
+    check(result).map(|()| quota.dqb_curspace)
+}
+
+/// Sends a signal by its number: systemd's are real-time signals, which nix does not know.
+pub(crate) fn signal(pid: libc::pid_t, number: libc::c_int) -> io::Result<()> {
+    // SAFETY: `kill` takes two numbers and touches no memory of ours.
+    check(unsafe { libc::kill(pid, number) })
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

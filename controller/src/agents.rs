@@ -1,0 +1,57 @@
+//! The agents that are connected at this moment: a way to speak to each.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use haas_api::agent::ToAgent;
+use tokio::sync::mpsc;
+
+/// The agents that are connected, by attempt.
+#[derive(Debug, Clone, Default)]
+pub struct Agents {
+    links: Arc<Mutex<Links>>,
+}
+
+/// By attempt: the number of its newest connection, and the way to it.
+type Links = HashMap<String, (u64, mpsc::Sender<ToAgent>)>;
+
+/// One connection of an agent; it is forgotten when this is dropped.
+#[derive(Debug)]
+pub struct Link {
+    agents: Agents,
+    attempt: String,
+    number: u64,
+}
+
+impl Agents {
+    /// Notes a connection. A newer one of the same attempt takes the place of the older, whose
+    /// receiver then ends.
+    pub fn connect(&self, attempt: &str) -> (Link, mpsc::Receiver<ToAgent>) {
+        let (sender, receiver) = mpsc::channel(32);
+        let mut links = self.lock();
+        let number = links.get(attempt).map_or(1, |(n, _)| n + 1);
+        links.insert(attempt.to_owned(), (number, sender));
+        (Link { agents: self.clone(), attempt: attempt.to_owned(), number }, receiver)
+    }
+
+    /// Says something to an attempt's agent; false when it is not connected.
+    pub fn tell(&self, attempt: &str, message: ToAgent) -> bool {
+        let sender = self.lock().get(attempt).map(|(_, sender)| sender.clone());
+        sender.is_some_and(|sender| sender.try_send(message).is_ok())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let mut links = self.agents.lock();
+        if links.get(&self.attempt).is_some_and(|(number, _)| *number == self.number) {
+            links.remove(&self.attempt);
+        }
+    }
+}

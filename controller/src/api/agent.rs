@@ -1,0 +1,309 @@
+//! The agents' channel, `GET /v1/agent`: the frames are `haas_api::agent`'s; what they mean for a
+//! node is in `boots`.
+//!
+//! Nothing that an agent says is trusted beyond its own attempt. A frame is taken at most once: its
+//! number is noted after what it said was written, and an agent that lost its connection sends again
+//! what was not acknowledged.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{
+        State, WebSocketUpgrade,
+        ws::{Message, WebSocket, rejection::WebSocketUpgradeRejection},
+    },
+    response::Response,
+};
+use haas_api::agent::{
+    BootStage, Frame, Hello, HelloAnswer, HelloAuth, PROTO, ShutdownHow, ToAgent, ToController,
+    Welcome,
+};
+use tokio::{sync::mpsc, time::timeout};
+use tracing::{info, warn};
+
+use super::{Answer, Fail};
+use crate::{
+    boots, clock,
+    context::Context,
+    inventory::PowerSpec,
+    model::{Attempt, AttemptState, Ending},
+    store::{Result, StoreError},
+    tokens,
+};
+
+/// A frame is small; the largest is a list of disks with a kernel log.
+const MAX_FRAME: usize = 256 * 1024;
+
+/// An agent must say hello within this time.
+const HELLO: Duration = Duration::from_secs(10);
+
+/// An agent that says nothing for this long is gone; heartbeats come every 5 s.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// An agent connects.
+pub(super) async fn connect(
+    State(context): State<Arc<Context>>,
+    upgrade: std::result::Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Answer<Response> {
+    let upgrade =
+        upgrade.map_err(|r| Fail::new(r.status(), "no-websocket", "agents call by WebSocket"))?;
+    Ok(upgrade.max_message_size(MAX_FRAME).max_frame_size(MAX_FRAME).on_upgrade(
+        async move |mut socket| {
+            if let Err(error) = serve(&context, &mut socket).await {
+                warn!(error = &error as &dyn std::error::Error, "an agent's channel ended");
+            }
+        },
+    ))
+}
+
+/// Why a channel ended.
+#[derive(Debug, thiserror::Error)]
+enum ChannelError {
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    #[error("the connection broke")]
+    Socket(#[from] axum::Error),
+    #[error("it said {0}")]
+    Garbage(String),
+    #[error("it was silent for too long")]
+    Silent,
+    #[error("its boot attempt is over")]
+    Over,
+}
+
+async fn serve(context: &Arc<Context>, socket: &mut WebSocket) -> Result<(), ChannelError> {
+    let hello: Hello = match timeout(HELLO, receive(socket)).await {
+        Ok(Some(text)) => parse(&text?)?,
+        Ok(None) => return Ok(()),
+        Err(_) => return Err(ChannelError::Silent),
+    };
+    let admitted = match admit(context, &hello).await? {
+        Ok(admitted) => admitted,
+        Err(reason) => {
+            warn!(version = hello.version, reason, "an agent was refused");
+            send(socket, &HelloAnswer::Refused { reason: reason.to_owned() }).await?;
+            return Ok(());
+        }
+    };
+    let Admitted { attempt, welcome } = admitted;
+    info!(boot = %attempt.id, version = hello.version, "an agent is connected");
+    let ack = welcome.ack;
+    let (link, mut outbox) = context.agents.connect(&attempt.id);
+    send(socket, &HelloAnswer::Welcome(Box::new(welcome))).await?;
+    boots::reached(context, &attempt.id, BootStage::Agent).await?;
+    context.wake.notify_one();
+    if let Some(how) = unfinished_shutdown(context, &attempt).await? {
+        context.agents.tell(&attempt.id, ToAgent::Shutdown { how });
+    }
+    let ended = talk(context, socket, &attempt.id, ack, &mut outbox).await;
+    drop(link);
+    context.wake.notify_one();
+    ended
+}
+
+struct Admitted {
+    attempt: Attempt,
+    welcome: Welcome,
+}
+
+/// Who it is, or why it is refused.
+async fn admit(
+    context: &Context,
+    hello: &Hello,
+) -> Result<std::result::Result<Admitted, &'static str>, ChannelError> {
+    if hello.proto != PROTO {
+        return Ok(Err("this haasd does not speak the agent's version of the channel"));
+    }
+    let mut tx = context.store.write().await?;
+    let (attempt, credential) = match &hello.auth {
+        HelloAuth::Token(token) => {
+            let Some(attempt) = tx.attempt_by_token(&tokens::hash(token)).await? else {
+                return Ok(Err("the boot token is unknown"));
+            };
+            let credential = tokens::random();
+            if !tx.spend_token(&attempt.id, &tokens::hash(credential.expose())).await? {
+                return Ok(Err("the boot token was used before, or its attempt is over"));
+            }
+            (attempt, Some(credential.expose().clone()))
+        }
+        HelloAuth::Credential(credential) => {
+            let found = tx.attempt_by_credential(&tokens::hash(credential)).await?;
+            match found {
+                Some(a) if matches!(a.state, AttemptState::Open | AttemptState::Ready) => (a, None),
+                Some(_) => return Ok(Err("its boot attempt is over")),
+                None => return Ok(Err("the credential is unknown")),
+            }
+        }
+    };
+    tx.agent_spoke(&attempt.node_id, &attempt.id, context.clock.now()).await?;
+    tx.commit().await?;
+    let Some(plan) = boots::plan(context, &attempt).await? else {
+        return Ok(Err("nothing is wanted of this node any more, or its image is gone"));
+    };
+    let welcome = Welcome { now_us: clock::wall(), ack: attempt.agent_seq, credential, plan };
+    Ok(Ok(Admitted { attempt, welcome }))
+}
+
+/// A shutdown that was asked for while the agent was away.
+async fn unfinished_shutdown(context: &Context, attempt: &Attempt) -> Result<Option<ShutdownHow>> {
+    let mut tx = context.store.read().await?;
+    let Some(node) = tx.node_by_id(&attempt.node_id).await? else { return Ok(None) };
+    let desired = tx.desired(&node.id, node.generation).await?;
+    Ok(match node.ending {
+        Some((Ending::Agent, _)) => {
+            let stays_on = desired.is_some_and(|d| d.wanted.power_on);
+            let by_hand = node.spec.power == PowerSpec::Manual;
+            Some(if stays_on && by_hand { ShutdownHow::Reboot } else { ShutdownHow::Poweroff })
+        }
+        Some((Ending::Acpi | Ending::Hard, _)) | None => None,
+    })
+}
+
+/// Takes and sends frames until either side ends.
+async fn talk(
+    context: &Context,
+    socket: &mut WebSocket,
+    attempt: &str,
+    mut taken: u64,
+    outbox: &mut mpsc::Receiver<ToAgent>,
+) -> Result<(), ChannelError> {
+    let mut seq = 0;
+    loop {
+        let next = tokio::select! {
+            received = timeout(SILENCE, receive(socket)) => match received {
+                Ok(Some(text)) => Next::Heard(text?),
+                Ok(None) => return Ok(()),
+                Err(_) => return Err(ChannelError::Silent),
+            },
+            said = outbox.recv() => match said {
+                Some(message) => Next::Say(message),
+                // A newer connection of this attempt took over.
+                None => return Ok(()),
+            },
+        };
+        let answer = match next {
+            Next::Say(message) => message,
+            Next::Heard(text) => {
+                let frame: Frame<ToController> = parse(&text)?;
+                if frame.seq <= taken {
+                    ToAgent::Ack
+                } else {
+                    still_live(context, attempt).await?;
+                    let passing =
+                        matches!(frame.msg, ToController::Heartbeat(_) | ToController::Ack);
+                    let answer = take(context, attempt, frame.msg).await?;
+                    taken = frame.seq;
+                    if passing {
+                        // Taking one twice does no harm, and a fleet sends many.
+                        seq += 1;
+                        send(socket, &Frame { seq, ack: taken, msg: answer }).await?;
+                        continue;
+                    }
+                    let mut tx = context.store.write().await?;
+                    tx.set_agent_seq(attempt, taken).await?;
+                    tx.commit().await?;
+                    answer
+                }
+            }
+        };
+        seq += 1;
+        send(socket, &Frame { seq, ack: taken, msg: answer }).await?;
+    }
+}
+
+/// Refuses what is said for an attempt that is over: the node runs something else by now, and whoever
+/// still has this channel is not its agent.
+async fn still_live(context: &Context, attempt: &str) -> Result<(), ChannelError> {
+    let attempt = context.store.read().await?.attempt(attempt).await?;
+    match attempt.map(|a| a.state) {
+        Some(AttemptState::Open | AttemptState::Ready) => Ok(()),
+        Some(AttemptState::Ended | AttemptState::Failed) | None => Err(ChannelError::Over),
+    }
+}
+
+enum Next {
+    Heard(String),
+    Say(ToAgent),
+}
+
+/// Does what a frame asks for, and answers it.
+async fn take(context: &Context, attempt: &str, message: ToController) -> Result<ToAgent> {
+    match message {
+        ToController::Stage { stage, uptime_ms: _ } => {
+            // Ready is for the proof alone to say.
+            if stage < BootStage::Ready {
+                boots::reached(context, attempt, stage).await?;
+            }
+        }
+        ToController::Failure(failure) => boots::held(context, attempt, &failure).await?,
+        ToController::Disks { disks } => {
+            let mut tx = context.store.write().await?;
+            if let Some(row) = tx.attempt(attempt).await? {
+                tx.set_disks(&row.node_id, &disks, clock::wall()).await?;
+                tx.commit().await?;
+            }
+        }
+        ToController::Store(report) => boots::store_opened(context, attempt, &report).await?,
+        ToController::Proof(proof) => {
+            return Ok(match boots::proved(context, attempt, &proof).await? {
+                Ok(()) => ToAgent::Admit,
+                Err(reason) => {
+                    warn!(boot = attempt, reason, "the proof was wrong");
+                    ToAgent::NotReady { reason }
+                }
+            });
+        }
+        ToController::Heartbeat(heartbeat) => {
+            let mut tx = context.store.write().await?;
+            if let Some(row) = tx.attempt(attempt).await?
+                && let Some(node) = tx.node_by_id(&row.node_id).await?
+            {
+                let fell = node
+                    .heartbeat
+                    .as_ref()
+                    .is_some_and(|before| heartbeat.dirty_kib < before.dirty_kib);
+                let now = context.clock.now();
+                tx.agent_spoke(&node.id, attempt, now).await?;
+                tx.set_heartbeat(&node.id, &heartbeat, fell, now).await?;
+                tx.commit().await?;
+            }
+        }
+        ToController::Goodbye { reason, clean } => {
+            let how = if reason == "reboot" { ShutdownHow::Reboot } else { ShutdownHow::Poweroff };
+            let mut tx = context.store.write().await?;
+            if let Some(row) = tx.attempt(attempt).await? {
+                tx.agent_spoke(&row.node_id, attempt, context.clock.now()).await?;
+                tx.set_goodbye(&row.node_id, how).await?;
+                tx.commit().await?;
+            }
+            info!(boot = attempt, reason, clean, "the agent said goodbye");
+            context.changed();
+        }
+        ToController::Ack => {}
+    }
+    Ok(ToAgent::Ack)
+}
+
+async fn receive(socket: &mut WebSocket) -> Option<Result<String, ChannelError>> {
+    loop {
+        return match socket.recv().await? {
+            Ok(Message::Text(text)) => Some(Ok(text.to_string())),
+            Ok(Message::Close(_)) => None,
+            Ok(Message::Ping(_) | Message::Pong(_)) => continue,
+            Ok(Message::Binary(_)) => {
+                Some(Err(ChannelError::Garbage("bytes, not text".to_owned())))
+            }
+            Err(error) => Some(Err(error.into())),
+        };
+    }
+}
+
+async fn send<T: serde::Serialize>(socket: &mut WebSocket, value: &T) -> Result<(), ChannelError> {
+    let text = serde_json::to_string(value).expect("frames are plain data");
+    socket.send(Message::Text(text.into())).await.map_err(ChannelError::from)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, ChannelError> {
+    // What was said may hold a token, so only the error is told.
+    serde_json::from_str(text).map_err(|e| ChannelError::Garbage(format!("what is no frame: {e}")))
+}

@@ -1,0 +1,147 @@
+//! Errors as callers see them: a stable code and a sentence, nothing internal. What is internal goes
+//! to the log, once, here.
+
+use axum::{
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use haas_api::problem::{MEDIA_TYPE, NodeProblem, Problem};
+use tracing::error;
+
+use crate::{
+    auth::Denied, enroll::EnrollError, nodeset::NodeSetError, requests::RequestError,
+    store::StoreError,
+};
+
+/// What every handler answers.
+pub(super) type Answer<T> = Result<T, Fail>;
+
+/// An error on its way to a caller.
+#[derive(Debug)]
+pub(super) struct Fail(Problem);
+
+impl Fail {
+    pub(super) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
+        Self(Problem {
+            status: status.as_u16(),
+            code: code.to_owned(),
+            title: code.replace('-', " "),
+            detail: detail.into(),
+            nodes: Vec::new(),
+        })
+    }
+
+    pub(super) fn not_found(code: &str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, detail)
+    }
+
+    pub(super) fn bad(code: &str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
+    }
+
+    pub(super) fn conflict(code: &str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, detail)
+    }
+
+    /// Something that the caller can do nothing about.
+    pub(super) fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
+        error!(error = cause, "a request failed");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "haasd could not do this; its log says why",
+        )
+    }
+
+    fn with_nodes(mut self, nodes: Vec<NodeProblem>) -> Self {
+        self.0.nodes = nodes;
+        self
+    }
+
+    /// The problem itself, for answers that are streams.
+    pub(super) fn into_problem(self) -> Problem {
+        self.0
+    }
+}
+
+impl IntoResponse for Fail {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_string(&self.0).expect("a problem is plain data");
+        let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], body).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Fail {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict(what) => Self::conflict(
+                "conflict",
+                format!("{what}; look again and repeat if it is still right"),
+            ),
+            StoreError::Sql(_)
+            | StoreError::Migrate(_)
+            | StoreError::Corrupt { .. }
+            | StoreError::UnknownDatabase => Self::internal(&error),
+        }
+    }
+}
+
+impl From<Denied> for Fail {
+    fn from(denied: Denied) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "denied", denied.to_string())
+    }
+}
+
+impl From<NodeSetError> for Fail {
+    fn from(error: NodeSetError) -> Self {
+        let text = error.to_string();
+        match error {
+            NodeSetError::Empty | NodeSetError::Syntax(_) | NodeSetError::TooMany => {
+                Self::bad("bad-nodeset", text)
+            }
+            NodeSetError::UnknownGroup(..) | NodeSetError::UnknownNodes(_) => {
+                Self::not_found("no-node", text)
+            }
+        }
+    }
+}
+
+impl From<RequestError> for Fail {
+    fn from(error: RequestError) -> Self {
+        let text = error.to_string();
+        match error {
+            RequestError::NodeSet(error) => error.into(),
+            RequestError::NoImage(_) => Self::not_found("no-image", text),
+            RequestError::NoOverlay(_) => Self::not_found("no-overlay", text),
+            RequestError::Denied(denied) => denied.into(),
+            RequestError::Nodes(nodes) => {
+                let code = match nodes.as_slice() {
+                    [one] => one.code.clone(),
+                    _ => "nodes-refused".to_owned(),
+                };
+                Self::conflict(&code, text).with_nodes(nodes)
+            }
+            RequestError::KeyReused => Self::bad("key-reused", text),
+            RequestError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<EnrollError> for Fail {
+    fn from(error: EnrollError) -> Self {
+        let text = error.to_string();
+        match error {
+            EnrollError::Inventory(_) => Self::bad("bad-inventory", text),
+            EnrollError::InUse(_) => Self::conflict("node-in-use", text),
+            EnrollError::Store(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The HTTP API, `/v1` on the TLS port: one file per noun, and `agent` for the nodes' own channel.
+//!
+//! A handler reads its `Caller`, asks `auth::authorize`, and calls what does the work. It never
+//! waits for hardware. Errors leave as `Fail`, which knows what callers may be told.
+
+mod agent;
+mod caller;
+mod convention;
+mod events;
+mod extract;
+mod fail;
+mod images;
+mod nodes;
+mod operations;
+mod overlays;
+mod users;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+    routing::get,
+};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::context::Context;
+pub(crate) use users::make_token;
+
+use caller::Caller;
+use convention::{IdempotencyKey, IfMatch, Page, Tagged};
+use extract::{Json, Path, Query};
+use fail::{Answer, Fail};
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "haas",
+    description = "Turns a rack of bare machines into clusters on demand. \
+        Errors are application/problem+json; every route but /healthz and /openapi.json wants \
+        `Authorization: Bearer TOKEN`.",
+    license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT")
+))]
+struct Document;
+
+fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(users::whoami))
+        .routes(routes!(users::list, users::add))
+        .routes(routes!(users::show, users::change, users::remove))
+        .routes(routes!(users::add_token))
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::discovered))
+        .routes(routes!(nodes::manage))
+        .routes(routes!(nodes::apply))
+        .routes(routes!(nodes::show))
+        .routes(routes!(nodes::boots))
+        .routes(routes!(nodes::render))
+        .routes(routes!(nodes::disks))
+        .routes(routes!(nodes::claim))
+        .routes(routes!(nodes::groups))
+        .routes(routes!(operations::switch))
+        .routes(routes!(operations::rollback))
+        .routes(routes!(operations::power))
+        .routes(routes!(operations::list))
+        .routes(routes!(operations::show))
+        .routes(routes!(events::stream))
+        .routes(routes!(images::list))
+        .routes(routes!(images::build))
+        .routes(routes!(images::import))
+        .routes(routes!(images::tag))
+        .routes(routes!(images::show, images::remove))
+        .routes(routes!(overlays::list, overlays::add))
+        .routes(routes!(overlays::remove))
+        .split_for_parts()
+}
+
+/// The API's router.
+pub fn router(context: Arc<Context>) -> Router {
+    let (router, document) = routes();
+    let document = Arc::new(document);
+    router
+        // Image uploads are streamed to disk; everything else is small.
+        .layer(DefaultBodyLimit::max(4 << 20))
+        .route("/v1/agent", get(agent::connect))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/openapi.json", get(async move || Json((*document).clone())))
+        .method_not_allowed_fallback(async || {
+            Fail::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "no-method",
+                "this route does not know that method; see /openapi.json",
+            )
+        })
+        .fallback(async || Fail::not_found("no-route", "there is no such route; see /openapi.json"))
+        .with_state(context)
+}
+
+/// Whether requests can be served: the database answers.
+async fn ready(State(context): State<Arc<Context>>) -> Answer<&'static str> {
+    context.store.read().await?.last_event().await?;
+    Ok("ready\n")
+}
+
+/// The API's description, as `docs/openapi.json` has it.
+pub fn openapi_json() -> String {
+    let (_, document) = routes();
+    document.to_pretty_json().map(|text| text + "\n").expect("the document is plain data")
+}
+
+#[cfg(test)]
+mod tests;

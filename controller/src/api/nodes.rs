@@ -1,0 +1,469 @@
+//! Nodes: what the inventory says, what is wanted, what is seen; their boots and disks.
+
+use std::{path::Path as FilePath, sync::Arc};
+
+use axum::extract::State;
+use haas_api::{
+    List,
+    agent::ToAgent,
+    names::{NodeGroupName, NodeName},
+    node::{
+        ApplyRequest, ApplyResult, Desired, Discovered, ManageRequest, Node, NodeState, Observed,
+        Rendered,
+    },
+    operation::{BootReport, StageTime},
+    overlay::{ClaimDisk, NodeDisk},
+    problem::Problem,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Answer, Caller, Fail, Json, Page, Path, Query, Tagged};
+use crate::{
+    auth::{Object, Verb},
+    boots, clock,
+    context::Context,
+    enroll,
+    inventory::{self, Inventory, PowerSpec, Seen},
+    lifecycle::{Standing, Step},
+    model::{self, Attempt, AttemptState, SECOND},
+    nodeset,
+    reconcile::Loaded,
+    store::{DiscoveredRow, NewEvent, Tx},
+};
+
+/// Which nodes.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+pub(super) struct Filter {
+    /// A node set; all nodes where none is given.
+    nodeset: Option<String>,
+}
+
+/// A node group and its nodes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct NodeGroup {
+    name: NodeGroupName,
+    nodes: Vec<NodeName>,
+}
+
+/// Nodes.
+#[utoipa::path(get, path = "/v1/nodes", params(Filter, Page), responses((status = 200, body = List<Node>)))]
+pub(super) async fn list(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Query(filter): Query<Filter>,
+    Query(page): Query<Page>,
+) -> Answer<Json<List<Node>>> {
+    caller.may(Verb::View, Object::Nodes)?;
+    let mut tx = context.store.read().await?;
+    let mut nodes = tx.nodes().await?;
+    if let Some(set) = &filter.nodeset {
+        nodes = nodeset::resolve(set, nodes)?;
+    }
+    let nodes = page.of(nodes, |node| node.name.to_string())?;
+    let next_page_token = nodes.next_page_token;
+    let items = shown_all(&context, &mut tx, nodes.items).await?;
+    Ok(Json(List { items, next_page_token }))
+}
+
+/// One node.
+#[utoipa::path(get, path = "/v1/nodes/{name}", params(("name" = String, Path)),
+    responses((status = 200, body = Node), (status = 404, body = Problem)))]
+pub(super) async fn show(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Answer<Tagged<Node>> {
+    caller.may(Verb::View, Object::Nodes)?;
+    let mut tx = context.store.read().await?;
+    let node = find(&mut tx, &name).await?;
+    Ok(Tagged(shown(&context, &mut tx, node).await?))
+}
+
+/// Node groups.
+#[utoipa::path(get, path = "/v1/node-groups", params(Page), responses((status = 200, body = List<NodeGroup>)))]
+pub(super) async fn groups(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Query(page): Query<Page>,
+) -> Answer<Json<List<NodeGroup>>> {
+    caller.may(Verb::View, Object::Nodes)?;
+    let nodes = context.store.read().await?.nodes().await?;
+    let items = nodeset::groups(&nodes)
+        .into_iter()
+        .map(|(name, nodes)| NodeGroup { name, nodes })
+        .collect();
+    Ok(Json(page.of(items, |entry: &NodeGroup| entry.name.to_string())?))
+}
+
+/// Gives nodes to haasd, or takes them away from it.
+#[utoipa::path(post, path = "/v1/nodes/manage", request_body = ManageRequest,
+    responses((status = 200, body = List<Node>), (status = 404, body = Problem)))]
+pub(super) async fn manage(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Json(request): Json<ManageRequest>,
+) -> Answer<Json<List<Node>>> {
+    caller.may(Verb::Manage, Object::Nodes)?;
+    let mut tx = context.store.write().await?;
+    let nodes = nodeset::resolve(&request.nodeset, tx.nodes().await?)?;
+    for node in nodes.iter().filter(|node| node.managed != request.managed) {
+        tx.set_managed(&node.id, request.managed).await?;
+        tx.add_event(NewEvent {
+            at: clock::wall(),
+            kind: if request.managed { "managed" } else { "unmanaged" },
+            node: Some(node.name.as_str()),
+            operation: None,
+            actor: caller.0.name.as_str(),
+            data: serde_json::Value::Null,
+        })
+        .await?;
+    }
+    tx.commit().await?;
+    context.changed();
+    let mut tx = context.store.read().await?;
+    let nodes = nodeset::resolve(&request.nodeset, tx.nodes().await?)?;
+    let items = shown_all(&context, &mut tx, nodes).await?;
+    Ok(Json(List::whole(items)))
+}
+
+/// Takes an inventory file, whole or not at all, or says what it would change.
+#[utoipa::path(post, path = "/v1/nodes/apply", request_body = ApplyRequest,
+    responses((status = 200, body = ApplyResult), (status = 422, body = Problem)))]
+pub(super) async fn apply(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Json(request): Json<ApplyRequest>,
+) -> Answer<Json<ApplyResult>> {
+    caller.may(Verb::Manage, Object::Nodes)?;
+    let inventory = Inventory::parse(&request.text, &request.file, &context.config.networks)
+        .map_err(enroll::EnrollError::from)?;
+    let diff = enroll::apply(
+        &context,
+        FilePath::new(&request.file),
+        &inventory,
+        caller.0.name.as_str(),
+        request.dry_run,
+    )
+    .await?;
+    let names = |list: &[NodeName]| list.iter().map(ToString::to_string).collect();
+    Ok(Json(ApplyResult {
+        added: names(&diff.added),
+        removed: names(&diff.removed),
+        changed: diff.changed.iter().map(|(name, _)| name.to_string()).collect(),
+        diff: diff.to_string(),
+        applied: !request.dry_run,
+    }))
+}
+
+/// Machines that were seen on the network and are in no inventory.
+#[utoipa::path(get, path = "/v1/nodes/discovered", params(Page), responses((status = 200, body = List<Discovered>)))]
+pub(super) async fn discovered(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Query(page): Query<Page>,
+) -> Answer<Json<List<Discovered>>> {
+    caller.may(Verb::View, Object::Nodes)?;
+    let rows = context.store.read().await?.discovered().await?;
+    let items = rows
+        .into_iter()
+        .map(|row| Discovered {
+            stanza: (row.kind != "bmc").then(|| stanza(&row)),
+            mac: row.mac,
+            kind: row.kind,
+            description: row.description,
+            network: row.network,
+            first_seen: clock::rfc3339(row.first_seen),
+            last_seen: clock::rfc3339(row.last_seen),
+        })
+        .collect();
+    Ok(Json(page.of(items, |entry: &Discovered| entry.mac.to_string())?))
+}
+
+/// A node's last boots, newest first.
+#[utoipa::path(get, path = "/v1/nodes/{name}/boots", params(Page, ("name" = String, Path)),
+    responses((status = 200, body = List<BootReport>), (status = 404, body = Problem)))]
+pub(super) async fn boots(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Query(page): Query<Page>,
+) -> Answer<Json<List<BootReport>>> {
+    caller.may(Verb::View, Object::Nodes)?;
+    let mut tx = context.store.read().await?;
+    let node = find(&mut tx, &name).await?;
+    let mut items = Vec::new();
+    for attempt in tx.attempts_of(&node.id, 50).await? {
+        items.push(boot_report(&context, &mut tx, &node, attempt).await?);
+    }
+    Ok(Json(page.of(items, |entry: &BootReport| entry.attempt.clone())?))
+}
+
+/// What a node would be given if it booted now.
+#[utoipa::path(get, path = "/v1/nodes/{name}/render", params(("name" = String, Path)),
+    responses((status = 200, body = Rendered), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn render(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Answer<Json<Rendered>> {
+    caller.may(Verb::View, Object::Nodes)?;
+    let mut tx = context.store.read().await?;
+    let node = find(&mut tx, &name).await?;
+    drop(tx);
+    let rendered = boots::preview(&context, &node)
+        .await
+        .map_err(|reason| Fail::conflict("cannot-render", reason))?;
+    Ok(Json(rendered))
+}
+
+/// A node's disks, as its agent last saw them.
+#[utoipa::path(get, path = "/v1/nodes/{name}/disks", params(Page, ("name" = String, Path)),
+    responses((status = 200, body = List<NodeDisk>), (status = 404, body = Problem)))]
+pub(super) async fn disks(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Query(page): Query<Page>,
+) -> Answer<Json<List<NodeDisk>>> {
+    caller.may(Verb::View, Object::Nodes)?;
+    let mut tx = context.store.read().await?;
+    let node = find(&mut tx, &name).await?;
+    Ok(Json(
+        page.of(node_disks(&mut tx, &node).await?, |entry: &NodeDisk| entry.disk.name.clone())?,
+    ))
+}
+
+/// Claims a disk: what is on it may be wiped for the overlay store. A node that waits for it goes on.
+#[utoipa::path(post, path = "/v1/nodes/{name}/disks/claim", params(("name" = String, Path)),
+    request_body = ClaimDisk,
+    responses((status = 200, body = NodeDisk), (status = 404, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn claim(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Json(request): Json<ClaimDisk>,
+) -> Answer<Json<NodeDisk>> {
+    caller.may(Verb::Manage, Object::Nodes)?;
+    if !request.wipe {
+        return Err(Fail::bad(
+            "not-wiped",
+            "a claim loses what is on the disk; say --wipe to mean it",
+        ));
+    }
+    let mut tx = context.store.write().await?;
+    let node = find(&mut tx, &name).await?;
+    let matched = tx.claim_disk(&node.id, &request.serial, true).await?;
+    if matched != 1 {
+        return Err(Fail::not_found(
+            "no-disk",
+            format!(
+                "{matched} disks of {name} have the serial {:?}; `haasctl disk list {name}` shows them as its \
+                 agent last saw them",
+                request.serial
+            ),
+        ));
+    }
+    // A store that is known is given up with what it held: the claim says so.
+    tx.set_store(&node.id, None, 0).await?;
+    tx.forget_shards(&node.id).await?;
+    tx.add_event(NewEvent {
+        at: clock::wall(),
+        kind: "disk-claimed",
+        node: Some(node.name.as_str()),
+        operation: None,
+        actor: caller.0.name.as_str(),
+        data: serde_json::json!({ "serial": request.serial }),
+    })
+    .await?;
+    let disk = node_disks(&mut tx, &node)
+        .await?
+        .into_iter()
+        .find(|d| d.disk.serial.as_deref() == Some(&request.serial))
+        .ok_or_else(|| Fail::not_found("no-disk", "the disk is gone"))?;
+    let held = tx.last_attempt(&node.id).await?.filter(|a| a.state == AttemptState::Open);
+    if let Some(attempt) = &held {
+        tx.restart_stage(&attempt.id, context.clock.now()).await?;
+    }
+    tx.commit().await?;
+    if let Some(attempt) = held
+        && let Some(plan) = boots::plan(&context, &attempt).await.map_err(|e| Fail::internal(&e))?
+    {
+        context.agents.tell(&attempt.id, ToAgent::Retry { plan: Box::new(plan) });
+    }
+    context.changed();
+    Ok(Json(disk))
+}
+
+fn stanza(row: &DiscoveredRow) -> String {
+    let seen = Seen { hints: vec![row.description.clone()], ..Seen::default() };
+    inventory::stanza_for(row.mac, &seen)
+}
+
+async fn node_disks(tx: &mut Tx, node: &model::Node) -> Answer<Vec<NodeDisk>> {
+    let rows = tx.disks(&node.id).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| NodeDisk {
+            node: node.name.to_string(),
+            disk: row.disk,
+            seen_at: clock::rfc3339(row.seen_at),
+            claimed: row.claimed,
+        })
+        .collect())
+}
+
+async fn find(tx: &mut Tx, name: &str) -> Answer<model::Node> {
+    tx.node(name)
+        .await?
+        .ok_or_else(|| Fail::not_found("no-node", format!("the inventory has no node {name}")))
+}
+
+async fn shown_all(context: &Context, tx: &mut Tx, nodes: Vec<model::Node>) -> Answer<Vec<Node>> {
+    let mut items = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        items.push(shown(context, tx, node).await?);
+    }
+    Ok(items)
+}
+
+async fn shown(context: &Context, tx: &mut Tx, node: model::Node) -> Answer<Node> {
+    let loaded = Loaded::read(tx, node).await?;
+    let step = loaded.decide(context, true, context.clock.now());
+    let (state, reason) = in_words(&step, &loaded);
+    let Loaded { node, desired, attempt, .. } = loaded;
+    let desired = match desired {
+        Some(desired) => Some(shown_desired(tx, desired).await?),
+        None => None,
+    };
+    let live = attempt.as_ref().filter(|a| a.state == AttemptState::Open);
+    let steady = |at: model::Micros| clock::rfc3339(context.clock.to_wall(at));
+    Ok(Node {
+        id: node.id,
+        address: node.address.map(|a| a.to_string()),
+        mac: node.boot_mac,
+        groups: node.spec.groups.iter().cloned().collect(),
+        labels: node.spec.labels.clone(),
+        power_driver: match node.spec.power {
+            PowerSpec::Ipmi { .. } => "ipmi",
+            PowerSpec::Exec { .. } => "exec",
+            PowerSpec::Manual => "manual",
+        }
+        .to_owned(),
+        managed: node.managed,
+        state,
+        reason,
+        desired,
+        observed: Observed {
+            power: node.power.as_str().to_owned(),
+            power_at: node.power_at.map(steady),
+            power_error: node.power_error,
+            stage: live.map(|a| a.stage),
+            agent_at: node.agent_at.map(steady),
+            logins: node.heartbeat.as_ref().map(|h| h.logins.clone()).unwrap_or_default(),
+            root_attached: node.heartbeat.as_ref().map(|h| h.root_attached),
+            store_free: node.heartbeat.as_ref().and_then(|h| h.store_free),
+        },
+        name: node.name,
+    })
+}
+
+async fn shown_desired(tx: &mut Tx, desired: model::Desired) -> Answer<Desired> {
+    let overlay = match &desired.wanted.overlay_id {
+        Some(id) => tx.overlay_by_id(id).await?.map(|o| o.full_name()),
+        None => None,
+    };
+    let image = desired.wanted.image;
+    Ok(Desired {
+        generation: desired.generation,
+        on: desired.wanted.power_on,
+        image: image.as_ref().map(|i| i.name.clone()),
+        image_digest: image.map(|i| i.digest.to_string()),
+        overlay,
+        rank: desired.wanted.rank,
+        since: clock::rfc3339(desired.created_at),
+        actor: desired.wanted.actor,
+    })
+}
+
+fn in_words(step: &Step, loaded: &Loaded) -> (NodeState, String) {
+    let word = |state, text: &str| (state, text.to_owned());
+    match step {
+        Step::Converged(Standing::Unmanaged) => {
+            word(NodeState::Unmanaged, "`haasctl node manage` gives it to haas")
+        }
+        Step::Converged(Standing::Idle) => word(NodeState::Idle, "nothing is wanted of it yet"),
+        Step::Converged(Standing::Off) => word(NodeState::Off, "off, as is wanted"),
+        Step::Converged(Standing::Ready) => word(NodeState::Ready, "ready"),
+        Step::Converged(Standing::Unreachable) => {
+            word(NodeState::Unreachable, "it is on and its agent is silent")
+        }
+        Step::Converged(Standing::PoweredOff) => word(NodeState::Off, "was shut down from inside"),
+        Step::Wait { reason, .. } => (NodeState::Switching, reason.clone()),
+        Step::Queued => word(NodeState::Switching, "waits for its turn"),
+        Step::Do(_) => match &loaded.attempt {
+            Some(a) if a.state == AttemptState::Ready && a.generation == loaded.node.generation => {
+                word(NodeState::Ready, "ready")
+            }
+            _ => word(NodeState::Switching, loaded.node.power_error.as_deref().unwrap_or("works")),
+        },
+        Step::Fault(fault) => (NodeState::Fault, fault.reason.clone()),
+    }
+}
+
+/// Where an attempt's seconds and bytes went.
+pub(super) async fn boot_report(
+    context: &Context,
+    tx: &mut Tx,
+    node: &model::Node,
+    attempt: Attempt,
+) -> Answer<BootReport> {
+    let desired = tx.desired(&node.id, attempt.generation).await?;
+    let what = match desired {
+        Some(desired) => {
+            let shown = shown_desired(tx, desired).await?;
+            let image = shown.image.unwrap_or_else(|| "no image".to_owned());
+            format!("{image} + {}", shown.overlay.unwrap_or_else(|| "RAM".to_owned()))
+        }
+        None => "nothing".to_owned(),
+    };
+    let end = attempt.ended_at.unwrap_or_else(|| context.clock.now());
+    let mut stages = Vec::with_capacity(attempt.stages.len());
+    for (position, (stage, since)) in attempt.stages.iter().enumerate() {
+        let until = match attempt.stages.get(position + 1) {
+            Some((_, next)) => *next,
+            // Being ready takes no time.
+            None if attempt
+                .stages
+                .last()
+                .is_some_and(|(s, _)| *s == haas_api::agent::BootStage::Ready) =>
+            {
+                *since
+            }
+            None => end,
+        };
+        #[expect(clippy::cast_precision_loss, reason = "seconds with a fraction, for people")]
+        let seconds = (until - since) as f64 / SECOND as f64;
+        stages.push(StageTime { stage: *stage, seconds });
+    }
+    let root_bytes = match attempt.state {
+        AttemptState::Open => {
+            i64::try_from(context.exports.bytes_read(&attempt.initiator)).unwrap_or(i64::MAX)
+        }
+        AttemptState::Ready | AttemptState::Ended | AttemptState::Failed => attempt.root_bytes,
+    };
+    Ok(BootReport {
+        node: node.name.to_string(),
+        generation: attempt.generation,
+        cause: attempt.cause.as_str().to_owned(),
+        state: attempt.state.as_str().to_owned(),
+        what,
+        started_at: clock::rfc3339(context.clock.to_wall(attempt.opened_at)),
+        stages,
+        boot_bytes: attempt.boot_bytes,
+        root_bytes,
+        failure: attempt.failure.as_ref().map(|f| format!("{}: {}", f.stage, f.cause)),
+        kernel_log: attempt.failure.map(|f| f.kernel_log).unwrap_or_default(),
+        attempt: attempt.id,
+    })
+}

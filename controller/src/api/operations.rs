@@ -1,0 +1,155 @@
+//! Switch, rollback and power, and the operations that they start.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use haas_api::{
+    List,
+    operation::{Operation, OperationNode, Plan, PowerRequest, RollbackRequest, SwitchRequest},
+    problem::Problem,
+};
+
+use super::{
+    Answer, Caller, Fail, IdempotencyKey, Json, Page, Path, Query, Tagged, nodes::boot_report,
+};
+use crate::{
+    auth::{Object, Verb},
+    clock,
+    context::Context,
+    model,
+    requests::{self, Outcome},
+    store::Tx,
+};
+
+/// Moves nodes to an image and an overlay.
+#[utoipa::path(post, path = "/v1/switch", request_body = SwitchRequest,
+    responses((status = 200, body = Plan, description = "dry run"), (status = 202, body = Operation),
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn switch(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    key: IdempotencyKey,
+    Json(request): Json<SwitchRequest>,
+) -> Answer<Response> {
+    caller.may(Verb::Use, Object::Nodes)?;
+    if request.at_most == Some(0) {
+        return Err(Fail::bad(
+            "bad-at-most",
+            "at most 0 nodes at once is none ever; say 1 or more",
+        ));
+    }
+    answer(&context, requests::switch(&context, &caller.0, key.0, &request).await?).await
+}
+
+/// Moves nodes back to what they ran before.
+#[utoipa::path(post, path = "/v1/rollback", request_body = RollbackRequest,
+    responses((status = 200, body = Plan, description = "dry run"), (status = 202, body = Operation),
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn rollback(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    key: IdempotencyKey,
+    Json(request): Json<RollbackRequest>,
+) -> Answer<Response> {
+    caller.may(Verb::Use, Object::Nodes)?;
+    answer(&context, requests::rollback(&context, &caller.0, key.0, &request).await?).await
+}
+
+/// Switches nodes on or off, or off and on.
+#[utoipa::path(post, path = "/v1/power", request_body = PowerRequest,
+    responses((status = 200, body = Plan, description = "dry run"), (status = 202, body = Operation),
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn power(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    key: IdempotencyKey,
+    Json(request): Json<PowerRequest>,
+) -> Answer<Response> {
+    caller.may(Verb::Use, Object::Nodes)?;
+    answer(&context, requests::power(&context, &caller.0, key.0, &request).await?).await
+}
+
+/// The last operations, newest first.
+#[utoipa::path(get, path = "/v1/operations", params(Page), responses((status = 200, body = List<Operation>)))]
+pub(super) async fn list(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Query(page): Query<Page>,
+) -> Answer<Json<List<Operation>>> {
+    caller.may(Verb::View, Object::Nodes)?;
+    let mut tx = context.store.read().await?;
+    let mut items = Vec::new();
+    for operation in tx.operations(100).await? {
+        items.push(shown(&context, &mut tx, operation).await?);
+    }
+    Ok(Json(page.of(items, |entry: &Operation| entry.id.clone())?))
+}
+
+/// One operation with how each of its nodes stands.
+#[utoipa::path(get, path = "/v1/operations/{id}", params(("id" = String, Path)),
+    responses((status = 200, body = Operation), (status = 404, body = Problem)))]
+pub(super) async fn show(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer<Tagged<Operation>> {
+    caller.may(Verb::View, Object::Nodes)?;
+    let mut tx = context.store.read().await?;
+    let operation = tx
+        .operation(&id)
+        .await?
+        .ok_or_else(|| Fail::not_found("no-operation", format!("there is no operation {id}")))?;
+    Ok(Tagged(shown(&context, &mut tx, operation).await?))
+}
+
+async fn answer(context: &Context, outcome: Outcome) -> Answer<Response> {
+    match outcome {
+        Outcome::Planned(plan) => Ok(Json(plan).into_response()),
+        Outcome::Started(operation) => {
+            let mut tx = context.store.read().await?;
+            let operation = shown(context, &mut tx, operation).await?;
+            Ok((StatusCode::ACCEPTED, Json(operation)).into_response())
+        }
+    }
+}
+
+async fn shown(context: &Context, tx: &mut Tx, operation: model::Operation) -> Answer<Operation> {
+    let mut nodes = Vec::with_capacity(operation.nodes.len());
+    for entry in operation.nodes {
+        let node = tx.node_by_id(&entry.node_id).await?;
+        let boot = match &node {
+            Some(node) => tx
+                .attempts_of(&node.id, 5)
+                .await?
+                .into_iter()
+                .find(|attempt| attempt.generation == entry.generation),
+            None => None,
+        };
+        let report = match (&node, boot) {
+            (Some(node), Some(attempt)) => Some(boot_report(context, tx, node, attempt).await?),
+            _ => None,
+        };
+        nodes.push(OperationNode {
+            node: node.map_or(entry.node_id, |node| node.name.to_string()),
+            generation: entry.generation,
+            state: entry.state,
+            reason: entry.reason,
+            stage: report.as_ref().and_then(|r| r.stages.last()).map(|s| s.stage),
+            boot: report,
+        });
+    }
+    Ok(Operation {
+        id: operation.id,
+        kind: operation.kind,
+        actor: operation.actor,
+        summary: operation.summary,
+        state: operation.state,
+        created_at: clock::rfc3339(operation.created_at),
+        ended_at: operation.ended_at.map(clock::rfc3339),
+        nodes,
+    })
+}

@@ -1,0 +1,158 @@
+//! The API's conventions, kept by every route, and what requests promise; through the whole router.
+
+mod channel;
+mod requests;
+
+use axum::{
+    body::Body,
+    http::{Request, header},
+};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::testing::Bench;
+
+/// Every method and path of the API's description, with something in place of each variable.
+fn every_route() -> Vec<(String, String)> {
+    let document: Value = serde_json::from_str(&openapi_json()).unwrap();
+    let mut routes = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let path = path.replace("{image}", "minimal:latest").replace("{owner}", "bob");
+        let path = path.split('/').map(|s| if s.starts_with('{') { "n01" } else { s });
+        let path = path.collect::<Vec<_>>().join("/");
+        for method in methods.as_object().unwrap().keys() {
+            routes.push((method.to_uppercase(), path.clone()));
+        }
+    }
+    assert!(routes.len() > 25, "the description lacks routes: {routes:?}");
+    routes
+}
+
+#[tokio::test]
+async fn no_route_answers_without_a_token() {
+    let bench = Bench::new().await;
+    for (method, path) in every_route() {
+        for header in [None, Some("Bearer wrong"), Some("Bearer "), Some("Basic YTpi")] {
+            let mut request = Request::builder().method(method.as_str()).uri(&path);
+            if let Some(header) = header {
+                request = request.header(header::AUTHORIZATION, header);
+            }
+            let answer = bench.send(request.body(Body::empty()).unwrap()).await;
+            assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_plain_user_may_look_and_change_only_what_is_its_own() {
+    let bench = Bench::new().await;
+    bench.add_nodes([1]).await;
+    bench.add_user("bob", haas_api::user::Role::User).await;
+    bench.add_overlay("bob", "n01").await;
+    let set = json!({ "nodeset": "n01" });
+    let bodies = [
+        ("/v1/switch", set.clone()),
+        ("/v1/rollback", set.clone()),
+        ("/v1/power", json!({ "nodeset": "n01", "action": "off" })),
+        ("/v1/nodes/manage", json!({ "nodeset": "n01", "managed": false })),
+        ("/v1/nodes/apply", json!({ "text": "", "file": "nodes.toml", "dry_run": false })),
+        ("/v1/nodes/n01/disks/claim", json!({ "serial": "S1", "wipe": true })),
+        ("/v1/users", json!({ "name": "eve", "role": "admin", "ssh_keys": [] })),
+        ("/v1/users/bob", json!({ "ssh_keys": [] })),
+        ("/v1/overlays", json!({ "name": "x", "owner": "bob" })),
+        ("/v1/images/tags", json!({ "image": "a:latest", "name": "b", "tag": "latest" })),
+    ];
+    for (method, path) in every_route() {
+        let path = path.replace("/v1/users/n01", "/v1/users/bob");
+        let body = bodies.iter().find(|(p, _)| *p == path).map_or(Value::Null, |(_, b)| b.clone());
+        let query = if path.starts_with("/v1/images/") { "?name=a&kind=root" } else { "" };
+        let answer =
+            bench.call(&bench.alice, &method, &format!("{path}{query}"), body.clone()).await;
+        let users = method == "GET" && path.starts_with("/v1/users");
+        if method == "GET" && !users {
+            assert_ne!(answer.status, 403, "{method} {path}: {answer:?}");
+            assert_ne!(answer.status, 500, "{method} {path}: {answer:?}");
+        } else {
+            assert_eq!((answer.status, answer.code().as_str()), (403, "denied"), "{method} {path}");
+        }
+    }
+    let own = bench.call(&bench.alice, "POST", "/v1/overlays", json!({ "name": "dev" })).await;
+    assert_eq!(own.status, 201, "{own:?}");
+    let keys = json!({ "ssh_keys": ["ssh-ed25519 AAAA alice"] });
+    let own = bench.call(&bench.alice, "PATCH", "/v1/users/alice", keys).await;
+    assert_eq!(own.status, 200, "{own:?}");
+}
+
+#[tokio::test]
+async fn garbage_is_told_as_a_problem_and_never_as_plain_text() {
+    let bench = Bench::new().await;
+    let with_body = every_route().into_iter().filter(|(method, path)| {
+        ["POST", "PATCH"].contains(&method.as_str())
+            && !path.ends_with("/tokens")
+            && !["/v1/images/build", "/v1/images/import"].contains(&path.as_str())
+    });
+    for (method, path) in with_body {
+        for garbage in ["", "{", "null", "[]", "\u{0}", "{\"nodeset\": 7}", "\"x\"", "{}}"] {
+            let request = Request::builder()
+                .method(method.as_str())
+                .uri(&path)
+                .header(header::AUTHORIZATION, format!("Bearer {}", bench.admin))
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(Body::from(garbage))
+                .unwrap();
+            let answer = bench.send(request).await;
+            assert_eq!(answer.code(), "bad-json", "{method} {path} {garbage:?}");
+            assert!([400, 422].contains(&answer.status), "{method} {path} {garbage:?} {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_other_way_to_ask_wrongly_is_a_problem_too() {
+    let bench = Bench::new().await;
+    let ask =
+        async |method: &str, path: &str| bench.call(&bench.admin, method, path, Value::Null).await;
+    for (method, path, status, code) in [
+        ("GET", "/", 404, "no-route"),
+        ("GET", "/v1/nothing", 404, "no-route"),
+        ("DELETE", "/v1/switch", 405, "no-method"),
+        ("GET", "/v1/nodes/n99", 404, "no-node"),
+        ("GET", "/v1/nodes?nodeset=", 422, "bad-nodeset"),
+        ("GET", "/v1/nodes?nodeset=n%5B", 422, "bad-nodeset"),
+        ("GET", "/v1/events?from=x", 400, "bad-query"),
+        ("GET", "/v1/images/%2e%2e", 400, "bad-path"),
+        ("GET", "/v1/images/%ff", 400, "bad-path"),
+        ("DELETE", "/v1/overlays/alice/..%2f..", 400, "bad-path"),
+        ("POST", "/v1/images/build?name=..", 400, "bad-query"),
+        ("GET", "/v1/operations/x", 404, "no-operation"),
+        ("GET", "/v1/agent", 400, "no-websocket"),
+    ] {
+        let answer = ask(method, path).await;
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_or_no_json_is_refused() {
+    let bench = Bench::new().await;
+    let large = json!({ "nodeset": "n".repeat(5 << 20) });
+    let answer = bench.post("/v1/switch", large).await;
+    assert_eq!((answer.status, answer.code().as_str()), (413, "too-large"));
+    let request = Request::post("/v1/switch")
+        .header(header::AUTHORIZATION, format!("Bearer {}", bench.admin))
+        .body(Body::from("{\"nodeset\": \"n01\"}"))
+        .unwrap();
+    let answer = bench.send(request).await;
+    assert_eq!((answer.status, answer.code().as_str()), (415, "bad-json"));
+}
+
+#[tokio::test]
+async fn the_description_that_is_served_is_the_one_that_is_checked_in() {
+    let bench = Bench::new().await;
+    let served = bench.send(Request::get("/openapi.json").body(Body::empty()).unwrap()).await;
+    // `cargo xtask openapi` writes the same text to docs/openapi.json, and ci compares the file.
+    let written: Value = serde_json::from_str(&openapi_json()).unwrap();
+    assert_eq!((served.status, served.json()), (200, written));
+    let health = bench.send(Request::get("/healthz").body(Body::empty()).unwrap()).await;
+    assert_eq!((health.status, health.text.as_str()), (200, "ok\n"));
+}

@@ -1,0 +1,268 @@
+//! The agents' channel on a real WebSocket: who is let in, and what comes of hostile input.
+
+use std::net::{SocketAddr, TcpStream};
+
+use haas_api::agent::{
+    BootStage, Frame, Heartbeat, Hello, HelloAnswer, HelloAuth, PROTO, ToAgent, ToController,
+    Welcome,
+};
+use serde_json::{Value, json};
+use tungstenite::{Message, WebSocket, stream::MaybeTlsStream};
+
+use crate::{
+    model::{Attempt, AttemptState, Cause, Node},
+    reconcile,
+    testing::Bench,
+};
+
+struct Served {
+    bench: Bench,
+    address: SocketAddr,
+    attempt: Attempt,
+    token: String,
+}
+
+impl Served {
+    /// A node whose boot attempt is open, and the API on a socket.
+    async fn start() -> Self {
+        let bench = Bench::new().await;
+        bench.add_nodes([1]).await;
+        bench.add_image("a").await;
+        let body = json!({ "nodeset": "n01", "image": "a", "overlay": "none" });
+        assert_eq!(bench.post("/v1/switch", body).await.status, 202);
+        let node = bench.node(1).await;
+        // Its image has no files to export, and nothing here reads them.
+        let _ = reconcile::open_attempt(&bench.context, &node, Cause::Desired).await;
+        let mut tx = bench.context.store.read().await.unwrap();
+        let attempt = tx.last_attempt(&node.id).await.unwrap().expect("it was opened");
+        drop(tx);
+        let token = bench.context.master_key.boot_token(&attempt.id).expose().clone();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(axum::serve(listener, bench.router.clone()).into_future());
+        Self { bench, address, attempt, token }
+    }
+
+    async fn call(&self) -> Agent {
+        let address = self.address;
+        let connected = tokio::task::spawn_blocking(move || {
+            let stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+            let url = format!("ws://{address}/v1/agent");
+            tungstenite::client(url, MaybeTlsStream::Plain(stream)).unwrap().0
+        });
+        Agent(Some(connected.await.unwrap()))
+    }
+
+    /// An agent that has said hello with this.
+    async fn hello(&self, auth: HelloAuth) -> (Agent, HelloAnswer) {
+        let mut agent = self.call().await;
+        agent.say(&Hello { proto: PROTO, version: "1".into(), auth }).await;
+        let answer = agent.hear().await.expect("hello is answered");
+        (agent, serde_json::from_str(&answer).unwrap())
+    }
+
+    async fn welcome(&self, auth: HelloAuth) -> (Agent, Welcome) {
+        match self.hello(auth).await {
+            (agent, HelloAnswer::Welcome(welcome)) => (agent, *welcome),
+            (_, HelloAnswer::Refused { reason }) => panic!("refused: {reason}"),
+        }
+    }
+
+    async fn refusal(&self, auth: HelloAuth) -> String {
+        match self.hello(auth).await {
+            (mut agent, HelloAnswer::Refused { reason }) => {
+                assert_eq!(agent.hear().await, None, "a refused agent is not listened to");
+                reason
+            }
+            (_, HelloAnswer::Welcome(_)) => panic!("let in"),
+        }
+    }
+
+    async fn attempt(&self) -> Attempt {
+        let mut tx = self.bench.context.store.read().await.unwrap();
+        tx.attempt(&self.attempt.id).await.unwrap().unwrap()
+    }
+
+    async fn node(&self) -> Node {
+        self.bench.node(1).await
+    }
+}
+
+/// The other end, driven in a thread that may block.
+struct Agent(Option<WebSocket<MaybeTlsStream<TcpStream>>>);
+
+impl Agent {
+    async fn on<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut WebSocket<MaybeTlsStream<TcpStream>>) -> T + Send + 'static,
+    ) -> T {
+        let mut socket = self.0.take().expect("it is back after each use");
+        let (socket, done) = tokio::task::spawn_blocking(move || {
+            let done = work(&mut socket);
+            (socket, done)
+        })
+        .await
+        .unwrap();
+        self.0 = Some(socket);
+        done
+    }
+
+    async fn send(&mut self, message: Message) {
+        // The other side may have closed already; what is heard next tells.
+        self.on(|socket| drop(socket.send(message))).await;
+    }
+
+    async fn say(&mut self, value: &impl serde::Serialize) {
+        self.send(Message::text(serde_json::to_string(value).unwrap())).await;
+    }
+
+    /// The next text; none once the other side has ended the connection.
+    async fn hear(&mut self) -> Option<String> {
+        self.on(|socket| {
+            loop {
+                match socket.read() {
+                    Ok(Message::Text(text)) => return Some(text.to_string()),
+                    Ok(Message::Close(_)) => return None,
+                    Ok(_) => {}
+                    Err(tungstenite::Error::Io(e))
+                        if e.kind() == std::io::ErrorKind::WouldBlock =>
+                    {
+                        panic!("neither an answer nor an end")
+                    }
+                    Err(_) => return None,
+                }
+            }
+        })
+        .await
+    }
+
+    async fn frame(&mut self, seq: u64, msg: ToController) -> Frame<ToAgent> {
+        self.say(&Frame { seq, ack: 0, msg }).await;
+        let text = self.hear().await.expect("a frame is answered");
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+fn stage(stage: BootStage) -> ToController {
+    ToController::Stage { stage, uptime_ms: 1 }
+}
+
+fn token(text: &str) -> HelloAuth {
+    HelloAuth::Token(text.to_owned())
+}
+
+#[tokio::test]
+async fn a_token_opens_the_channel_once_and_its_credential_again() {
+    let served = Served::start().await;
+    let (mut agent, welcome) = served.welcome(token(&served.token)).await;
+    assert_eq!((welcome.ack, welcome.plan.attempt.as_str()), (0, served.attempt.id.as_str()));
+    assert_eq!(agent.frame(1, stage(BootStage::Root)).await.ack, 1);
+    assert_eq!(served.attempt().await.stage, BootStage::Root);
+    assert!(served.refusal(token(&served.token)).await.contains("used before"));
+    let credential = welcome.credential.expect("a token is answered with a credential");
+    let (_, again) = served.welcome(HelloAuth::Credential(credential)).await;
+    assert_eq!((again.ack, again.credential), (1, None));
+}
+
+#[tokio::test]
+async fn who_is_not_known_is_refused_with_a_reason() {
+    let served = Served::start().await;
+    let wrong = format!("{}x", served.token);
+    assert!(served.refusal(token(&wrong)).await.contains("unknown"));
+    assert!(served.refusal(token("")).await.contains("unknown"));
+    let as_credential = HelloAuth::Credential(served.token.clone());
+    assert!(served.refusal(as_credential).await.contains("unknown"));
+    let mut agent = served.call().await;
+    let auth = token(&served.token);
+    agent.say(&Hello { proto: PROTO + 1, version: "9".into(), auth }).await;
+    assert!(agent.hear().await.unwrap().contains("version"));
+    assert!(!served.attempt().await.token_spent, "a refusal spends nothing");
+}
+
+#[tokio::test]
+async fn the_credential_of_an_attempt_that_is_over_opens_nothing() {
+    let served = Served::start().await;
+    let (_, welcome) = served.welcome(token(&served.token)).await;
+    let mut tx = served.bench.context.store.write().await.unwrap();
+    tx.end_attempts(&served.attempt.node_id, 1).await.unwrap();
+    tx.commit().await.unwrap();
+    let credential = HelloAuth::Credential(welcome.credential.unwrap());
+    assert!(served.refusal(credential).await.contains("over"));
+}
+
+#[tokio::test]
+async fn garbage_ends_the_connection_and_changes_nothing() {
+    let served = Served::start().await;
+    for garbage in [
+        Message::text(""),
+        Message::text("{"),
+        Message::text("{\"proto\":1}"),
+        Message::text("null"),
+        Message::text("[".repeat(100_000)),
+        Message::binary(vec![0xff; 64]),
+        Message::text("x".repeat(1 << 20)),
+    ] {
+        let mut agent = served.call().await;
+        agent.send(garbage).await;
+        assert_eq!(agent.hear().await, None);
+    }
+    assert_eq!(served.attempt().await, served.attempt);
+    // The door is still open for the right one, who then talks garbage too.
+    let (mut agent, welcome) = served.welcome(token(&served.token)).await;
+    // Once a frame is answered, all that the welcome led to is written.
+    agent.frame(1, ToController::Ack).await;
+    let before = served.attempt().await;
+    let credential = HelloAuth::Credential(welcome.credential.unwrap());
+    for garbage in ["{\"seq\":1}", "{\"seq\":-1,\"ack\":0,\"msg\":{\"type\":\"ack\"}}", "\u{0}"] {
+        agent.send(Message::text(garbage)).await;
+        assert_eq!(agent.hear().await, None, "{garbage}");
+        agent = served.welcome(credential.clone()).await.0;
+    }
+    assert_eq!(served.attempt().await, before);
+}
+
+#[tokio::test]
+async fn a_frame_is_taken_once_and_late_ones_are_ignored() {
+    let served = Served::start().await;
+    let (mut agent, _) = served.welcome(token(&served.token)).await;
+    let beat = |dirty_kib| ToController::Heartbeat(Heartbeat { dirty_kib, ..Heartbeat::default() });
+    for (seq, dirty, ack, kept) in [(5, 50, 5, 50), (5, 51, 5, 50), (3, 30, 5, 50), (6, 60, 6, 60)]
+    {
+        let answer = agent.frame(seq, beat(dirty)).await;
+        assert_eq!(answer.ack, ack);
+        assert_eq!(served.node().await.heartbeat.unwrap().dirty_kib, kept, "frame {seq}");
+    }
+    // Heartbeats pass by; what must not be done twice is noted.
+    assert_eq!(served.attempt().await.agent_seq, 0);
+    agent.frame(7, stage(BootStage::Root)).await;
+    assert_eq!(served.attempt().await.agent_seq, 7);
+}
+
+#[tokio::test]
+async fn ready_is_for_a_right_proof_alone_to_say() {
+    let served = Served::start().await;
+    let (mut agent, _) = served.welcome(token(&served.token)).await;
+    agent.frame(1, stage(BootStage::Ready)).await;
+    assert_eq!(served.attempt().await.state, AttemptState::Open);
+    let mut proof = json!({
+        "type": "proof", "generation": 1, "wwid": "naa.0", "target": "iqn.x", "read_only": true,
+        "overlay_id": null, "rank": 0, "hostname": "n01", "addresses": ["10.77.0.1/24"],
+        "machine_id": "0", "kernel": "6.1.0"
+    });
+    agent.say(&json!({ "seq": 2, "ack": 0, "msg": proof })).await;
+    let answer: Value = serde_json::from_str(&agent.hear().await.unwrap()).unwrap();
+    assert_eq!(answer["msg"]["type"], "not_ready");
+    assert!(answer["msg"]["reason"].as_str().unwrap().contains("naa.0"), "{answer}");
+    assert_eq!(served.attempt().await.state, AttemptState::Open);
+    let node = served.node().await;
+    let mut tx = served.bench.context.store.read().await.unwrap();
+    let image = tx.desired(&node.id, 1).await.unwrap().unwrap().wanted.image.unwrap();
+    drop(tx);
+    proof["wwid"] = json!(crate::exports::wwid(&image.digest));
+    proof["target"] = json!(crate::images::manifest::target_name(&image.digest));
+    agent.say(&json!({ "seq": 3, "ack": 0, "msg": proof })).await;
+    let answer: Value = serde_json::from_str(&agent.hear().await.unwrap()).unwrap();
+    assert_eq!(answer["msg"]["type"], "admit", "{answer}");
+    assert_eq!(served.attempt().await.state, AttemptState::Ready);
+}

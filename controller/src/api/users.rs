@@ -1,0 +1,177 @@
+//! Users, their ssh keys and tokens.
+
+use std::sync::Arc;
+
+use axum::{extract::State, http::StatusCode};
+use haas_api::{
+    List,
+    problem::Problem,
+    user::{NewToken, NewUser, User, UserChange},
+};
+
+use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged};
+use crate::{
+    auth::{Object, Verb},
+    clock,
+    context::Context,
+    store::{Tx, UserRow},
+    tokens,
+};
+
+/// Who the caller is.
+#[utoipa::path(get, path = "/v1/whoami", responses((status = 200, body = User)))]
+pub(super) async fn whoami(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+) -> Answer<Json<User>> {
+    let mut tx = context.store.read().await?;
+    Ok(Json(shown(find(&mut tx, caller.0.name.as_str()).await?)))
+}
+
+/// All users.
+#[utoipa::path(get, path = "/v1/users", params(Page), responses((status = 200, body = List<User>)))]
+pub(super) async fn list(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Query(page): Query<Page>,
+) -> Answer<Json<List<User>>> {
+    caller.may(Verb::View, Object::User { id: None })?;
+    let users = context.store.read().await?.users().await?;
+    let items = users.into_iter().map(shown).collect();
+    Ok(Json(page.of(items, |user: &User| user.id.clone())?))
+}
+
+/// Adds a user.
+#[utoipa::path(post, path = "/v1/users", request_body = NewUser,
+    responses((status = 201, body = User), (status = 409, body = Problem)))]
+pub(super) async fn add(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Json(new): Json<NewUser>,
+) -> Answer<(StatusCode, Json<User>)> {
+    caller.may(Verb::Manage, Object::User { id: None })?;
+    check_keys(&new.ssh_keys)?;
+    let mut tx = context.store.write().await?;
+    let user = tx.add_user(&new.name, new.role, &new.ssh_keys, clock::wall()).await?;
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, Json(shown(user))))
+}
+
+/// One user.
+#[utoipa::path(get, path = "/v1/users/{name}", params(("name" = String, Path)),
+    responses((status = 200, body = User), (status = 404, body = Problem)))]
+pub(super) async fn show(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Answer<Tagged<User>> {
+    let user = find(&mut context.store.read().await?, &name).await?;
+    caller.may(Verb::View, Object::User { id: Some(&user.id) })?;
+    Ok(Tagged(shown(user)))
+}
+
+/// Replaces a user's ssh keys. Nodes get them at their next boot.
+#[utoipa::path(patch, path = "/v1/users/{name}", params(("name" = String, Path)),
+    request_body = UserChange,
+    responses((status = 200, body = User), (status = 404, body = Problem)))]
+pub(super) async fn change(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    seen: IfMatch,
+    Json(change): Json<UserChange>,
+) -> Answer<Tagged<User>> {
+    let mut tx = context.store.write().await?;
+    let user = find(&mut tx, &name).await?;
+    caller.may(Verb::Manage, Object::User { id: Some(&user.id) })?;
+    seen.check(&shown(user.clone()))?;
+    check_keys(&change.ssh_keys)?;
+    tx.set_ssh_keys(&user.id, &change.ssh_keys).await?;
+    let user = find(&mut tx, &name).await?;
+    tx.commit().await?;
+    Ok(Tagged(shown(user)))
+}
+
+/// Removes a user with its tokens.
+#[utoipa::path(delete, path = "/v1/users/{name}", params(("name" = String, Path)),
+    responses((status = 204), (status = 409, body = Problem)))]
+pub(super) async fn remove(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Answer<StatusCode> {
+    caller.may(Verb::Manage, Object::User { id: None })?;
+    if name == caller.0.name.as_str() {
+        return Err(Fail::conflict("self", "you cannot remove yourself"));
+    }
+    let mut tx = context.store.write().await?;
+    let user = find(&mut tx, &name).await?;
+    if !tx.remove_user(&user.id).await? {
+        return Err(Fail::conflict(
+            "owns-overlays",
+            format!("{name} owns overlays; remove them first: haasctl overlay list"),
+        ));
+    }
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes a token for a user. It is shown this once.
+#[utoipa::path(post, path = "/v1/users/{name}/tokens", params(("name" = String, Path)),
+    responses((status = 201, body = NewToken), (status = 404, body = Problem)))]
+pub(super) async fn add_token(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Answer<(StatusCode, Json<NewToken>)> {
+    let mut tx = context.store.write().await?;
+    let user = find(&mut tx, &name).await?;
+    caller.may(Verb::Manage, Object::User { id: Some(&user.id) })?;
+    let token = make_token(&mut tx, &user).await?;
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, Json(token)))
+}
+
+/// Makes a token for a user, in the caller's transaction.
+pub(crate) async fn make_token(
+    tx: &mut Tx,
+    user: &UserRow,
+) -> Result<NewToken, crate::store::StoreError> {
+    let id = ulid::Ulid::new().to_string();
+    let token = tokens::random();
+    tx.add_token(&id, &user.id, &tokens::hash(token.expose()), clock::wall()).await?;
+    Ok(NewToken { id, token: token.expose().clone() })
+}
+
+async fn find(tx: &mut Tx, name: &str) -> Answer<UserRow> {
+    tx.user(name)
+        .await?
+        .ok_or_else(|| Fail::not_found("no-user", format!("there is no user {name}")))
+}
+
+fn check_keys(keys: &[String]) -> Answer<()> {
+    for key in keys {
+        let mut words = key.split(' ');
+        let kind = words.next().unwrap_or_default();
+        let known =
+            kind.starts_with("ssh-") || kind.starts_with("ecdsa-") || kind.starts_with("sk-");
+        if !known || words.next().is_none_or(str::is_empty) || key.contains(char::is_control) {
+            return Err(Fail::bad(
+                "bad-ssh-key",
+                "an ssh key is one line as in authorized_keys, such as 'ssh-ed25519 AAAA… name'",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn shown(user: UserRow) -> User {
+    User {
+        id: user.id,
+        name: user.name,
+        role: user.role,
+        uid: user.uid,
+        ssh_keys: user.ssh_keys,
+        created_at: clock::rfc3339(user.created_at),
+    }
+}

@@ -1,0 +1,194 @@
+//! Boot attempts as netboot and agents see them: which attempt a request belongs to, what it may
+//! fetch, and what its agent must bring up.
+//!
+//! `netboot` and `api/agent` know packets and frames; what they mean for a node is here. An attempt
+//! is opened here only for a node that boots by itself; every other is opened by the reconciler.
+
+mod plan;
+mod targets;
+
+use haas_api::agent::{BootStage, Failure, Proof, StoreReport};
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+pub use plan::{plan, preview};
+pub use targets::Targets;
+
+use crate::{
+    clock,
+    config::Network,
+    context::Context,
+    exports,
+    images::manifest::target_name,
+    lifecycle::{self, Expected},
+    model::{Attempt, AttemptState, Node},
+    store::{NewEvent, Result, Tx},
+};
+
+/// Notes that an attempt has reached a stage; nothing where it was there already.
+pub async fn reached(context: &Context, attempt: &str, stage: BootStage) -> Result<()> {
+    loop {
+        let mut tx = context.store.write().await?;
+        let Some(attempt) = tx.attempt(attempt).await? else { return Ok(()) };
+        if stage <= attempt.stage || attempt.state != AttemptState::Open {
+            return Ok(());
+        }
+        if !tx.advance(&attempt, stage, context.clock.now()).await? {
+            // Another report of the same attempt was first; look again at what it left.
+            continue;
+        }
+        if stage == BootStage::Ready {
+            let bytes = context.exports.bytes_read(&attempt.initiator);
+            tx.set_root_bytes(&attempt.id, i64::try_from(bytes).unwrap_or(i64::MAX)).await?;
+        }
+        let data = json!({ "boot": attempt.id, "stage": stage });
+        let node = event(&mut tx, &attempt, "boot-progressed", data).await?;
+        tx.commit().await?;
+        info!(node, boot = %attempt.id, %stage, "boot progressed");
+        context.changed();
+        return Ok(());
+    }
+}
+
+/// Notes that an agent, or what was seen of the node, holds an attempt.
+pub async fn held(context: &Context, attempt: &str, failure: &Failure) -> Result<()> {
+    let mut tx = context.store.write().await?;
+    let Some(attempt) = tx.attempt(attempt).await?.filter(|a| a.state == AttemptState::Open) else {
+        return Ok(());
+    };
+    tx.set_failure(&attempt.id, Some(failure)).await?;
+    let node = event(
+        &mut tx,
+        &attempt,
+        "boot-held",
+        json!({ "boot": attempt.id, "stage": failure.stage, "code": failure.code,
+            "cause": failure.cause, "retryable": failure.retryable }),
+    )
+    .await?;
+    tx.commit().await?;
+    warn!(node, boot = %attempt.id, stage = %failure.stage, code = failure.code, cause = failure.cause, "boot is held");
+    context.changed();
+    Ok(())
+}
+
+/// Notes the overlay store that an attempt's agent has opened.
+pub async fn store_opened(context: &Context, attempt: &str, report: &StoreReport) -> Result<()> {
+    let mut tx = context.store.write().await?;
+    let Some(attempt) = tx.attempt(attempt).await? else { return Ok(()) };
+    if attempt.stage >= BootStage::Overlay {
+        // From here on users are on the node, and may speak in its agent's name.
+        return Ok(());
+    }
+    tx.set_store(&attempt.node_id, Some(&report.store_id), report.generation).await?;
+    if let Some(serial) = &report.disk_serial {
+        // A claim is for one wipe; what is a store now is not to be wiped by it later.
+        tx.claim_disk(&attempt.node_id, serial, false).await?;
+    }
+    let desired = tx.desired(&attempt.node_id, attempt.generation).await?;
+    let (overlay, image) = match desired {
+        Some(desired) => (desired.wanted.overlay_id, desired.wanted.image.map(|i| i.name)),
+        None => (None, None),
+    };
+    for shard in &report.shards {
+        let image = image.as_deref().filter(|_| overlay.as_deref() == Some(&shard.overlay_id));
+        let bytes = i64::try_from(shard.bytes).unwrap_or(i64::MAX);
+        tx.shard_mounted(
+            &shard.overlay_id,
+            &attempt.node_id,
+            &report.store_id,
+            bytes,
+            image,
+            clock::wall(),
+        )
+        .await?;
+    }
+    for removed in tx.removed_shards(&attempt.node_id).await? {
+        if !report.shards.iter().any(|shard| shard.overlay_id == removed) {
+            tx.removed_shard_gone(&removed, &attempt.node_id).await?;
+        }
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Compares a proof with what was wanted. A right one makes the attempt ready.
+pub async fn proved(
+    context: &Context,
+    attempt: &str,
+    proof: &Proof,
+) -> Result<std::result::Result<(), String>> {
+    let mut tx = context.store.read().await?;
+    let Some(attempt) = tx.attempt(attempt).await? else {
+        return Ok(Err("the attempt is gone".to_owned()));
+    };
+    if !matches!(attempt.state, AttemptState::Open | AttemptState::Ready) {
+        // Its time was up, or the node was given something else: nobody is let in any more.
+        return Ok(Err("its boot attempt is over".to_owned()));
+    }
+    let (Some(node), Some(desired)) = (
+        tx.node_by_id(&attempt.node_id).await?,
+        tx.desired(&attempt.node_id, attempt.generation).await?,
+    ) else {
+        return Ok(Err("nothing is wanted of the node".to_owned()));
+    };
+    drop(tx);
+    let Some(image) = desired.wanted.image else {
+        return Ok(Err("no image is wanted".to_owned()));
+    };
+    let expected = Expected {
+        // An agent that calls again after its attempt was adopted knows the older generation.
+        generation: if attempt.state == AttemptState::Ready {
+            proof.generation
+        } else {
+            attempt.generation
+        },
+        wwid: exports::wwid(&image.digest),
+        target: target_name(&image.digest),
+        overlay_id: desired.wanted.overlay_id,
+        rank: desired.wanted.rank,
+        hostname: node.name.clone(),
+        address: node.address,
+    };
+    match lifecycle::check_proof(proof, &expected) {
+        Ok(()) => {
+            reached(context, &attempt.id, BootStage::Ready).await?;
+            Ok(Ok(()))
+        }
+        Err(differences) => {
+            let reason = differences.join("; ");
+            let failure = Failure {
+                stage: BootStage::Userspace,
+                code: "wrong-proof".to_owned(),
+                cause: format!("not ready: {reason}"),
+                kernel_log: Vec::new(),
+                retryable: false,
+            };
+            held(context, &attempt.id, &failure).await?;
+            Ok(Err(reason))
+        }
+    }
+}
+
+/// The network that a node boots from.
+pub fn network_of<'a>(context: &'a Context, node: &Node) -> Option<&'a Network> {
+    let address = node.address?;
+    context.config.networks.iter().find(|network| network.cidr.contains(&address))
+}
+
+/// Adds an event about an attempt, and answers its node's name.
+async fn event(tx: &mut Tx, attempt: &Attempt, kind: &str, data: Value) -> Result<String> {
+    let node = tx.node_by_id(&attempt.node_id).await?;
+    let node = node.map_or_else(|| attempt.node_id.clone(), |node| node.name.to_string());
+    let operation =
+        tx.desired(&attempt.node_id, attempt.generation).await?.and_then(|d| d.wanted.operation_id);
+    tx.add_event(NewEvent {
+        at: clock::wall(),
+        kind,
+        node: Some(&node),
+        operation: operation.as_deref(),
+        actor: "haasd",
+        data,
+    })
+    .await?;
+    Ok(node)
+}

@@ -1,0 +1,216 @@
+//! What an attempt's agent must bring up, and what its node is given on the way there.
+
+use std::net::IpAddr;
+
+use haas_api::{
+    agent::{BootPlan, Login, MissingShard, NetPlan, OverlayPlan, RootPlan},
+    node::Rendered,
+};
+use ipnet::{IpNet, Ipv4Net};
+
+use super::network_of;
+use crate::{
+    context::Context,
+    exports,
+    images::manifest::{Manifest, target_name},
+    model::{Attempt, AttemptState, Cause, Desired, Node},
+    netboot::boot_target::BootTarget,
+    secret::Secret,
+    store::{Result, StoreError, Tx},
+};
+
+/// What this attempt's agent must bring up; none when its desired state is gone or incomplete.
+pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPlan>> {
+    let mut tx = context.store.read().await?;
+    let (Some(node), Some(desired)) = (
+        tx.node_by_id(&attempt.node_id).await?,
+        tx.desired(&attempt.node_id, attempt.generation).await?,
+    ) else {
+        return Ok(None);
+    };
+    let (Some(image), Some(address), Some(network)) =
+        (&desired.wanted.image, node.address, network_of(context, &node))
+    else {
+        return Ok(None);
+    };
+    let Some(manifest) = manifest(&mut tx, &desired).await? else { return Ok(None) };
+    let hosts = tx
+        .nodes()
+        .await?
+        .into_iter()
+        .filter_map(|n| n.address.map(|address| (IpAddr::V4(address), n.name)))
+        .collect();
+    let logins = logins(&mut tx, &desired).await?;
+    let overlay = overlay(&mut tx, &node, &desired).await?;
+    Ok(Some(BootPlan {
+        attempt: attempt.id.clone(),
+        generation: attempt.generation,
+        cluster_id: context.cluster_id.clone(),
+        node_id: node.id.clone(),
+        node: node.name.clone(),
+        net: NetPlan {
+            mac: node.boot_mac,
+            address: IpNet::V4(
+                Ipv4Net::new(address, network.cidr.prefix_len())
+                    .expect("a prefix length of a network is one of an address"),
+            ),
+            gateway: network.gateway.map(IpAddr::V4),
+            dns: network.dns.clone(),
+            domain: network.domain.clone(),
+            mtu: network.mtu,
+            hosts,
+        },
+        root: RootPlan {
+            digest: image.digest.clone(),
+            name: image.name.clone(),
+            portal: IpAddr::V4(network.controller),
+            port: context.config.ports.iscsi,
+            target: target_name(&image.digest),
+            initiator: attempt.initiator.clone(),
+            chap: None,
+            fstype: manifest.root.fstype.to_string(),
+            wwid: exports::wwid(&image.digest),
+        },
+        overlay,
+        logins,
+    }))
+}
+
+async fn manifest(tx: &mut Tx, desired: &Desired) -> Result<Option<Manifest>> {
+    let Some(image) = &desired.wanted.image else { return Ok(None) };
+    let Some(row) = tx.images().await?.into_iter().find(|row| row.digest == image.digest) else {
+        return Ok(None);
+    };
+    Manifest::parse(row.manifest.as_bytes())
+        .map(Some)
+        .map_err(|e| StoreError::Corrupt { table: "images", problem: e.to_string() })
+}
+
+/// The overlay's owner, and whoever asked for this state.
+async fn logins(tx: &mut Tx, desired: &Desired) -> Result<Vec<Login>> {
+    let mut users = Vec::new();
+    if let Some(id) = &desired.wanted.overlay_id
+        && let Some(overlay) = tx.overlay_by_id(id).await?
+    {
+        users.extend(tx.user_by_id(&overlay.owner_id).await?);
+    }
+    if let Some(actor) = tx.user(&desired.wanted.actor).await?
+        && !users.contains(&actor)
+    {
+        users.push(actor);
+    }
+    Ok(users
+        .into_iter()
+        .map(|user| Login { name: user.name, uid: user.uid, ssh_keys: user.ssh_keys, root: true })
+        .collect())
+}
+
+async fn overlay(tx: &mut Tx, node: &Node, desired: &Desired) -> Result<OverlayPlan> {
+    let rank = desired.wanted.rank;
+    let Some(id) = &desired.wanted.overlay_id else { return Ok(OverlayPlan::Ram { rank }) };
+    let shards = tx.shards(id).await?;
+    let known = shards.iter().any(|s| s.node_id == node.id && s.store_id.is_some());
+    let name = tx.overlay_by_id(id).await?.map_or_else(|| id.clone(), |o| o.full_name());
+    let wipe_serial =
+        tx.disks(&node.id).await?.into_iter().find(|d| d.claimed).and_then(|d| d.disk.serial);
+    Ok(OverlayPlan::Disk {
+        overlay_id: id.clone(),
+        name,
+        rank,
+        missing: if known { MissingShard::Fault } else { MissingShard::Create },
+        disk: node.spec.overlay_disk.clone(),
+        store_id: node.store_id.clone(),
+        store_generation: node.store_generation,
+        cache_mib: node.spec.cache_mib,
+        removed: tx.removed_shards(&node.id).await?,
+        wipe_serial,
+    })
+}
+
+/// Everything that this attempt's node may fetch; the error says in words what is missing.
+pub(super) async fn target(
+    context: &Context,
+    node: &Node,
+    attempt: &Attempt,
+    token: Secret<String>,
+) -> Result<std::result::Result<BootTarget, String>> {
+    let mut tx = context.store.read().await?;
+    let Some(desired) = tx.desired(&node.id, attempt.generation).await? else {
+        return Ok(Err("nothing is wanted of it".to_owned()));
+    };
+    let Some(image) = desired.wanted.image.clone() else {
+        return Ok(Err("no image is wanted of it".to_owned()));
+    };
+    let (Some(address), Some(network)) = (node.address, network_of(context, node)) else {
+        return Ok(Err("it has no address in a network of haasd.toml yet".to_owned()));
+    };
+    let Some(manifest) = manifest(&mut tx, &desired).await? else {
+        return Ok(Err(format!("the image {} is gone", image.name)));
+    };
+    let overlay = match &desired.wanted.overlay_id {
+        Some(id) => tx.overlay_by_id(id).await?.map(|overlay| overlay.full_name()),
+        None => None,
+    };
+    drop(tx);
+    let (images, joined) = (context.images.clone(), manifest.clone());
+    let agent_cpio = context.config.agent_cpio.clone();
+    let initrd = tokio::task::spawn_blocking(move || images.initramfs(&joined, &agent_cpio))
+        .await
+        .expect("joining two files does not panic");
+    let initrd = match initrd {
+        Ok((_, path)) => path,
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot make the initramfs");
+            return Ok(Err(format!("its initramfs cannot be made: {error}")));
+        }
+    };
+    Ok(Ok(BootTarget {
+        boot: attempt.id.clone(),
+        token,
+        node: node.name.clone(),
+        mac: node.boot_mac,
+        address: Ipv4Net::new(address, network.cidr.prefix_len())
+            .expect("a prefix length of a network is one of an address"),
+        gateway: network.gateway,
+        controller: network.controller,
+        http_port: context.config.ports.http,
+        api_url: format!("https://{}:{}", network.controller, context.config.ports.api),
+        api_fingerprint: context.fingerprint.clone(),
+        iscsi_port: context.config.ports.iscsi,
+        target: target_name(&image.digest),
+        initiator: attempt.initiator.clone(),
+        image: image.name,
+        overlay,
+        image_args: manifest.cmdline.clone(),
+        node_args: node.spec.kernel_args.clone(),
+        kernel: context.images.blob_path(&manifest.kernel.digest),
+        initrd,
+    }))
+}
+
+/// What a node would be given if it booted now, with the token hidden; the error says why nothing.
+pub async fn preview(context: &Context, node: &Node) -> std::result::Result<Rendered, String> {
+    let now = context.clock.now();
+    let attempt = Attempt {
+        id: "preview".to_owned(),
+        node_id: node.id.clone(),
+        generation: node.generation,
+        cause: Cause::Desired,
+        state: AttemptState::Open,
+        stage: haas_api::agent::BootStage::Power,
+        stage_since: now,
+        stages: Vec::new(),
+        token_spent: false,
+        agent_seq: 0,
+        initiator: exports::initiator_name(&node.name, "preview"),
+        opened_at: now,
+        ended_at: None,
+        boot_bytes: 0,
+        root_bytes: 0,
+        failure: None,
+    };
+    let token = Secret::new("TOKEN".to_owned());
+    let target = target(context, node, &attempt, token).await.map_err(|e| e.to_string())??;
+    let rendered = context.templates.render(&target).map_err(|e| e.to_string())?;
+    Ok(Rendered { node: node.name.to_string(), script: rendered.script, cmdline: rendered.cmdline })
+}

@@ -1,0 +1,362 @@
+//! Netboot's questions, answered from the store.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use haas_api::{
+    agent::{BootStage, Failure},
+    names::Mac,
+};
+use tracing::{debug, error, warn};
+
+use crate::{
+    clock,
+    config::Network,
+    context::Context,
+    inventory::MacUse,
+    model::{Attempt, AttemptState, Cause, Micros, Node, SECOND},
+    netboot::{
+        boot_target::{
+            BootOffer, BootResource, BootTarget, BootTargets, DhcpSeen, DhcpVerdict, NodeAddress,
+            Refusal, Served,
+        },
+        firmware::Client,
+        leases::{LeaseEvent, Leases},
+    },
+    reconcile,
+    store::{DiscoveredRow, Result},
+    tokens,
+};
+
+/// A node that asks for a boot while its agent was heard within this time is not believed: it runs.
+/// Heartbeats come every 5 s, and firmware goes on asking for longer than this.
+const AGENT_RUNS: Micros = 8 * SECOND;
+
+/// The implementation of netboot's seam.
+#[derive(Debug)]
+pub struct Targets {
+    context: Arc<Context>,
+    /// What was offered or declined lately; what a node took is in its row.
+    leases: Mutex<Leases>,
+}
+
+impl Targets {
+    /// Over this store.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, leases: Mutex::default() }
+    }
+
+    async fn answer_dhcp(&self, seen: &DhcpSeen) -> Result<DhcpVerdict> {
+        let context = &self.context;
+        let mut tx = context.store.read().await?;
+        let Some(node) = tx.node_by_mac(seen.mac).await? else {
+            let used = tx.nodes().await?.iter().find_map(|node| node.spec.owns(seen.mac));
+            drop(tx);
+            match used {
+                Some(MacUse::Bmc) => return Ok(DhcpVerdict::Silent("the BMC of a node")),
+                Some(MacUse::Nic(_)) => return Ok(DhcpVerdict::Silent("not the NIC that boots")),
+                None => {}
+            }
+            self.discovered(seen).await?;
+            return Ok(DhcpVerdict::Unknown);
+        };
+        drop(tx);
+        if !node.managed {
+            return Ok(DhcpVerdict::Silent("unmanaged"));
+        }
+        let Some(network) = context.config.networks.iter().find(|n| *n.name == *seen.network)
+        else {
+            return Ok(DhcpVerdict::Silent("of no network"));
+        };
+        let Some(address) = self.address_of(&node, network).await? else {
+            return Ok(DhcpVerdict::Silent(
+                "its address is not of this network, or the pool is full",
+            ));
+        };
+        let here = NodeAddress { node: node.name.clone(), address };
+        if !seen.client.boots() {
+            self.other_system(&node).await?;
+            return Ok(DhcpVerdict::Address(here));
+        }
+        let Some(attempt) = self.attempt_of(&node).await? else {
+            return Ok(DhcpVerdict::Silent("nothing is to boot on it now"));
+        };
+        super::reached(context, &attempt.id, BootStage::Dhcp).await?;
+        let offer = BootOffer {
+            token: context.master_key.boot_token(&attempt.id),
+            boot: attempt.id,
+            ipxe: node.spec.ipxe.clone(),
+        };
+        Ok(DhcpVerdict::Boot(here, offer))
+    }
+
+    /// The attempt that a booting node belongs to: the open one, or a new one where the node boots
+    /// by itself. None where it should not boot now.
+    async fn attempt_of(&self, node: &Node) -> Result<Option<Attempt>> {
+        let context = &self.context;
+        let now = context.clock.now();
+        let mut tx = context.store.read().await?;
+        let desired = tx.desired(&node.id, node.generation).await?;
+        let attempt = tx.last_attempt(&node.id).await?;
+        let failed = tx.failed_attempts(&node.id, node.generation).await?;
+        drop(tx);
+        if !desired.is_some_and(|d| d.wanted.power_on) || node.fault.is_some() {
+            return Ok(None);
+        }
+        match attempt {
+            Some(open) if open.state == AttemptState::Open && !open.token_spent => Ok(Some(open)),
+            Some(open) if open.state == AttemptState::Open => {
+                // Its agent ran already, so the node went down on the way: that attempt is lost.
+                if agent_spoke_lately(node, now) {
+                    return Ok(None);
+                }
+                self.lose(&open).await?;
+                if failed + 1 >= i64::from(context.config.boot.attempts) {
+                    return Ok(None);
+                }
+                reconcile::open_attempt(context, node, Cause::Retry).await.map(Some)
+            }
+            Some(running) if running.state == AttemptState::Ready => {
+                if node.goodbye.is_none() && agent_spoke_lately(node, now) {
+                    return Ok(None);
+                }
+                reconcile::open_attempt(context, node, Cause::Unplanned).await.map(Some)
+            }
+            // The reconciler opens attempts for nodes that it has switched off.
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    async fn lose(&self, attempt: &Attempt) -> Result<()> {
+        let failure = attempt.failure.clone().unwrap_or_else(|| Failure {
+            stage: attempt.stage,
+            code: "rebooted".to_owned(),
+            cause: format!(
+                "the node started anew in stage '{}'; look at its console",
+                attempt.stage
+            ),
+            kernel_log: Vec::new(),
+            retryable: false,
+        });
+        let mut tx = self.context.store.write().await?;
+        tx.fail_attempt(&attempt.id, &failure, self.context.clock.now()).await?;
+        super::event(
+            &mut tx,
+            attempt,
+            "boot-failed",
+            serde_json::json!({ "boot": attempt.id, "code": failure.code, "cause": failure.cause }),
+        )
+        .await?;
+        tx.commit().await?;
+        self.context.changed();
+        Ok(())
+    }
+
+    /// An operating system asks for its address on a node's boot NIC. Where the node should be
+    /// booting from the network, it has booted something else.
+    async fn other_system(&self, node: &Node) -> Result<()> {
+        let attempt = self.context.store.read().await?.last_attempt(&node.id).await?;
+        let Some(attempt) = attempt.filter(|a| {
+            a.state == AttemptState::Open
+                && a.stage < BootStage::Script
+                && a.stage > BootStage::Power
+        }) else {
+            return Ok(());
+        };
+        if attempt.failure.is_some() {
+            return Ok(());
+        }
+        let failure = Failure {
+            stage: attempt.stage,
+            code: "booted-elsewhere".to_owned(),
+            cause: format!(
+                "{} asked for an address as an installed system does, not as firmware: it has booted its own \
+                 disk. Put network boot first in its firmware",
+                node.name
+            ),
+            kernel_log: Vec::new(),
+            retryable: false,
+        };
+        super::held(&self.context, &attempt.id, &failure).await
+    }
+
+    /// The node's address in this network: the inventory's, the one that it was given before, or a
+    /// new one from the pool, which it keeps.
+    async fn address_of(&self, node: &Node, network: &Network) -> Result<Option<Ipv4Addr>> {
+        if let Some(address) = node.address {
+            return Ok(Some(address).filter(|a| network.cidr.contains(a)));
+        }
+        let Some(pool) = network.pool else { return Ok(None) };
+        let mut tx = self.context.store.write().await?;
+        let mut reserved: BTreeSet<_> =
+            tx.all_nodes().await?.into_iter().filter_map(|n| n.address).collect();
+        reserved.insert(network.controller);
+        reserved.extend(network.gateway);
+        let chosen = self.leases.lock().unwrap_or_else(PoisonError::into_inner).choose(
+            &network.name,
+            pool,
+            node.boot_mac,
+            &reserved,
+            self.context.clock.now(),
+        );
+        match chosen {
+            Ok(address) => {
+                tx.set_address(&node.id, address).await?;
+                tx.commit().await?;
+                Ok(Some(address))
+            }
+            Err(full) => {
+                warn!(node = %node.name, error = %full, "no address");
+                Ok(None)
+            }
+        }
+    }
+
+    async fn discovered(&self, seen: &DhcpSeen) -> Result<()> {
+        let now = clock::wall();
+        let mut words = Vec::new();
+        words.extend(seen.bmc.map(|maker| format!("BMC ({maker})")));
+        words.push(match seen.client {
+            Client::Pxe(arch) => format!("PXE, architecture {arch}"),
+            Client::Http(arch) => format!("UEFI HTTP boot, architecture {arch}"),
+            Client::Ipxe => "iPXE".to_owned(),
+            Client::Other => "an operating system".to_owned(),
+        });
+        words.extend(seen.vendor_class.as_ref().map(|class| format!("vendor class {class:?}")));
+        words.extend(seen.hostname.as_ref().map(|name| format!("calls itself {name:?}")));
+        words.extend(seen.guid.as_ref().map(|guid| format!("UUID {guid}")));
+        let mut tx = self.context.store.write().await?;
+        tx.seen(&DiscoveredRow {
+            mac: seen.mac,
+            kind: if seen.bmc.is_some() { "bmc" } else { "node" }.to_owned(),
+            description: words.join(", "),
+            network: seen.network.to_string(),
+            first_seen: now,
+            last_seen: now,
+        })
+        .await?;
+        tx.commit().await
+    }
+
+    async fn open_token(
+        &self,
+        token: &str,
+        peer: IpAddr,
+    ) -> Result<std::result::Result<(Node, Attempt), Refusal>> {
+        let mut tx = self.context.store.read().await?;
+        let Some(attempt) = tx.attempt_by_token(&tokens::hash(token)).await? else {
+            return Ok(Err(Refusal::Unknown));
+        };
+        let Some(node) = tx.node_by_id(&attempt.node_id).await? else {
+            return Ok(Err(Refusal::Unknown));
+        };
+        if node.address.map(IpAddr::V4) != Some(peer) {
+            return Ok(Err(Refusal::WrongPeer));
+        }
+        // What is spent opens nothing: from the agent on, everything comes over its channel.
+        if attempt.state != AttemptState::Open || attempt.token_spent {
+            return Ok(Err(Refusal::Over));
+        }
+        Ok(Ok((node, attempt)))
+    }
+
+    async fn note_served(&self, served: Served) -> Result<()> {
+        let context = &self.context;
+        match served {
+            Served::Firmware { peer, file, bytes } => {
+                debug!(%peer, file, bytes, "served an iPXE binary");
+                Ok(())
+            }
+            Served::Boot { boot, resource: BootResource::Script, complete: true, .. } => {
+                super::reached(context, &boot, BootStage::Script).await
+            }
+            Served::Boot { resource: BootResource::Script, complete: false, .. } => Ok(()),
+            Served::Boot { boot, resource, bytes, complete } => {
+                let mut tx = context.store.write().await?;
+                tx.add_boot_bytes(&boot, i64::try_from(bytes).unwrap_or(i64::MAX)).await?;
+                tx.commit().await?;
+                if complete && resource == BootResource::Initrd {
+                    super::reached(context, &boot, BootStage::Kernel).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn agent_spoke_lately(node: &Node, now: Micros) -> bool {
+    node.goodbye.is_none() && node.agent_at.is_some_and(|at| now - at < AGENT_RUNS)
+}
+
+impl BootTargets for Targets {
+    async fn dhcp(&self, seen: DhcpSeen) -> DhcpVerdict {
+        self.answer_dhcp(&seen).await.unwrap_or_else(|e| {
+            error!(mac = %seen.mac, error = &e as &dyn std::error::Error, "cannot answer DHCP");
+            DhcpVerdict::Silent("the store failed")
+        })
+    }
+
+    async fn lease(&self, event: LeaseEvent) {
+        if let LeaseEvent::Declined { mac, address, .. } = &event {
+            warn!(%mac, %address, "declined: another machine has this address");
+        }
+        self.leases
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .note(&event, self.context.clock.now());
+    }
+
+    async fn is_booting(&self, mac: Mac) -> bool {
+        let look = async {
+            let mut tx = self.context.store.read().await?;
+            let Some(node) = tx.node_by_mac(mac).await? else { return Ok(false) };
+            let attempt = tx.last_attempt(&node.id).await?;
+            Ok(node.managed && attempt.is_some_and(|a| a.state == AttemptState::Open))
+        };
+        let looked: Result<bool> = look.await;
+        looked.unwrap_or(false)
+    }
+
+    async fn boot_by_token(
+        &self,
+        token: &str,
+        peer: IpAddr,
+        _resource: BootResource,
+    ) -> std::result::Result<Arc<BootTarget>, Refusal> {
+        let look = async {
+            let (node, attempt) = match self.open_token(token, peer).await? {
+                Ok(found) => found,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let token = self.context.master_key.boot_token(&attempt.id);
+            match super::plan::target(&self.context, &node, &attempt, token).await? {
+                Ok(target) => Ok(Ok(Arc::new(target))),
+                Err(reason) => {
+                    warn!(node = %node.name, boot = %attempt.id, reason, "cannot serve a boot");
+                    let failure = Failure {
+                        stage: attempt.stage,
+                        code: "cannot-serve".to_owned(),
+                        cause: reason,
+                        kernel_log: Vec::new(),
+                        retryable: true,
+                    };
+                    super::held(&self.context, &attempt.id, &failure).await?;
+                    Ok(Err(Refusal::NotNow))
+                }
+            }
+        };
+        look.await.unwrap_or_else(|e: crate::store::StoreError| {
+            error!(%peer, error = &e as &dyn std::error::Error, "cannot look up a boot token");
+            Err(Refusal::NotNow)
+        })
+    }
+
+    async fn served(&self, served: Served) {
+        if let Err(e) = self.note_served(served).await {
+            error!(error = &e as &dyn std::error::Error, "cannot note what was served");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! haasd.toml: what this controller serves, where, and with which files.
+//!
+//! A [`Config`] that exists is checked: networks do not overlap, pools lie inside them, paths are
+//! absolute where the file's own was. `read` walks the file and fills it; `reader` tells mistakes
+//! with their place and is shared with the inventory. Nothing here opens a socket or writes.
+
+mod network;
+mod problem;
+mod read;
+pub(crate) mod reader;
+pub(crate) mod units;
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+};
+
+use ipnet::Ipv4Net;
+
+pub use problem::{Problem, Problems};
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the configuration {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file was read and something in it is wrong.
+    #[error("{0}")]
+    Invalid(Problems),
+}
+
+/// The checked configuration.
+#[derive(Clone)]
+pub struct Config {
+    /// Images, the embedded database, the certificate and everything else that must be backed up.
+    pub state_dir: PathBuf,
+    /// `sqlite:///path/haas.db` or `postgres://…`.
+    pub database_url: String,
+    /// The inventory file, imported at start when its hash is new.
+    pub nodes_file: PathBuf,
+    /// The agent's half of the initramfs, `agent.cpio.zst`.
+    pub agent_cpio: PathBuf,
+    /// Where iPXE's binaries are, `/usr/lib/ipxe`.
+    pub ipxe_dir: PathBuf,
+    /// Where the templates of script and kernel command line are.
+    pub templates_dir: PathBuf,
+    /// Interfaces on which the API listens, by name. Agents come in here too.
+    pub api_interfaces: Vec<String>,
+    /// The networks that nodes boot from.
+    pub networks: Vec<Network>,
+    /// TCP and UDP ports; only tests change them.
+    pub ports: Ports,
+    /// How long each stage of a boot may take, and how often it is tried.
+    pub boot: BootLimits,
+}
+
+impl Config {
+    /// Reads and checks haasd.toml. Addresses of interfaces are asked of the system.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or with everything that is wrong in it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path, &network::addresses_of).map_err(ConfigError::Invalid)
+    }
+
+    /// Checks the text of a haasd.toml. `path` names it in errors, and relative paths start at its
+    /// folder; `addresses_of` gives an interface's IPv4 addresses, none when there is no such one.
+    ///
+    /// # Errors
+    /// With everything that is wrong in it.
+    pub fn parse(
+        text: &str,
+        path: &Path,
+        addresses_of: &dyn Fn(&str) -> Option<Vec<Ipv4Addr>>,
+    ) -> Result<Self, Problems> {
+        read::config(text, path, addresses_of)
+    }
+
+    /// The database's URL with its password, if it has one, replaced by `***`.
+    pub fn database_url_redacted(&self) -> String {
+        redact(&self.database_url)
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("state_dir", &self.state_dir)
+            .field("database_url", &self.database_url_redacted())
+            .field("nodes_file", &self.nodes_file)
+            .field("agent_cpio", &self.agent_cpio)
+            .field("ipxe_dir", &self.ipxe_dir)
+            .field("templates_dir", &self.templates_dir)
+            .field("api_interfaces", &self.api_interfaces)
+            .field("networks", &self.networks)
+            .field("ports", &self.ports)
+            .field("boot", &self.boot)
+            .finish()
+    }
+}
+
+// A password may stand before the host (`user:password@`) or among the parameters
+// (`?password=`), and may itself hold an '@' that somebody forgot to escape.
+fn redact(url: &str) -> String {
+    let (base, query) = url.split_once('?').map_or((url, None), |(b, q)| (b, Some(q)));
+    let mut shown = base.to_owned();
+    if let (Some(scheme), Some(at)) = (base.find("://"), base.rfind('@')) {
+        let account = base.get(scheme + 3..at).unwrap_or_default();
+        if let Some((user, _)) = account.split_once(':') {
+            shown = format!("{}{user}:***{}", &base[..scheme + 3], &base[at..]);
+        }
+    }
+    match query {
+        None => shown,
+        Some(query) if query.contains("password") => format!("{shown}?***"),
+        Some(query) if query.contains('@') => {
+            format!("{}://***", base.split(':').next().unwrap_or_default())
+        }
+        Some(query) => format!("{shown}?{query}"),
+    }
+}
+
+/// The ports that haasd listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// TLS: API and agents.
+    pub api: u16,
+    /// Node-facing HTTP.
+    pub http: u16,
+    /// iSCSI.
+    pub iscsi: u16,
+    /// TFTP.
+    pub tftp: u16,
+    /// DHCP server.
+    pub dhcp: u16,
+    /// ProxyDHCP (PXE) server.
+    pub pxe: u16,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self { api: 8443, http: 80, iscsi: 3260, tftp: 69, dhcp: 67, pxe: 4011 }
+    }
+}
+
+/// A network that nodes boot from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// Its name, for logs and messages.
+    pub name: String,
+    /// The controller's interface in it (or, behind a relay, the one towards the relay).
+    pub interface: String,
+    /// Its addresses.
+    pub cidr: Ipv4Net,
+    /// The controller's own address as nodes reach it.
+    pub controller: Ipv4Addr,
+    /// The way out, where there is one.
+    pub gateway: Option<Ipv4Addr>,
+    /// Name servers.
+    pub dns: Vec<IpAddr>,
+    /// The search domain.
+    pub domain: Option<String>,
+    /// Time servers.
+    pub ntp: Vec<Ipv4Addr>,
+    /// Bytes.
+    pub mtu: Option<u32>,
+    /// Who answers DHCP.
+    pub dhcp: DhcpMode,
+    /// First and last address for nodes without one of their own.
+    pub pool: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// Seconds that a lease holds.
+    pub lease_s: u32,
+}
+
+/// Who answers DHCP in a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DhcpMode {
+    /// haasd gives addresses and boot files.
+    Own,
+    /// Somebody else gives addresses, haasd only boot files (ProxyDHCP).
+    Proxy,
+    /// haasd does not listen.
+    Off,
+}
+
+/// How long boots may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootLimits {
+    /// Seconds from power-on to the first request from the network: firmware may take minutes.
+    pub firmware_s: u64,
+    /// Seconds for each later stage.
+    pub stage_s: u64,
+    /// Seconds for a whole boot, 900 by default.
+    pub total_s: u64,
+    /// Boots of one generation before it is a fault.
+    pub attempts: u32,
+    /// Seconds for the agent's orderly shutdown, then for ACPI's, before hard off.
+    pub shutdown_s: u64,
+}
+
+impl Default for BootLimits {
+    fn default() -> Self {
+        Self { firmware_s: 600, stage_s: 300, total_s: 900, attempts: 2, shutdown_s: 120 }
+    }
+}

@@ -1,0 +1,147 @@
+//! From the text of haasd.toml to a checked [`Config`]: every key, its default and its limits.
+
+use std::{net::Ipv4Addr, path::Path};
+
+use super::{
+    BootLimits, Config, Network, Ports,
+    network::{interface, networks},
+    problem::Problems,
+    reader::{Notes, Table},
+    units,
+};
+
+pub(super) const DURATION: &str = "a duration such as \"300s\", \"15m\" or \"1h\"";
+
+pub(super) fn config(
+    text: &str,
+    path: &Path,
+    addresses_of: &dyn Fn(&str) -> Option<Vec<Ipv4Addr>>,
+) -> Result<Config, Problems> {
+    let file = path.display().to_string();
+    let notes = Notes::new(&file, text);
+    let parsed = notes.parse();
+    let root = notes.root(&parsed);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let file_or = |key, default: &str| {
+        let given = root.get(key).and_then(|value| value.text());
+        folder.join(given.unwrap_or(default))
+    };
+
+    let state_dir = file_or("state_dir", "/var/lib/haas");
+    let mut config = Config {
+        database_url: database_url(&root, &state_dir),
+        state_dir,
+        nodes_file: file_or("nodes_file", "nodes.toml"),
+        agent_cpio: file_or("agent_cpio", "/usr/lib/haas/agent.cpio.zst"),
+        ipxe_dir: file_or("ipxe_dir", "/usr/lib/ipxe"),
+        templates_dir: file_or("templates_dir", "/usr/share/haas/templates"),
+        api_interfaces: Vec::new(),
+        networks: networks(&root, addresses_of),
+        ports: root.get("ports").and_then(|v| v.table()).map(ports).unwrap_or_default(),
+        boot: root.get("boot").and_then(|v| v.table()).map(boot).unwrap_or_default(),
+    };
+    config.api_interfaces = api_interfaces(&root, &config.networks);
+    root.refuse_unknown();
+    notes.finish(config)
+}
+
+fn database_url(root: &Table<'_>, state_dir: &Path) -> String {
+    let default = || format!("sqlite://{}", state_dir.join("haas.db").display());
+    let Some(value) = root.get("database_url") else { return default() };
+    let Some(url) = value.text() else { return default() };
+    // What is refused is not repeated: it may hold a password.
+    if !["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        let _: Option<()> = value.refuse(
+            "names no database that haasd can use",
+            "\"sqlite:///path/haas.db\" or \"postgres://user@host/database\"",
+        );
+    }
+    url.to_owned()
+}
+
+fn api_interfaces(root: &Table<'_>, networks: &[Network]) -> Vec<String> {
+    let mut list: Vec<String> = Vec::new();
+    let api = root.get("api").and_then(|value| value.table());
+    let named = api.as_ref().and_then(|api| api.get("interfaces"));
+    if let Some(named) = named {
+        if named.is_empty_list() {
+            let _: Option<()> = named.refuse("names no interface", "at least one interface");
+        }
+        for item in named.items("a list of interface names") {
+            let Some(name) = interface(&item) else { continue };
+            if list.contains(&name) {
+                let _: Option<()> = item.refuse(format!("{name:?} is named twice"), "it once");
+            }
+            list.push(name);
+        }
+    } else {
+        for network in networks.iter().filter(|n| !n.interface.is_empty()) {
+            if !list.contains(&network.interface) {
+                list.push(network.interface.clone());
+            }
+        }
+    }
+    if let Some(api) = api {
+        api.refuse_unknown();
+    }
+    list
+}
+
+fn ports(table: Table<'_>) -> Ports {
+    let default = Ports::default();
+    // Port 0, "any free one", is for tests.
+    let port = |key, default| {
+        let number = table.get(key).and_then(|value| value.number(0..=65_535));
+        number.and_then(|n| n.try_into().ok()).unwrap_or(default)
+    };
+    let ports = Ports {
+        api: port("api", default.api),
+        http: port("http", default.http),
+        iscsi: port("iscsi", default.iscsi),
+        tftp: port("tftp", default.tftp),
+        dhcp: port("dhcp", default.dhcp),
+        pxe: port("pxe", default.pxe),
+    };
+    let tcp = [("api", ports.api), ("http", ports.http), ("iscsi", ports.iscsi)];
+    let udp = [("tftp", ports.tftp), ("dhcp", ports.dhcp), ("pxe", ports.pxe)];
+    for group in [tcp, udp] {
+        for (i, (key, port)) in group.iter().enumerate() {
+            if let Some((other, _)) = group[..i].iter().find(|(_, p)| p == port && *p != 0) {
+                let wrong = format!("{port} is also the port of {other}");
+                table.refuse(&table.path_of(key), wrong, "a port of its own");
+            }
+        }
+    }
+    table.refuse_unknown();
+    ports
+}
+
+fn boot(table: Table<'_>) -> BootLimits {
+    let default = BootLimits::default();
+    let limit = |key, default| {
+        let read = |text: &str| units::seconds(text).filter(|s| (1..=86_400).contains(s));
+        let right = format!("{DURATION}, from 1s to 1d");
+        table.get(key).and_then(|value| value.with(&right, read)).unwrap_or(default)
+    };
+    let limits = BootLimits {
+        firmware_s: limit("firmware", default.firmware_s),
+        stage_s: limit("stage", default.stage_s),
+        total_s: limit("total", default.total_s),
+        attempts: table
+            .get("attempts")
+            .and_then(|value| value.number(1..=10))
+            .and_then(|n| n.try_into().ok())
+            .unwrap_or(default.attempts),
+        shutdown_s: limit("shutdown", default.shutdown_s),
+    };
+    if limits.total_s < limits.firmware_s {
+        let wrong = format!("{}s is less than firmware's {}s", limits.total_s, limits.firmware_s);
+        table.refuse(&table.path_of("total"), wrong, "a whole boot to take longer than its part");
+    }
+    table.refuse_unknown();
+    limits
+}
+
+#[cfg(test)]
+#[path = "read_tests.rs"]
+mod tests;

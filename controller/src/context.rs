@@ -1,0 +1,52 @@
+//! What the parts of haasd share: one value, made once in `daemon`, handed to each.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    agents::Agents, clock::Clock, config::Config, exports::Exports, images::Images,
+    netboot::script::Templates, store::Store, tokens::MasterKey,
+};
+
+/// What the parts of haasd share.
+#[derive(Debug)]
+pub struct Context {
+    /// The configuration.
+    pub config: Config,
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// The database.
+    pub store: Store,
+    /// The steady clock.
+    pub clock: Clock,
+    /// Manifests and blobs.
+    pub images: Images,
+    /// What the iSCSI target serves, and to whom.
+    pub exports: Arc<Exports>,
+    /// The agents that are connected now.
+    pub agents: Agents,
+    /// iPXE script and kernel command line.
+    pub templates: Arc<Templates>,
+    /// Signs boot tokens.
+    pub master_key: MasterKey,
+    /// SHA-256 of the API's certificate, hexadecimal.
+    pub fingerprint: String,
+    /// Wakes the reconciler.
+    pub wake: Notify,
+    /// Counts up when there are new events; streams of events wait on it.
+    pub events: watch::Sender<u64>,
+}
+
+impl Context {
+    /// Something was written that the reconciler and event streams should see.
+    pub fn told(&self) {
+        self.events.send_modify(|n| *n += 1);
+    }
+
+    /// [`Context::told`], and the reconciler has something to do.
+    pub fn changed(&self) {
+        self.told();
+        self.wake.notify_one();
+    }
+}

@@ -1,0 +1,227 @@
+//! Puts the parts of haasd together and runs them until told to stop.
+//!
+//! Every part is a task of one JoinSet; when one ends by itself, haasd stops with its name in the
+//! log. The order of the start matters in two places: the store's exports are complete before port
+//! 3260 opens, and everything listens before the reconciler powers anything.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::{Context as _, bail};
+use haas_api::user::Role;
+use tokio::{net::TcpListener, signal::unix, sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::{
+    agents::Agents,
+    api,
+    boots::Targets,
+    clock::{self, Clock},
+    config::Config,
+    context::Context,
+    enroll,
+    exports::Exports,
+    images::{Images, worker::WorkerCommand},
+    netboot::{self, firmware::Binaries, script::Templates},
+    reconcile,
+    store::Store,
+    tls,
+    tokens::{self, MasterKey},
+};
+
+/// Runs haasd until SIGTERM or SIGINT, or until one of its parts fails.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&config.state_dir).with_context(|| {
+        format!("cannot make the state directory {}", config.state_dir.display())
+    })?;
+    let _lock = lock(&config.state_dir)?;
+    let templates = Arc::new(Templates::load(&config.templates_dir)?);
+    let store = Store::open(&config.database_url).await.context("cannot open the database")?;
+    let (clock, cluster_id) = Clock::open(&store).await?;
+    let worker = WorkerCommand {
+        program: std::env::current_exe().context("cannot find haasd's own program")?,
+        args: vec!["image-worker".to_owned()],
+    };
+    let images = Images::open(&config.state_dir, worker).context("cannot open the images")?;
+    let exports = Arc::new(Exports::new(images.clone()));
+    let (tls_config, fingerprint) = tls::open(&config.state_dir)?;
+    show_fingerprint(&config.state_dir, &fingerprint)?;
+    let context = Arc::new(Context {
+        master_key: MasterKey::open(&config.state_dir.join("master.key"))
+            .context("cannot open the master key")?,
+        exports: exports.clone(),
+        agents: Agents::default(),
+        wake: Notify::new(),
+        events: tokio::sync::watch::Sender::new(0),
+        images,
+        templates: templates.clone(),
+        config,
+        cluster_id,
+        store,
+        clock,
+        fingerprint,
+    });
+    first_admin(&context).await?;
+    enroll::at_start(&context).await?;
+    exports.reload(&context.store).await.context("cannot read what is to be exported")?;
+
+    let stop = CancellationToken::new();
+    let mut parts: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
+    for listener in iscsi_listeners(&context.config)? {
+        let server = iscsi_target::serve(
+            listener,
+            exports.clone(),
+            iscsi_target::Options::default(),
+            stop.clone(),
+        );
+        parts.spawn(async { ("iscsi", server.await.map_err(Into::into)) });
+    }
+    let app = api::router(context.clone());
+    for listener in api_listeners(&context.config)? {
+        let tls = axum_server::tls_rustls::RustlsConfig::from_config(tls_config.clone());
+        let handle = axum_server::Handle::new();
+        let server = axum_server::from_tcp_rustls(listener, tls)?
+            .handle(handle.clone())
+            .serve(app.clone().into_make_service());
+        parts.spawn(async { ("api", server.await.map_err(Into::into)) });
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            stop.cancelled().await;
+            handle.graceful_shutdown(Some(std::time::Duration::from_secs(1)));
+        });
+    }
+    let sockets = netboot::Sockets::bind(&context.config)?;
+    let targets = Arc::new(Targets::new(context.clone()));
+    let binaries = Binaries::new(&context.config.ipxe_dir);
+    let boot = netboot::run(sockets, templates, binaries, targets, stop.clone());
+    parts.spawn(async { ("netboot", boot.await.map_err(Into::into)) });
+    let reconciler = reconcile::run(context.clone(), stop.clone());
+    parts.spawn(async {
+        reconciler.await;
+        ("reconcile", Ok(()))
+    });
+    ready();
+    let result = until_stopped(&context, &mut parts).await;
+    stop.cancel();
+    while parts.join_next().await.is_some() {}
+    context.store.close().await;
+    info!("haasd has stopped");
+    result
+}
+
+/// Tells systemd, and whoever reads our output, that everything listens.
+#[expect(clippy::print_stdout, reason = "the one line that says it is ready")]
+fn ready() {
+    info!("haasd is ready");
+    println!("haasd ready");
+}
+
+async fn until_stopped(
+    context: &Arc<Context>,
+    parts: &mut JoinSet<(&'static str, anyhow::Result<()>)>,
+) -> anyhow::Result<()> {
+    let mut terminate = unix::signal(unix::SignalKind::terminate())?;
+    let mut interrupt = unix::signal(unix::SignalKind::interrupt())?;
+    let mut hangup = unix::signal(unix::SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => {
+                if let Err(error) = enroll::reload(context).await {
+                    error!(%error, "the inventory was not taken");
+                }
+            }
+            Some(ended) = parts.join_next() => {
+                let (part, result) = ended.context("a part of haasd panicked")?;
+                result.with_context(|| format!("{part} failed"))?;
+                bail!("{part} ended by itself");
+            }
+        }
+    }
+}
+
+/// Two haasd on one state directory would undo each other's work.
+fn lock(state_dir: &Path) -> anyhow::Result<nix::fcntl::Flock<std::fs::File>> {
+    let path = state_dir.join("lock");
+    let file = std::fs::File::create(&path)
+        .with_context(|| format!("cannot write in the state directory {}", state_dir.display()))?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, e)| anyhow::anyhow!("another haasd runs on {} ({e})", state_dir.display()))
+}
+
+/// At the first start there is a user `admin` with a token, written where only root can read it:
+/// there is never an open API.
+async fn first_admin(context: &Context) -> anyhow::Result<()> {
+    let mut tx = context.store.write().await?;
+    if !tx.users().await?.is_empty() {
+        return Ok(());
+    }
+    let name = "admin".parse().expect("a valid user name");
+    let user = tx.add_user(&name, Role::Admin, &[], clock::wall()).await?;
+    let token = api::make_token(&mut tx, &user).await?;
+    let path = context.config.state_dir.join("admin.token");
+    tokens::write_private(&path, format!("{}\n", token.token).as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    tx.commit().await?;
+    info!("made the user admin; its token is in admin.token in the state directory");
+    Ok(())
+}
+
+/// What contexts of haasctl pin. Public, and written at each start, since a certificate that was lost
+/// is made anew.
+fn show_fingerprint(state_dir: &Path, fingerprint: &str) -> anyhow::Result<()> {
+    let path = state_dir.join("fingerprint");
+    std::fs::write(&path, format!("{fingerprint}\n"))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    info!(fingerprint, "the API's certificate");
+    Ok(())
+}
+
+fn iscsi_listeners(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
+    let mut addresses: Vec<_> = config.networks.iter().map(|n| n.controller).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+        .into_iter()
+        .map(|address| {
+            let address = SocketAddr::new(IpAddr::V4(address), config.ports.iscsi);
+            iscsi_target::listen(address)
+                .with_context(|| format!("cannot listen for iSCSI on {address}"))
+        })
+        .collect()
+}
+
+/// One listener for each address of the interfaces that the configuration names, and for the
+/// controller's address in each network, since agents call there.
+fn api_listeners(config: &Config) -> anyhow::Result<Vec<std::net::TcpListener>> {
+    let mut addresses: Vec<IpAddr> = config.networks.iter().map(|n| n.controller.into()).collect();
+    for name in &config.api_interfaces {
+        let before = addresses.len();
+        for entry in nix::ifaddrs::getifaddrs()?.filter(|entry| entry.interface_name == *name) {
+            let Some(storage) = entry.address else { continue };
+            if let Some(v4) = storage.as_sockaddr_in() {
+                addresses.push(IpAddr::V4(v4.ip()));
+            }
+        }
+        if addresses.len() == before {
+            bail!("the interface {name} in [api] has no IPv4 address");
+        }
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+        .into_iter()
+        .map(|address| {
+            let address = SocketAddr::new(address, config.ports.api);
+            let listener = std::net::TcpListener::bind(address)
+                .with_context(|| format!("cannot listen for the API on {address}"))?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        })
+        .collect()
+}

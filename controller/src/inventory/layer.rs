@@ -1,0 +1,136 @@
+//! What `[defaults]`, `[[group]]` and `[[node]]` have in common, and how one lies over the other.
+
+use std::{collections::BTreeMap, path::Path};
+
+use haas_api::agent::DiskSelector;
+
+use super::{
+    Arch, Firmware,
+    power::{Level, PowerLayer},
+};
+use crate::config::{
+    reader::{Table, Value},
+    units,
+};
+
+/// What one table says; what it does not say comes from the layer below.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Layer {
+    pub(super) firmware: Option<Firmware>,
+    pub(super) arch: Option<Arch>,
+    pub(super) overlay_disk: Option<DiskSelector>,
+    pub(super) cache_mib: Option<u64>,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) kernel_args: Vec<String>,
+    pub(super) ipxe: Option<String>,
+    pub(super) power: PowerLayer,
+}
+
+impl Layer {
+    /// Reads the common keys of a table.
+    pub(super) fn read(table: &Table<'_>, level: Level, folder: &Path) -> Self {
+        let firmware = [("bios", Firmware::Bios), ("uefi", Firmware::Uefi)];
+        let arch = [("x86_64", Arch::X86_64), ("aarch64", Arch::Aarch64)];
+        Self {
+            firmware: table.get("firmware").and_then(|v| v.word(&firmware)),
+            arch: table.get("arch").and_then(|v| v.word(&arch)),
+            overlay_disk: table.get("overlay_disk").and_then(|v| overlay_disk(&v)),
+            cache_mib: table
+                .get("cache")
+                .and_then(|v| v.with("a size such as \"20 GiB\" or \"0\"", units::mebibytes)),
+            labels: table.get("labels").map(|v| labels(&v)).unwrap_or_default(),
+            kernel_args: table.get("kernel_args").map(|v| kernel_args(&v)).unwrap_or_default(),
+            ipxe: table.get("ipxe").and_then(|v| {
+                v.with("a file name in the iPXE directory such as \"snponly.efi\"", |name| {
+                    (!name.contains('/') && !name.starts_with('.')).then(|| name.to_owned())
+                })
+            }),
+            power: table
+                .get("power")
+                .and_then(|v| v.table())
+                .map(|t| PowerLayer::read(t, level, folder))
+                .unwrap_or_default(),
+        }
+    }
+
+    /// This layer over another: single values replace, labels replace by key, kernel arguments add
+    /// up.
+    pub(super) fn over(self, below: Self) -> Self {
+        let mut labels = below.labels;
+        labels.extend(self.labels);
+        let mut kernel_args = below.kernel_args;
+        kernel_args.extend(self.kernel_args);
+        Self {
+            firmware: self.firmware.or(below.firmware),
+            arch: self.arch.or(below.arch),
+            overlay_disk: self.overlay_disk.or(below.overlay_disk),
+            cache_mib: self.cache_mib.or(below.cache_mib),
+            labels,
+            kernel_args,
+            ipxe: self.ipxe.or(below.ipxe),
+            power: self.power.over(below.power),
+        }
+    }
+}
+
+fn overlay_disk(value: &Value<'_>) -> Option<DiskSelector> {
+    const RIGHT: &str = "\"auto\", { serial = \"…\" } or { path = \"/dev/…\" }";
+    if !value.is_table() {
+        return value.with(RIGHT, |text| (text == "auto").then_some(DiskSelector::Auto));
+    }
+    let table = value.table()?;
+    let serial = table.get("serial");
+    let path = table.get("path");
+    table.refuse_unknown();
+    match (serial, path) {
+        (Some(serial), None) => Some(DiskSelector::Serial(serial.text()?.to_owned())),
+        (None, Some(path)) => path.with("a path such as \"/dev/disk/by-path/…\"", |text| {
+            let inside = text.starts_with("/dev/") && !text.contains("..");
+            inside.then(|| DiskSelector::Path(text.to_owned()))
+        }),
+        (Some(_), Some(_)) => value.refuse("names a disk twice", RIGHT),
+        (None, None) => value.refuse("names no disk", RIGHT),
+    }
+}
+
+fn labels(value: &Value<'_>) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    for (key, value) in value.table().map(|t| t.all()).unwrap_or_default() {
+        let good = |b: u8| b.is_ascii_alphanumeric() || b"-_./".contains(&b);
+        if key.value.is_empty() || !key.value.bytes().all(good) {
+            let wrong = format!("{:?} is no label", key.value);
+            let _: Option<()> = value.refuse(wrong, "letters, digits, '-', '_', '.' and '/'");
+        } else if let Some(text) = value.text() {
+            labels.insert(key.value, text.to_owned());
+        }
+    }
+    labels
+}
+
+// haasd writes these itself, from what it knows of the boot.
+const OURS: [&str; 9] = [
+    "BOOTIF=",
+    "BOOT_IMAGE=",
+    "haas.",
+    "ifname=",
+    "ip=",
+    "iscsi_target_name=",
+    "netroot=",
+    "overlay=",
+    "rd.iscsi.",
+];
+
+fn kernel_args(value: &Value<'_>) -> Vec<String> {
+    let argument = |item: Value<'_>| {
+        let text = item.text()?;
+        if text.contains(char::is_whitespace) {
+            return item.refuse(format!("{text:?} holds a space"), "one argument in each item");
+        }
+        if let Some(ours) = OURS.iter().find(|ours| text.starts_with(*ours)) {
+            let wrong = format!("{text:?} begins with {ours:?}, which haasd itself sets");
+            return item.refuse(wrong, "another argument");
+        }
+        Some(text.to_owned())
+    };
+    value.items("a list such as [\"quiet\"]").into_iter().filter_map(argument).collect()
+}

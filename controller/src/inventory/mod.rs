@@ -1,0 +1,232 @@
+//! nodes.toml: the one file that a person fills to add a node (M38, M39).
+//!
+//! A file is taken whole or not at all: [`Inventory::parse`] returns every node, or everything that
+//! is wrong. The inventory in the database is the truth; this file is how it is changed, after
+//! [`Inventory::diff`] has shown a person what would change. Secrets are referred to, never held.
+
+mod diff;
+mod layer;
+mod node;
+mod power;
+mod stanza;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+};
+
+use haas_api::{
+    agent::DiskSelector,
+    names::{Digest, Mac, NodeGroupName, NodeName},
+};
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    diff::{Diff, FieldChange},
+    stanza::{Seen, stanza_for},
+};
+use crate::config::{Network, Problems, reader::Notes};
+
+/// Why an inventory was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum InventoryErrors {
+    /// The file could not be read.
+    #[error("cannot read the inventory {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file was read and something in it is wrong; one line for each thing.
+    #[error("{0}")]
+    Invalid(Problems),
+}
+
+/// A whole inventory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inventory {
+    /// The nodes, in the file's order.
+    pub nodes: Vec<NodeSpec>,
+    /// The digest of the file's text; the same text is imported once.
+    pub hash: Digest,
+}
+
+impl Inventory {
+    /// Reads and checks a nodes.toml.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or with everything that is wrong in it.
+    pub fn load(path: &Path, networks: &[Network]) -> Result<Self, InventoryErrors> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| InventoryErrors::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, &path.display().to_string(), networks)
+    }
+
+    /// Checks the text of a nodes.toml. `file_name` names it in errors, and a relative
+    /// `password_file` starts at its folder.
+    ///
+    /// # Errors
+    /// With everything that is wrong in it.
+    pub fn parse(
+        text: &str,
+        file_name: &str,
+        networks: &[Network],
+    ) -> Result<Self, InventoryErrors> {
+        let notes = Notes::new(file_name, text);
+        let folder = Path::new(file_name).parent().unwrap_or(Path::new(""));
+        let nodes = node::nodes(&notes, folder, networks);
+        let inventory = Self { nodes, hash: Digest::of(text.as_bytes()) };
+        notes.finish(inventory).map_err(InventoryErrors::Invalid)
+    }
+
+    /// What would change if `new` took the place of `old`.
+    pub fn diff(old: &[NodeSpec], new: &[NodeSpec]) -> Diff {
+        diff::diff(old, new)
+    }
+}
+
+/// What the inventory says of one node, with defaults and groups already applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// The node's name.
+    pub name: NodeName,
+    /// Its network interfaces; exactly one has the role `boot`.
+    pub nics: Vec<Nic>,
+    /// Its address on the boot network; none takes one from the pool.
+    pub address: Option<Ipv4Addr>,
+    /// The node groups that it is in.
+    pub groups: BTreeSet<NodeGroupName>,
+    /// How its power is switched.
+    pub power: PowerSpec,
+    /// Which firmware boots it.
+    pub firmware: Firmware,
+    /// Its processor.
+    pub arch: Arch,
+    /// The disk for overlays.
+    pub overlay_disk: DiskSelector,
+    /// MiB of that disk kept for the read cache.
+    pub cache_mib: u64,
+    /// What the scheduler may choose by.
+    pub labels: BTreeMap<String, String>,
+    /// More arguments for the kernel command line.
+    pub kernel_args: Vec<String>,
+    /// Another iPXE binary than the default for the firmware, a file name in the iPXE directory.
+    pub ipxe: Option<String>,
+}
+
+impl NodeSpec {
+    /// The NIC that boots.
+    pub fn boot_mac(&self) -> Mac {
+        self.nics
+            .iter()
+            .find(|nic| nic.role == NicRole::Boot)
+            .map(|nic| nic.mac)
+            .expect("the inventory refuses a node without a boot NIC")
+    }
+}
+
+impl NodeSpec {
+    /// What a MAC is in this node, when it is one of its NICs or its BMC.
+    pub fn owns(&self, mac: Mac) -> Option<MacUse> {
+        if let Some(nic) = self.nics.iter().find(|nic| nic.mac == mac) {
+            return Some(MacUse::Nic(nic.role));
+        }
+        match &self.power {
+            PowerSpec::Ipmi { mac: bmc, .. } if *bmc == Some(mac) => Some(MacUse::Bmc),
+            PowerSpec::Ipmi { .. } | PowerSpec::Exec { .. } | PowerSpec::Manual => None,
+        }
+    }
+}
+
+/// What a known MAC belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MacUse {
+    /// A node's interface.
+    Nic(NicRole),
+    /// A node's BMC; it is offered nothing to boot.
+    Bmc,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// Its address.
+    pub mac: Mac,
+    /// What it is for.
+    pub role: NicRole,
+}
+
+/// What a network interface is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NicRole {
+    /// The node boots and reads its root through it.
+    Boot,
+    /// Ethernet for users.
+    Data,
+    /// InfiniBand.
+    Ib,
+}
+
+/// How a node's power is switched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "driver")]
+pub enum PowerSpec {
+    /// IPMI 2.0 over LAN.
+    Ipmi {
+        /// The BMC's address.
+        address: IpAddr,
+        /// Its UDP port, 623.
+        port: u16,
+        /// The BMC's own MAC, so that its DHCP requests are told apart from unknown machines.
+        mac: Option<Mac>,
+        /// The account.
+        user: String,
+        /// Where its password is.
+        password: SecretRef,
+    },
+    /// Custom software (M8): a program with arguments, never a shell. It is called with one more
+    /// argument: `on`, `off`, `soft`, `status`, `bootdev-pxe`.
+    Exec {
+        /// Program and arguments.
+        command: Vec<String>,
+    },
+    /// A person presses the button.
+    Manual,
+}
+
+/// Where a secret is, never the secret itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretRef {
+    /// The first line of this file.
+    File(std::path::PathBuf),
+    /// This environment variable of haasd.
+    Env(String),
+}
+
+/// Which firmware boots a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Firmware {
+    /// PC BIOS.
+    Bios,
+    /// UEFI.
+    Uefi,
+}
+
+/// A node's processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    /// 64-bit x86.
+    X86_64,
+    /// 64-bit Arm.
+    Aarch64,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! `[node.power]`: which driver, where its BMC is and where its password is.
+
+use std::{collections::BTreeSet, net::IpAddr, path::Path};
+
+use haas_api::names::Mac;
+
+use super::{PowerSpec, SecretRef};
+use crate::config::reader::{At, Notes, Table, Value};
+
+/// The UDP port of IPMI over LAN (`asf-rmcp`).
+const IPMI_PORT: u16 = 623;
+
+/// Whose table a layer is: an address belongs to one node only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    /// `[defaults]` or `[[group]]`.
+    Shared,
+    /// `[[node]]`.
+    Node,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Driver {
+    Ipmi,
+    Exec,
+    Manual,
+}
+
+impl Driver {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ipmi => "ipmi",
+            Self::Exec => "exec",
+            Self::Manual => "manual",
+        }
+    }
+
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Ipmi => &["address", "port", "mac", "user", "password_file", "password_env"],
+            Self::Exec => &["command"],
+            Self::Manual => &[],
+        }
+    }
+}
+
+/// What one `power` table says.
+#[derive(Debug, Default, Clone)]
+pub(super) struct PowerLayer {
+    driver: Option<Driver>,
+    address: Option<At<IpAddr>>,
+    port: Option<u16>,
+    mac: Option<At<Mac>>,
+    user: Option<String>,
+    password: Option<SecretRef>,
+    command: Option<Vec<String>>,
+    // The keys that the table of highest rank holds, to refuse those that its driver never reads.
+    own: Vec<(&'static str, At<()>)>,
+    // The keys that any layer holds: what was there but wrong has been told, and is not missing.
+    given: BTreeSet<&'static str>,
+}
+
+impl PowerLayer {
+    pub(super) fn read(table: Table<'_>, level: Level, folder: &Path) -> Self {
+        let drivers = [("ipmi", Driver::Ipmi), ("exec", Driver::Exec), ("manual", Driver::Manual)];
+        let mut layer =
+            Self { driver: table.get("driver").and_then(|v| v.word(&drivers)), ..Self::default() };
+        let mut get = |key: &'static str| {
+            let value = table.get(key)?;
+            layer.own.push((key, value.at(())));
+            layer.given.insert(key);
+            Some(value)
+        };
+        if level == Level::Node {
+            layer.address = get("address").and_then(|v| Some(v.at(v.parsed("an IP address")?)));
+            layer.mac = get("mac").and_then(|v| Some(v.at(v.name()?)));
+        }
+        layer.port = get("port").and_then(|v| v.number(1..=65_535)).and_then(|n| n.try_into().ok());
+        layer.user = get("user").and_then(|v| {
+            // IPMI 2.0 section 22.28: a user name has 16 bytes.
+            v.with("1 to 16 ASCII characters", |user| {
+                (user.len() <= 16 && user.is_ascii()).then(|| user.to_owned())
+            })
+        });
+        layer.password = password(get("password_file"), get("password_env"), folder);
+        layer.command = get("command").and_then(|v| command(&v));
+        if let Some(plain) = table.forbidden("password") {
+            layer.given.insert("password_file");
+            let _: Option<()> = plain.refuse(
+                "is a secret in plain text",
+                "password_file = \"FILE\" or password_env = \"VARIABLE\"",
+            );
+        }
+        table.refuse_unknown();
+        layer
+    }
+
+    pub(super) fn over(self, below: Self) -> Self {
+        Self {
+            driver: self.driver.or(below.driver),
+            address: self.address.or(below.address),
+            port: self.port.or(below.port),
+            mac: self.mac.or(below.mac),
+            user: self.user.or(below.user),
+            password: self.password.or(below.password),
+            command: self.command.or(below.command),
+            own: self.own,
+            given: self.given.union(&below.given).copied().collect(),
+        }
+    }
+
+    /// The whole that the layers give for a node whose table begins at `node`, and where its BMC
+    /// is written.
+    pub(super) fn finish(self, notes: &Notes<'_>, node: &Table<'_>) -> Option<PowerSpec> {
+        let Some(driver) = self.driver else {
+            if let Some((_, place)) = self.own.first() {
+                let right = "\"ipmi\", \"exec\" or \"manual\"";
+                notes.add(place.span.clone(), "node.power.driver", "is missing", right);
+            }
+            return Some(PowerSpec::Manual);
+        };
+        for (key, place) in &self.own {
+            if !driver.keys().contains(key) {
+                let right = match driver.keys() {
+                    [] => "no other key".to_owned(),
+                    keys => format!("one of {}", keys.join(", ")),
+                };
+                let wrong = format!("is not read by the driver {:?}", driver.name());
+                notes.add(place.span.clone(), &format!("node.power.{key}"), wrong, right);
+            }
+        }
+        let missing = |key: &str, right: &str| {
+            if self.given.contains(key) {
+                return;
+            }
+            let wrong = format!("is missing, and the driver {:?} needs it", driver.name());
+            node.refuse(&format!("node.power.{key}"), wrong, right);
+        };
+        match driver {
+            Driver::Manual => Some(PowerSpec::Manual),
+            Driver::Exec => {
+                if self.command.is_none() {
+                    missing("command", "a program and its arguments");
+                }
+                Some(PowerSpec::Exec { command: self.command? })
+            }
+            Driver::Ipmi => {
+                if self.address.is_none() {
+                    missing("address", "the BMC's IP address");
+                }
+                if self.user.is_none() {
+                    missing("user", "the BMC's account, here or in a group or in [defaults]");
+                }
+                if self.password.is_none() && !self.given.contains("password_env") {
+                    missing(
+                        "password_file",
+                        "password_file = \"FILE\" or password_env = \"VARIABLE\"",
+                    );
+                }
+                Some(PowerSpec::Ipmi {
+                    address: self.address?.value,
+                    port: self.port.unwrap_or(IPMI_PORT),
+                    mac: self.mac.map(|mac| mac.value),
+                    user: self.user?,
+                    password: self.password?,
+                })
+            }
+        }
+    }
+
+    /// Where this table names the BMC's MAC.
+    pub(super) fn mac(&self) -> Option<&At<Mac>> {
+        self.mac.as_ref()
+    }
+
+    /// Where this table names the BMC's address.
+    pub(super) fn address(&self) -> Option<&At<IpAddr>> {
+        self.address.as_ref()
+    }
+}
+
+fn password(
+    file: Option<Value<'_>>,
+    variable: Option<Value<'_>>,
+    folder: &Path,
+) -> Option<SecretRef> {
+    match (file, variable) {
+        (None, None) => None,
+        (Some(file), None) => Some(SecretRef::File(folder.join(file.text()?))),
+        (None, Some(variable)) => variable.with("the name of an environment variable", |name| {
+            let good = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+            name.bytes().all(good).then(|| SecretRef::Env(name.to_owned()))
+        }),
+        (Some(_), Some(variable)) => {
+            variable.refuse("stands beside password_file", "one of the two")
+        }
+    }
+}
+
+fn command(value: &Value<'_>) -> Option<Vec<String>> {
+    const RIGHT: &str = "a list such as [\"/usr/local/sbin/pdu\", \"outlet7\"]";
+    let items = value.items(RIGHT);
+    let words: Vec<_> = items.iter().filter_map(|v| v.text().map(str::to_owned)).collect();
+    match words.first() {
+        // haasd's own folder and PATH are nobody's business to rely on.
+        Some(program) if !program.starts_with('/') => {
+            value.refuse(format!("{program:?} is no absolute path"), RIGHT)
+        }
+        Some(_) if words.len() == items.len() => Some(words),
+        Some(_) => None,
+        None if value.is_empty_list() => value.refuse("is empty", RIGHT),
+        None => None,
+    }
+}

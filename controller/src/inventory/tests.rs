@@ -1,0 +1,315 @@
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::config::{Config, DhcpMode};
+
+fn rack() -> Vec<Network> {
+    let text = include_str!("../../../docs/examples/haasd.toml");
+    let own = |_: &str| Some(vec![Ipv4Addr::new(10, 77, 0, 1)]);
+    let mut networks = Config::parse(text, Path::new("haasd.toml"), &own).unwrap().networks;
+    networks[0].gateway = Some(Ipv4Addr::new(10, 77, 0, 254));
+    assert_eq!(networks[0].dhcp, DhcpMode::Own);
+    networks
+}
+
+fn parse(text: &str) -> Result<Vec<NodeSpec>, String> {
+    let parsed = Inventory::parse(text, "/etc/haas/nodes.toml", &rack());
+    parsed.map(|inventory| inventory.nodes).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_example_at_the_root_is_right() {
+    let text = include_str!("../../../nodes.toml");
+    let inventory = Inventory::parse(text, "nodes.toml", &rack()).unwrap();
+    assert_eq!(inventory.hash, Digest::of(text.as_bytes()));
+    let nodes = inventory.nodes;
+    assert_eq!(nodes.len(), 4);
+    let n01 = &nodes[0];
+    assert_eq!(n01.boot_mac().to_string(), "52:54:00:77:00:01");
+    assert_eq!(n01.owns("52:54:00:77:01:01".parse().unwrap()), Some(MacUse::Bmc));
+    let password = SecretRef::File("secrets/bmc".into());
+    assert!(matches!(&n01.power, PowerSpec::Ipmi { port: 623, password: p, .. } if *p == password));
+    assert!(nodes.iter().any(|node| matches!(node.power, PowerSpec::Exec { .. })));
+    assert!(nodes.iter().any(|node| node.power == PowerSpec::Manual));
+    assert!(nodes.iter().any(|node| node.nics.len() > 1));
+}
+
+#[test]
+fn a_node_inherits_from_defaults_then_groups_then_itself() {
+    let text = r#"
+        [defaults]
+        firmware = "uefi"
+        cache = "1 GiB"
+        kernel_args = ["quiet"]
+        labels = { site = "a", rack = "?" }
+        [defaults.power]
+        driver = "ipmi"
+        user = "admin"
+        password_file = "secrets/bmc"
+        [[group]]
+        name = "rack1"
+        cache = "2 GiB"
+        labels = { rack = "1" }
+        [[group]]
+        name = "gpu"
+        cache = "3 GiB"
+        kernel_args = ["iommu=pt"]
+        power = { user = "operator" }
+        [[node]]
+        name = "n01"
+        mac = "52:54:00:77:00:01"
+        groups = ["gpu", "rack1"]
+        power = { address = "10.77.0.101", port = 6230 }
+        [[node]]
+        name = "n02"
+        mac = "52:54:00:77:00:02"
+        firmware = "bios"
+        power = { driver = "manual" }
+    "#;
+    let nodes = parse(text).unwrap();
+    let n01 = &nodes[0];
+    assert_eq!(n01.firmware, Firmware::Uefi);
+    assert_eq!(n01.cache_mib, 3 * 1024, "the group that is listed last wins");
+    assert_eq!(n01.kernel_args, ["quiet", "iommu=pt"]);
+    assert_eq!(n01.labels["site"], "a");
+    assert_eq!(n01.labels["rack"], "1");
+    let power = PowerSpec::Ipmi {
+        address: "10.77.0.101".parse().unwrap(),
+        port: 6230,
+        mac: None,
+        user: "operator".to_owned(),
+        password: SecretRef::File("/etc/haas/secrets/bmc".into()),
+    };
+    assert_eq!(n01.power, power);
+    assert_eq!((nodes[1].firmware, &nodes[1].power), (Firmware::Bios, &PowerSpec::Manual));
+}
+
+// A correct first node, so that a table's row needs to show only what is wrong.
+const N01: &str = "[[node]]\nname='n01'\nmac='52:54:00:77:00:01'\naddress='10.77.0.11'\n";
+const BMC: &str = "power={driver='ipmi',address='10.77.0.101',mac='52:54:00:77:01:01',user='admin',password_env='PW'}\n";
+const N02: &str = "[[node]]\nname='n02'\nmac='52:54:00:77:00:02'\n";
+
+#[test]
+fn each_mistake_is_told_with_place_key_fault_and_remedy() {
+    let table: &[(&str, &str)] = &[
+        (
+            "[[node]]\nname='N 1'\nmac='52:54:00:77:00:01'\n",
+            "2:6: node.name: \"N 1\" is not a valid node name; expected 1 to 63 letters, digits \
+             and hyphens, in lower case, beginning and ending with a letter or digit",
+        ),
+        (
+            "[[node]]\nmac='52:54:00:77:00:01'\n",
+            "1:1: node.name: is missing; expected the node's name",
+        ),
+        (
+            "[[node]]\nname='n01'\n",
+            "1:1: node: n01 has no NIC to boot from; expected mac = \"…\", or nics with exactly \
+             one role = \"boot\"",
+        ),
+        (
+            "[[node]]\nname='n01'\nnics=[{mac='52:54:00:77:00:01',role='data'}]\n",
+            "1:1: node: n01 has no NIC to boot from; expected mac = \"…\", or nics with exactly \
+             one role = \"boot\"",
+        ),
+        (
+            "[[node]]\nname='n01'\nnics=[{mac='52:54:00:77:00:01',role='boot'},{mac='52:54:00:77:00:02',role='boot'}]\n",
+            "1:1: node: n01 has 2 NICs with the role boot; expected mac = \"…\", or nics with \
+             exactly one role = \"boot\"",
+        ),
+        (
+            "[[node]]\nname='n01'\nmac='52:54:00:77:00'\n",
+            "3:5: node.mac: \"52:54:00:77:00\" is not a valid MAC address; expected six pairs of \
+             hexadecimal digits such as 52:54:00:77:00:01, not a multicast address",
+        ),
+        (
+            "N01[[node]]\nname='n01'\nmac='52:54:00:77:00:02'\n",
+            "6:6: node.name: \"n01\" is already the node in line 2; expected a name of its own",
+        ),
+        (
+            "N01[[node]]\nname='n02'\nmac='52-54-00-77-00-01'\n",
+            "7:5: node.mac: 52:54:00:77:00:01 is already n01's in line 3; expected the MAC that \
+             stands on this one's label",
+        ),
+        (
+            "N01BMC[[node]]\nname='n02'\nmac='52:54:00:77:01:01'\n",
+            "8:5: node.mac: 52:54:00:77:01:01 is already n01's BMC's in line 5; expected the MAC \
+             that stands on this one's label",
+        ),
+        (
+            "N01N02address='10.77.0.11'\n",
+            "8:9: node.address: 10.77.0.11 is already n01's in line 4; expected an address of its \
+             own",
+        ),
+        (
+            "N01BMCN02address='10.77.0.101'\n",
+            "9:9: node.address: 10.77.0.101 is the address of n01's BMC in line 5; expected an \
+             address of its own",
+        ),
+        (
+            "N01BMCN02power={driver='ipmi',address='10.77.0.101',user='admin',password_env='PW'}\n",
+            "9:30: node.power.address: 10.77.0.101 port 623 is already n01's BMC in line 5; \
+             expected a BMC of its own, or two nodes would be powered as one",
+        ),
+        (
+            "N02address='10.9.9.9'\n",
+            "4:9: node.address: 10.9.9.9 is in no [[network]]; expected an address in \
+             10.77.0.0/24 (rack1)",
+        ),
+        (
+            "N02address='10.77.0.0'\n",
+            "4:9: node.address: 10.77.0.0 is the network 10.77.0.0/24 itself; expected an address \
+             that is free, or none to take one from the pool",
+        ),
+        (
+            "N02address='10.77.0.255'\n",
+            "4:9: node.address: 10.77.0.255 is the broadcast address of 10.77.0.0/24; expected an \
+             address that is free, or none to take one from the pool",
+        ),
+        (
+            "N02address='10.77.0.1'\n",
+            "4:9: node.address: 10.77.0.1 is the controller; expected an address that is free, or \
+             none to take one from the pool",
+        ),
+        (
+            "N02address='10.77.0.254'\n",
+            "4:9: node.address: 10.77.0.254 is the gateway; expected an address that is free, or \
+             none to take one from the pool",
+        ),
+        (
+            "N02address='10.77.0.210'\n",
+            "4:9: node.address: 10.77.0.210 is in the pool 10.77.0.200-10.77.0.250 of rack1; \
+             expected an address that is free, or none to take one from the pool",
+        ),
+        (
+            "N02groups=['gpu']\n",
+            "4:9: node.groups: no [[group]] is named \"gpu\"; expected a [[group]] with name = \
+             \"gpu\"",
+        ),
+        (
+            "[[group]]\nname='a'\n[[group]]\nname='a'\n",
+            "4:6: group.name: \"a\" is already the group in line 1; expected a name of its own",
+        ),
+        (
+            "N02colour='red'\n",
+            "4:1: node.colour: unknown key; expected one of address, arch, cache, firmware, \
+             groups, ipxe, kernel_args, labels, mac, name, nics, overlay_disk, power",
+        ),
+        ("nodes=[]\n", "1:1: nodes: unknown key; expected one of defaults, group, node"),
+        (
+            "[defaults]\naddress='10.77.0.3'\n",
+            "2:1: defaults.address: unknown key; expected one of arch, cache, firmware, ipxe, \
+             kernel_args, labels, overlay_disk, power",
+        ),
+        (
+            "N02power={driver='ipmi',address='10.77.0.9',user='a',password='hunter2'}\n",
+            "4:60: node.power.password: is a secret in plain text; expected password_file = \
+             \"FILE\" or password_env = \"VARIABLE\"",
+        ),
+        (
+            "N02power={driver='ipmi',user='a',password_env='PW'}\n",
+            "1:1: node.power.address: is missing, and the driver \"ipmi\" needs it; expected the \
+             BMC's IP address",
+        ),
+        (
+            "N02power={driver='manual',user='a'}\n",
+            "4:29: node.power.user: is not read by the driver \"manual\"; expected no other key",
+        ),
+        (
+            "N02power={user='a'}\n",
+            "4:13: node.power.driver: is missing; expected \"ipmi\", \"exec\" or \"manual\"",
+        ),
+        (
+            "N02power={driver='exec',command=['pdu']}\n",
+            "4:30: node.power.command: \"pdu\" is no absolute path; expected a list such as \
+             [\"/usr/local/sbin/pdu\", \"outlet7\"]",
+        ),
+        (
+            "N02power={driver='redfish'}\n",
+            "4:15: node.power.driver: \"redfish\" is not understood; expected \"ipmi\" or \
+             \"exec\" or \"manual\"",
+        ),
+        (
+            "N02overlay_disk='sda'\n",
+            "4:14: node.overlay_disk: \"sda\" is not understood; expected \"auto\", { serial = \
+             \"…\" } or { path = \"/dev/…\" }",
+        ),
+        (
+            "N02cache='20 GB'\n",
+            "4:7: node.cache: \"20 GB\" is not understood; expected a size such as \"20 GiB\" or \
+             \"0\"",
+        ),
+        (
+            "N02kernel_args=['overlay=x']\n",
+            "4:14: node.kernel_args: \"overlay=x\" begins with \"overlay=\", which haasd itself \
+             sets; expected another argument",
+        ),
+        (
+            "N02kernel_args=['a b']\n",
+            "4:14: node.kernel_args: \"a b\" holds a space; expected one argument in each item",
+        ),
+        (
+            "N02ipxe='../x'\n",
+            "4:6: node.ipxe: \"../x\" is not understood; expected a file name in the iPXE \
+             directory such as \"snponly.efi\"",
+        ),
+        (
+            "N02labels={a=\"x\\ny\"}\n",
+            "4:11: node.labels.a: holds a control character; expected plain text on one line",
+        ),
+        ("node = 5\n", "1:8: node: is a whole number; expected one or more tables"),
+    ];
+    for (text, expected) in table {
+        let text = text.replace("N01", N01).replace("N02", N02).replace("BMC", BMC);
+        let told = parse(&text).expect_err(&text);
+        assert_eq!(told, format!("/etc/haas/nodes.toml:{expected}"), "{text}");
+        assert!(!told.contains("hunter2"));
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_and_in_order() {
+    let text = format!("{N02}colour=1\ncache='x'\n{N02}groups=['a']\n[defaults]\narch='mips'\n");
+    let told = parse(&text).unwrap_err();
+    let lines: Vec<_> = told.lines().map(|l| l.split(':').nth(1).unwrap()).collect();
+    assert_eq!(lines, ["4", "5", "7", "8", "9", "11"], "{told}");
+}
+
+#[test]
+fn a_diff_says_what_changes_and_nothing_else() {
+    let old = parse(&format!("{N01}{BMC}{N02}")).unwrap();
+    let new = "[[group]]\nname='gpu'\n[[node]]\nname='n01'\nmac='52:54:00:77:00:01'\naddress='10.77.0.21'\ngroups=['gpu']\nBMC[[node]]\nname='n10'\nmac='52:54:00:77:00:0a'\n";
+    let new = parse(&new.replace("BMC", BMC)).unwrap();
+    let expected = "\
++ n10
+- n02
+~ n01  address: 10.77.0.11 -> 10.77.0.21
+       groups: - -> gpu
+1 added, 1 removed, 1 changed";
+    assert_eq!(Inventory::diff(&old, &new).to_string(), expected);
+    assert!(Inventory::diff(&old, &old).is_empty());
+    assert_eq!(Inventory::diff(&old, &old).to_string(), "no changes");
+}
+
+#[test]
+fn a_stanza_can_be_pasted_as_it_is() {
+    let mac = "52:54:00:77:00:0a".parse().unwrap();
+    let seen = Seen {
+        firmware: Some(Firmware::Uefi),
+        arch: Some(Arch::X86_64),
+        free_address: Some(Ipv4Addr::new(10, 77, 0, 12)),
+        hints: vec!["PXEClient\n[[node]]\nname='evil'".to_owned()],
+    };
+    let nodes = parse(&format!("{N01}\n{}", stanza_for(mac, &seen))).unwrap();
+    assert_eq!(nodes.len(), 2);
+    assert_eq!(nodes[1].boot_mac(), mac);
+    assert_eq!(nodes[1].name.as_str(), "node-77000a");
+    assert_eq!(nodes[1].firmware, Firmware::Uefi);
+    assert!(parse(&stanza_for(mac, &Seen::default())).is_ok());
+}
+
+#[test]
+fn what_is_stored_is_read_back() {
+    let nodes = parse(&format!("{N01}{BMC}{N02}")).unwrap();
+    let json = serde_json::to_string(&nodes).unwrap();
+    assert_eq!(serde_json::from_str::<Vec<NodeSpec>>(&json).unwrap(), nodes);
+}

@@ -1,0 +1,33 @@
+//! haasd: one controller that boots, switches and lends bare-metal nodes.
+//!
+//! ARCHITECTURE.md at the root says which file does what. `daemon` puts the parts together; only
+//! `store` contains SQL; only `reconcile::act` powers a node or changes an export; `lifecycle`
+//! decides and is pure.
+
+pub mod agents;
+pub mod api;
+pub mod auth;
+pub mod boots;
+pub mod clock;
+pub mod config;
+pub mod context;
+pub mod daemon;
+pub mod enroll;
+pub mod errors;
+pub mod exports;
+pub mod images;
+pub mod inventory;
+pub mod lifecycle;
+pub mod model;
+pub mod netboot;
+pub mod nodeset;
+pub mod power;
+pub mod reconcile;
+pub mod requests;
+pub mod secret;
+pub mod store;
+pub mod tls;
+pub mod tokens;
+
+#[cfg(test)]
+mod testing;

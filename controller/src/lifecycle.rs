@@ -1,0 +1,464 @@
+//! What to do next with one node. PURE: no I/O, no clock, no store.
+//!
+//! [`decide`] looks at what is wanted, what is seen and what time it is, and answers one [`Step`].
+//! The reconciler does it, records what came of it, and asks again. Whatever the next decision needs
+//! is in the store, so haasd may die between any two steps.
+//!
+//! Three rules that the order below keeps: a node that runs something which we did not boot is left
+//! alone; what people run is ended in order, and hard only after every deadline; a boot attempt is
+//! opened only when the node is known to be off (or boots by itself), so that whatever boots next is
+//! that attempt.
+
+mod ending;
+mod proof;
+
+use haas_api::agent::{BootStage, Failure, ShutdownHow};
+
+pub use proof::{Expected, check_proof};
+
+use crate::{
+    config::BootLimits,
+    model::{Attempt, AttemptState, Cause, Desired, Fault, Micros, Node, Power, SECOND},
+};
+
+/// An agent that was silent for this long is gone (heartbeats come every 5 s).
+pub const AGENT_SILENT: Micros = 20 * SECOND;
+
+/// A BMC's answer is believed for this long while something depends on it.
+const POWER_FRESH: Micros = 10 * SECOND;
+
+/// As good as now, where a person would have to clear up after a wrong belief.
+const POWER_NOW: Micros = 2 * SECOND;
+
+/// And for this long while nothing does; BMCs are asked every minute.
+const POWER_STANDS: Micros = 150 * SECOND;
+
+/// How often a BMC is asked while a node boots.
+const POWER_POLL: Micros = 15 * SECOND;
+
+/// All that a decision is taken on.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The node.
+    pub node: &'a Node,
+    /// What is wanted of it.
+    pub desired: Option<&'a Desired>,
+    /// Its last attempt.
+    pub attempt: Option<&'a Attempt>,
+    /// The desired state that this attempt serves.
+    pub serves: Option<&'a Desired>,
+    /// How many attempts of the present generation have failed.
+    pub failed: u32,
+    /// False while other nodes of the same operation go first.
+    pub turn: bool,
+    /// How long things may take.
+    pub limits: &'a BootLimits,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Nothing: it is as it should be, or haasd has no business with it.
+    Converged(Standing),
+    /// Nothing yet.
+    Wait {
+        /// What for, in words.
+        reason: String,
+        /// When to look again though nothing happened.
+        until: Micros,
+    },
+    /// Nothing while other nodes of the same operation go first.
+    Queued,
+    /// This.
+    Do(Action),
+    /// Nothing more without a person.
+    Fault(Fault),
+}
+
+/// Why there is nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody has given the node to haasd.
+    Unmanaged,
+    /// Nothing is wanted of it yet.
+    Idle,
+    /// Off, as is wanted.
+    Off,
+    /// What is wanted runs, and its agent has proved it.
+    Ready,
+    /// It was ready and is on, but its agent is silent. Running nodes are never reset for that.
+    Unreachable,
+    /// It was ready and somebody powered it off from inside.
+    PoweredOff,
+}
+
+/// Something that changes the world or the store.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Ask the BMC.
+    ObservePower,
+    /// What runs is what is wanted: let its attempt serve the present generation.
+    Adopt,
+    /// Open a boot attempt; the node is off, or is switched on by a person.
+    OpenAttempt(Cause),
+    /// Set network boot, then switch on, unless it is on.
+    PowerOn,
+    /// Ask the agent to end everything in order.
+    EndByAgent(ShutdownHow),
+    /// Ask the BMC for ACPI's soft off.
+    EndByAcpi,
+    /// Cut the power, unless it is off.
+    EndHard {
+        /// Why, for the event.
+        reason: String,
+    },
+    /// The node is down: its attempt is over.
+    EndAttempt,
+    /// Give the open attempt up.
+    FailAttempt(Failure),
+    /// Note that a person is needed.
+    RecordFault(Fault),
+}
+
+/// What to do next with a node at `now`, a time of the steady clock.
+pub fn decide(view: View<'_>, now: Micros) -> Step {
+    let node = view.node;
+    if !node.managed {
+        return Step::Converged(Standing::Unmanaged);
+    }
+    let Some(desired) = view.desired else {
+        return Step::Converged(Standing::Idle);
+    };
+    if let Some(fault) = node.fault.as_ref().filter(|f| f.generation == desired.generation) {
+        return Step::Fault(fault.clone());
+    }
+    let live = view.attempt.filter(|a| matches!(a.state, AttemptState::Open | AttemptState::Ready));
+    if !desired.wanted.power_on {
+        return off_step(view, desired, live, now);
+    }
+    match view.attempt {
+        Some(a) if a.generation == desired.generation => match a.state {
+            AttemptState::Open => boot_step(view, a, now),
+            AttemptState::Ready => ready_step(view, a, now),
+            AttemptState::Failed => retry_step(view, desired, a, now),
+            AttemptState::Ended => start_step(view, desired, live, now),
+        },
+        _ => start_step(view, desired, live, now),
+    }
+}
+
+/// Whether this attempt's agent was heard lately and has not said goodbye.
+pub fn agent_is_live(node: &Node, attempt: &Attempt, now: Micros) -> bool {
+    node.agent_attempt.as_deref() == Some(&attempt.id)
+        && node.goodbye.is_none()
+        && node.agent_at.is_some_and(|at| now - at < AGENT_SILENT)
+}
+
+/// The node should be off.
+fn off_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Micros) -> Step {
+    match known_power(view, now) {
+        // A node that is off stays so: the BMC is asked now and then (reconcile/observe.rs).
+        Known::Ask if live.is_none() && was_off(view.node, now) => Step::Converged(Standing::Off),
+        Known::Ask => ask(view, now),
+        Known::Off if live.is_some() || view.node.ending.is_some() => Step::Do(Action::EndAttempt),
+        Known::Off => Step::Converged(Standing::Off),
+        Known::Nobody if live.is_none() => Step::Converged(Standing::Off),
+        Known::On | Known::Nobody => match live {
+            Some(attempt) => ending::step(view, attempt, now),
+            None => foreign_step(view, desired, now),
+        },
+    }
+}
+
+/// The node should be on, and no attempt of the present generation is under way.
+fn start_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Micros) -> Step {
+    if let (Some(attempt), Some(serves)) = (live, view.serves)
+        && attempt.state == AttemptState::Ready
+        && agent_is_live(view.node, attempt, now)
+        && view.node.ending.is_none()
+        && !desired.wanted.reboot
+        && same_system(serves, desired)
+    {
+        return Step::Do(Action::Adopt);
+    }
+    if !view.turn {
+        return Step::Queued;
+    }
+    match known_power(view, now) {
+        Known::Ask => ask(view, now),
+        Known::Off => Step::Do(Action::OpenAttempt(Cause::Desired)),
+        Known::Nobody if live.is_none() => Step::Do(Action::OpenAttempt(Cause::Desired)),
+        Known::On | Known::Nobody => match live {
+            Some(attempt) => ending::step(view, attempt, now),
+            None => foreign_step(view, desired, now),
+        },
+    }
+}
+
+/// Whether two desired states mean the same running system.
+fn same_system(a: &Desired, b: &Desired) -> bool {
+    a.wanted.image.as_ref().map(|i| &i.digest) == b.wanted.image.as_ref().map(|i| &i.digest)
+        && a.wanted.overlay_id == b.wanted.overlay_id
+        && a.wanted.rank == b.wanted.rank
+}
+
+/// The node is on and no attempt of ours lives on it.
+fn foreign_step(view: View<'_>, desired: &Desired, now: Micros) -> Step {
+    match view.attempt {
+        // Our own boot that failed hangs there; nobody was let in.
+        Some(attempt) if attempt.state == AttemptState::Failed => {
+            ending::hard(view, "a boot that failed is still on", now)
+        }
+        Some(attempt) if desired.wanted.forced => ending::step(view, attempt, now),
+        None if desired.wanted.forced => ending::foreign(view, now),
+        // Somebody may have switched it off by hand a moment ago; a fault would have to be cleared.
+        Some(_) | None if view.node.power_at.is_some_and(|at| now - at > POWER_NOW) => {
+            Step::Do(Action::ObservePower)
+        }
+        Some(_) | None => Step::Do(Action::RecordFault(Fault {
+            generation: desired.generation,
+            code: "runs-foreign".to_owned(),
+            reason: format!(
+                "{} is on and runs something that haas did not boot; shut it down, or say --force to \
+                 have it switched off",
+                view.node.name
+            ),
+        })),
+    }
+}
+
+/// The attempt is open: the node is on its way.
+fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
+    let node = view.node;
+    let limits = view.limits;
+    if let Some(failure) = attempt.failure.as_ref().filter(|f| !f.retryable) {
+        return Step::Fault(Fault {
+            generation: attempt.generation,
+            code: failure.code.clone(),
+            reason: format!("{}: {}", failure.stage, failure.cause),
+        });
+    }
+    let by_hand = has_no_bmc(view);
+    if attempt.stage == BootStage::Power {
+        if by_hand {
+            return wait(
+                "waits for a person to switch it on, into network boot",
+                now + 60 * SECOND,
+            );
+        }
+        let deadline = attempt.stage_since + seconds(limits.stage_s);
+        if now >= deadline {
+            return Step::Do(Action::FailAttempt(failure(
+                BootStage::Power,
+                "bmc-power-on",
+                format!(
+                    "the BMC did not switch {} on within {} s{}",
+                    node.name,
+                    limits.stage_s,
+                    node.power_error.as_deref().map(|e| format!(": {e}")).unwrap_or_default()
+                ),
+            )));
+        }
+        return Step::Do(Action::PowerOn);
+    }
+
+    let stage_limit = match attempt.stage {
+        // The firmware may test memory for minutes before it speaks to the network.
+        BootStage::Firmware => limits.firmware_s,
+        _ => limits.stage_s,
+    };
+    let mut deadline = attempt.stage_since + seconds(stage_limit);
+    // Nobody knows when a person will press the button; what follows has its deadlines.
+    if !by_hand {
+        deadline = deadline.min(attempt.opened_at + seconds(limits.total_s.max(limits.firmware_s)));
+    }
+    if now >= deadline {
+        return Step::Do(Action::FailAttempt(timed_out(node, attempt, now)));
+    }
+    if !by_hand {
+        // Off is believed only when it was seen well after the node was switched on.
+        let seen = node.power_at.filter(|at| *at > attempt.stage_since + 3 * SECOND);
+        if node.power == Power::Off && seen.is_some_and(|at| now - at < POWER_FRESH) {
+            return Step::Do(Action::FailAttempt(failure(
+                attempt.stage,
+                "powered-off",
+                format!("{} went off in the stage '{}'", node.name, attempt.stage),
+            )));
+        }
+        if node.power_at.is_none_or(|at| now - at >= POWER_POLL) && node.power_error.is_none() {
+            return Step::Do(Action::ObservePower);
+        }
+    }
+    let reason = match &attempt.failure {
+        Some(held) => format!("{}: {} (tries again by itself)", held.stage, held.cause),
+        None => format!("boots, stage '{}'", attempt.stage),
+    };
+    wait(reason, deadline.min(now + POWER_POLL))
+}
+
+/// The attempt has proved itself once.
+fn ready_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
+    let node = view.node;
+    if node.ending.is_some() {
+        // The end of what ran was begun for a state that is no longer wanted: see it through.
+        return match known_power(view, now) {
+            Known::Ask => ask(view, now),
+            Known::Off => Step::Do(Action::EndAttempt),
+            Known::On | Known::Nobody => ending::step(view, attempt, now),
+        };
+    }
+    if agent_is_live(node, attempt, now) {
+        return Step::Converged(Standing::Ready);
+    }
+    match (known_power(view, now), node.goodbye) {
+        // A BMC that is away is asked on: the node's power may have been cut with it.
+        (Known::Ask, _) => Step::Do(Action::ObservePower),
+        (Known::Off | Known::Nobody, Some(ShutdownHow::Poweroff)) => {
+            Step::Converged(Standing::PoweredOff)
+        }
+        // Its power was cut, or came back: it should be on.
+        (Known::Off, Some(ShutdownHow::Reboot) | None) => {
+            Step::Do(Action::OpenAttempt(Cause::Unplanned))
+        }
+        // Somebody typed `reboot`: its BMC must know of the network before its firmware chooses.
+        (Known::On, Some(ShutdownHow::Reboot)) => Step::Do(Action::OpenAttempt(Cause::Unplanned)),
+        (Known::On | Known::Nobody, Some(_))
+            if node.agent_at.is_some_and(|at| now - at < seconds(view.limits.firmware_s)) =>
+        {
+            wait("goes down or reboots by itself", now + POWER_POLL)
+        }
+        (Known::On | Known::Nobody, _) => Step::Converged(Standing::Unreachable),
+    }
+}
+
+/// The last attempt of this generation failed.
+fn retry_step(view: View<'_>, desired: &Desired, attempt: &Attempt, now: Micros) -> Step {
+    if view.failed >= view.limits.attempts || has_no_bmc(view) || may_run_foreign(attempt) {
+        let (code, cause) = match &attempt.failure {
+            Some(f) => (f.code.clone(), format!("{}: {}", f.stage, f.cause)),
+            None => ("boot-failed".to_owned(), format!("stage '{}'", attempt.stage)),
+        };
+        return Step::Do(Action::RecordFault(Fault {
+            generation: desired.generation,
+            code,
+            reason: match view.failed {
+                0 | 1 => format!("{cause} (1 attempt)"),
+                several => format!("{cause} ({several} attempts)"),
+            },
+        }));
+    }
+    match known_power(view, now) {
+        Known::Ask => ask(view, now),
+        Known::Off | Known::Nobody => Step::Do(Action::OpenAttempt(Cause::Retry)),
+        Known::On => ending::hard(view, "the boot before failed", now),
+    }
+}
+
+/// The node was switched on and nobody saw it boot from the network: what runs there now may be
+/// somebody's old system, which is not to be switched off only to try again.
+fn may_run_foreign(attempt: &Attempt) -> bool {
+    attempt.failure.as_ref().is_some_and(|f| f.code == "no-network-boot")
+}
+
+/// What is known of a node's power, for a step that depends on it.
+enum Known {
+    /// Nothing fresh: ask.
+    Ask,
+    On,
+    Off,
+    /// It has no BMC to ask.
+    Nobody,
+}
+
+fn known_power(view: View<'_>, now: Micros) -> Known {
+    if has_no_bmc(view) {
+        return Known::Nobody;
+    }
+    match (view.node.power, view.node.power_at) {
+        (Power::On, Some(at)) if now - at < POWER_FRESH => Known::On,
+        (Power::Off, Some(at)) if now - at < POWER_FRESH => Known::Off,
+        _ => Known::Ask,
+    }
+}
+
+/// Asks the BMC, up to a deadline.
+fn ask(view: View<'_>, now: Micros) -> Step {
+    let node = view.node;
+    match (node.power_failed_at, &node.power_error) {
+        (Some(since), Some(error)) if now - since >= seconds(view.limits.stage_s) => {
+            Step::Do(Action::RecordFault(Fault {
+                generation: node.generation,
+                code: "bmc-silent".to_owned(),
+                reason: format!(
+                    "the BMC of {} does not say whether the node is on, for {} s: {error}",
+                    node.name,
+                    (now - since) / SECOND
+                ),
+            }))
+        }
+        (Some(_) | None, _) => Step::Do(Action::ObservePower),
+    }
+}
+
+/// Whether the BMC said "off" when it was last asked, which is not long ago.
+fn was_off(node: &Node, now: Micros) -> bool {
+    node.power == Power::Off
+        && node.ending.is_none()
+        && node.power_error.is_none()
+        && node.power_at.is_some_and(|at| now - at < POWER_STANDS)
+}
+
+fn has_no_bmc(view: View<'_>) -> bool {
+    view.node.spec.power == crate::inventory::PowerSpec::Manual
+}
+
+fn wait(reason: impl Into<String>, until: Micros) -> Step {
+    Step::Wait { reason: reason.into(), until }
+}
+
+fn seconds(s: u64) -> Micros {
+    Micros::try_from(s).unwrap_or(Micros::MAX / SECOND).saturating_mul(SECOND)
+}
+
+fn failure(stage: BootStage, code: &str, cause: String) -> Failure {
+    Failure { stage, code: code.to_owned(), cause, kernel_log: Vec::new(), retryable: false }
+}
+
+/// The failure of an attempt whose stage has used up its time.
+fn timed_out(node: &Node, attempt: &Attempt, now: Micros) -> Failure {
+    let took = (now - attempt.stage_since) / SECOND;
+    if let Some(held) = &attempt.failure {
+        return Failure { retryable: false, ..held.clone() };
+    }
+    let (code, cause) = match attempt.stage {
+        BootStage::Power | BootStage::Firmware => (
+            "no-network-boot",
+            format!(
+                "{} was switched on {took} s ago and has not asked the network for anything: it may \
+                 have booted its own disk, hang in its firmware, or have another NIC first",
+                node.name
+            ),
+        ),
+        BootStage::Dhcp => (
+            "no-script",
+            "it got an address and did not fetch its iPXE script; look at its console".to_owned(),
+        ),
+        BootStage::Script => {
+            ("no-kernel", "it got its script and did not fetch kernel and initramfs".to_owned())
+        }
+        BootStage::Kernel => (
+            "no-agent",
+            "kernel and initramfs were sent and no agent called; look at its console".to_owned(),
+        ),
+        BootStage::Agent => ("no-root", "its agent has not reached the image".to_owned()),
+        BootStage::Root => ("no-overlay", "its agent has not mounted the overlay".to_owned()),
+        BootStage::Overlay => ("no-userspace", "the image's own init has not come up".to_owned()),
+        BootStage::Userspace | BootStage::Ready => {
+            ("no-proof", "its agent has not proved what runs".to_owned())
+        }
+    };
+    failure(attempt.stage, code, format!("after {took} s in stage '{}': {cause}", attempt.stage))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,747 @@
+//! What `decide` promises, each with the smallest input that shows it.
+
+mod walk;
+
+use haas_api::{
+    agent::{DiskSelector, Proof},
+    names::Digest,
+};
+
+use super::*;
+use crate::{
+    inventory::{Arch, Firmware, Nic, NicRole, NodeSpec, PowerSpec},
+    model::{Ending, ImageWanted, NewDesired},
+};
+
+/// Far from zero, so that "long ago" fits before it.
+const NOW: Micros = 100_000 * SECOND;
+
+/// All that a [`View`] borrows: by default a managed node with a BMC that says "off", and a system
+/// that is wanted of it.
+#[derive(Debug, Clone)]
+struct World {
+    node: Node,
+    desired: Option<Desired>,
+    attempt: Option<Attempt>,
+    serves: Option<Desired>,
+    failed: u32,
+    turn: bool,
+    limits: BootLimits,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            node: node(),
+            desired: Some(desired(1)),
+            attempt: None,
+            serves: None,
+            failed: 0,
+            turn: true,
+            limits: BootLimits::default(),
+        }
+    }
+
+    /// An attempt of generation 1 at `stage` since `ago` seconds; the node is on.
+    fn booting(stage: BootStage, ago: i64) -> Self {
+        let mut world = Self::new().power(Power::On);
+        world.attempt = Some(attempt(stage, NOW - ago * SECOND));
+        world.serves = Some(desired(1));
+        world
+    }
+
+    /// Generation 1 runs, and its agent was heard a second ago.
+    fn ready() -> Self {
+        let mut world = Self::booting(BootStage::Ready, 60);
+        world.attempt().state = AttemptState::Ready;
+        world.attempt().token_spent = true;
+        world.agent_heard(1)
+    }
+
+    fn power(mut self, power: Power) -> Self {
+        self.node.power = power;
+        self.node.power_at = (power != Power::Unknown).then_some(NOW - SECOND);
+        self
+    }
+
+    /// The attempt's agent was heard this many seconds ago.
+    fn agent_heard(mut self, ago: i64) -> Self {
+        self.node.agent_attempt = self.attempt.as_ref().map(|a| a.id.clone());
+        self.node.agent_at = Some(NOW - ago * SECOND);
+        self
+    }
+
+    fn goodbye(mut self, how: ShutdownHow, ago: i64) -> Self {
+        self = self.agent_heard(ago);
+        self.node.goodbye = Some(how);
+        self
+    }
+
+    fn ending(mut self, step: Ending, ago: i64) -> Self {
+        self.node.ending = Some((step, NOW - ago * SECOND));
+        self
+    }
+
+    /// Something newer is wanted than what the attempt serves.
+    fn wants(mut self, change: impl FnOnce(&mut NewDesired)) -> Self {
+        let mut next = self.desired.clone().unwrap_or_else(|| desired(0));
+        next.generation = self.node.generation + 1;
+        change(&mut next.wanted);
+        self.node.generation = next.generation;
+        self.desired = Some(next);
+        self
+    }
+
+    fn wants_off(self) -> Self {
+        self.wants(|wanted| wanted.power_on = false)
+    }
+
+    fn by_hand(mut self) -> Self {
+        self.node.spec.power = PowerSpec::Manual;
+        self.node.power = Power::Unknown;
+        self.node.power_at = None;
+        self
+    }
+
+    fn failed(mut self, attempts: u32) -> Self {
+        self.failed = attempts;
+        self.attempt().state = AttemptState::Failed;
+        self
+    }
+
+    fn attempt(&mut self) -> &mut Attempt {
+        self.attempt.as_mut().expect("this world has an attempt")
+    }
+
+    fn decide(&self) -> Step {
+        self.decide_at(NOW)
+    }
+
+    fn decide_at(&self, now: Micros) -> Step {
+        decide(
+            View {
+                node: &self.node,
+                desired: self.desired.as_ref(),
+                attempt: self.attempt.as_ref(),
+                serves: self.serves.as_ref(),
+                failed: self.failed,
+                turn: self.turn,
+                limits: &self.limits,
+            },
+            now,
+        )
+    }
+}
+
+fn node() -> Node {
+    Node {
+        id: "node-id".into(),
+        name: "n01".parse().unwrap(),
+        boot_mac: "52:54:00:00:00:01".parse().unwrap(),
+        spec: NodeSpec {
+            name: "n01".parse().unwrap(),
+            nics: vec![Nic { mac: "52:54:00:00:00:01".parse().unwrap(), role: NicRole::Boot }],
+            address: None,
+            groups: Default::default(),
+            power: PowerSpec::Exec { command: vec!["/bin/false".into()] },
+            firmware: Firmware::Bios,
+            arch: Arch::X86_64,
+            overlay_disk: DiskSelector::Auto,
+            cache_mib: 0,
+            labels: Default::default(),
+            kernel_args: Vec::new(),
+            ipxe: None,
+        },
+        address: None,
+        managed: true,
+        present: true,
+        generation: 1,
+        version: 1,
+        power: Power::Off,
+        power_at: Some(NOW - SECOND),
+        power_error: None,
+        power_failed_at: None,
+        agent_attempt: None,
+        agent_at: None,
+        goodbye: None,
+        heartbeat: None,
+        dirty_fell_at: None,
+        ending: None,
+        fault: None,
+        store_id: None,
+        store_generation: 0,
+    }
+}
+
+fn desired(generation: i64) -> Desired {
+    Desired {
+        generation,
+        created_at: 0,
+        wanted: NewDesired {
+            power_on: true,
+            image: Some(image("a")),
+            overlay_id: Some("alice-dev".into()),
+            rank: 0,
+            forced: false,
+            reboot: false,
+            cause: "switch".into(),
+            actor: "admin".into(),
+            operation_id: None,
+        },
+    }
+}
+
+fn image(name: &str) -> ImageWanted {
+    ImageWanted { digest: Digest::of(name.as_bytes()), name: name.into() }
+}
+
+fn attempt(stage: BootStage, since: Micros) -> Attempt {
+    Attempt {
+        id: "boot-1".into(),
+        node_id: "node-id".into(),
+        generation: 1,
+        cause: Cause::Desired,
+        state: AttemptState::Open,
+        stage,
+        stage_since: since,
+        stages: vec![(stage, since)],
+        token_spent: stage >= BootStage::Agent,
+        agent_seq: 0,
+        initiator: "iqn.x:boot-1".into(),
+        opened_at: since,
+        ended_at: None,
+        boot_bytes: 0,
+        root_bytes: 0,
+        failure: None,
+    }
+}
+
+fn held(retryable: bool) -> Failure {
+    Failure {
+        stage: BootStage::Overlay,
+        code: "disk-not-blank".into(),
+        cause: "vda holds ext4".into(),
+        kernel_log: Vec::new(),
+        retryable,
+    }
+}
+
+#[track_caller]
+fn assert_waits(step: Step, word: &str) {
+    match step {
+        Step::Wait { reason, until } => {
+            assert!(reason.contains(word), "{reason:?} does not say {word:?}");
+            assert!(until > NOW, "it would be decided again at once");
+        }
+        other => panic!("should wait: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_fault(step: Step, code: &str) -> String {
+    match step {
+        Step::Do(Action::RecordFault(fault)) | Step::Fault(fault) if fault.code == code => {
+            fault.reason
+        }
+        other => panic!("should be the fault {code}: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_cuts_power(step: Step) {
+    assert!(matches!(step, Step::Do(Action::EndHard { .. })), "should cut the power: {step:?}");
+}
+
+// What is none of haasd's business.
+
+#[test]
+fn an_unmanaged_node_is_left_alone_whatever_is_wanted() {
+    for mut world in [World::new(), World::ready().wants_off(), World::ready().power(Power::Off)] {
+        world.node.managed = false;
+        assert_eq!(world.decide(), Step::Converged(Standing::Unmanaged));
+    }
+}
+
+#[test]
+fn a_node_without_desired_state_is_left_alone_whatever_it_runs() {
+    for power in [Power::On, Power::Off, Power::Unknown] {
+        let mut world = World::new().power(power);
+        world.desired = None;
+        assert_eq!(world.decide(), Step::Converged(Standing::Idle));
+    }
+}
+
+#[test]
+fn a_node_that_runs_something_foreign_is_never_powered() {
+    let on = World::new().power(Power::On);
+    let reason = assert_fault(on.decide(), "runs-foreign");
+    assert!(reason.contains("--force"), "{reason:?} does not say what to do");
+    assert_fault(on.wants_off().decide(), "runs-foreign");
+}
+
+#[test]
+fn something_foreign_is_ended_in_order_when_forced() {
+    let forced = World::new().power(Power::On).wants(|wanted| wanted.forced = true);
+    assert_eq!(forced.decide(), Step::Do(Action::EndByAcpi));
+    assert_waits(forced.clone().ending(Ending::Acpi, 5).decide(), "shut down");
+    assert_cuts_power(forced.ending(Ending::Acpi, 121).decide());
+}
+
+#[test]
+fn a_system_of_ours_that_ended_and_was_started_again_by_others_is_foreign() {
+    let mut world = World::ready().wants(|_| ());
+    world.attempt().state = AttemptState::Ended;
+    assert_fault(world.decide(), "runs-foreign");
+}
+
+#[test]
+fn a_fault_holds_until_something_else_is_wanted() {
+    let mut world = World::new();
+    let fault = Fault { generation: 1, code: "x".into(), reason: "y".into() };
+    world.node.fault = Some(fault.clone());
+    assert_eq!(world.decide(), Step::Fault(fault));
+    assert_eq!(world.wants(|_| ()).decide(), Step::Do(Action::OpenAttempt(Cause::Desired)));
+}
+
+// Starting.
+
+#[test]
+fn a_node_that_is_off_gets_an_attempt_and_only_then_power() {
+    let mut world = World::new();
+    assert_eq!(world.decide(), Step::Do(Action::OpenAttempt(Cause::Desired)));
+    world.attempt = Some(attempt(BootStage::Power, NOW));
+    assert_eq!(world.decide(), Step::Do(Action::PowerOn));
+}
+
+#[test]
+fn nothing_is_opened_before_the_bmc_has_said_lately_that_the_node_is_off() {
+    assert_eq!(World::new().power(Power::Unknown).decide(), Step::Do(Action::ObservePower));
+    let mut stale = World::new();
+    stale.node.power_at = Some(NOW - 11 * SECOND);
+    assert_eq!(stale.decide(), Step::Do(Action::ObservePower));
+}
+
+#[test]
+fn a_node_whose_turn_has_not_come_is_not_even_asked() {
+    let mut world = World::new().power(Power::Unknown);
+    world.turn = false;
+    assert_eq!(world.decide(), Step::Queued);
+}
+
+#[test]
+fn a_running_node_of_the_wanted_system_is_adopted_not_rebooted() {
+    assert_eq!(World::ready().wants(|_| ()).decide(), Step::Do(Action::Adopt));
+}
+
+#[test]
+fn a_running_node_is_adopted_though_its_turn_has_not_come() {
+    let mut world = World::ready().wants(|_| ());
+    world.turn = false;
+    assert_eq!(world.decide(), Step::Do(Action::Adopt));
+}
+
+#[test]
+fn another_image_overlay_or_rank_or_a_reboot_is_not_adopted() {
+    let changes: [fn(&mut NewDesired); 5] = [
+        |wanted| wanted.image = Some(image("b")),
+        |wanted| wanted.overlay_id = Some("bob-dev".into()),
+        |wanted| wanted.overlay_id = None,
+        |wanted| wanted.rank = 1,
+        |wanted| wanted.reboot = true,
+    ];
+    for change in changes {
+        let step = World::ready().wants(change).decide();
+        assert_eq!(step, Step::Do(Action::EndByAgent(ShutdownHow::Poweroff)));
+    }
+}
+
+#[test]
+fn a_new_name_for_the_same_image_is_adopted() {
+    let step =
+        World::ready().wants(|wanted| wanted.image.as_mut().unwrap().name = "b".into()).decide();
+    assert_eq!(step, Step::Do(Action::Adopt));
+}
+
+#[test]
+fn what_is_already_ending_is_not_adopted() {
+    let world = World::ready().wants(|_| ()).ending(Ending::Agent, 1);
+    assert_waits(world.decide(), "shuts down");
+}
+
+// Booting.
+
+#[test]
+fn every_stage_has_a_deadline_and_the_failure_names_the_stage() {
+    for stage in BootStage::ALL.into_iter().filter(|stage| *stage < BootStage::Ready) {
+        let limit = if stage == BootStage::Firmware { 600 } else { 300 };
+        let early = World::booting(stage, limit - 1).decide();
+        assert!(!matches!(early, Step::Do(Action::FailAttempt(_))), "{stage}: {early:?}");
+        match World::booting(stage, limit).decide() {
+            Step::Do(Action::FailAttempt(failure)) => {
+                assert_eq!(failure.stage, stage);
+                assert!(!failure.retryable && !failure.cause.is_empty());
+            }
+            other => panic!("{stage} has no deadline: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_whole_boot_has_a_deadline() {
+    let mut world = World::booting(BootStage::Root, 1);
+    world.attempt().opened_at = NOW - 900 * SECOND;
+    assert!(matches!(world.decide(), Step::Do(Action::FailAttempt(_))));
+}
+
+#[test]
+fn a_deadline_that_is_near_is_not_slept_through() {
+    let mut world = World::booting(BootStage::Root, 298);
+    world.node.power_at = Some(NOW);
+    match world.decide() {
+        Step::Wait { until, .. } => assert_eq!(until, NOW + 2 * SECOND),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_the_agent_said_is_the_reason_when_its_time_is_up() {
+    let mut world = World::booting(BootStage::Root, 300);
+    world.attempt().failure = Some(held(true));
+    match world.decide() {
+        Step::Do(Action::FailAttempt(failure)) => {
+            assert_eq!((failure.code.as_str(), failure.retryable), ("disk-not-blank", false));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_failure_that_needs_a_person_is_a_fault_and_the_node_stays_as_it_is() {
+    let mut world = World::booting(BootStage::Root, 3_000);
+    world.attempt().failure = Some(held(false));
+    let reason = assert_fault(world.decide(), "disk-not-blank");
+    assert!(reason.starts_with("overlay: "), "{reason:?} does not name the stage");
+    world.attempt().failure = Some(held(true));
+    world.attempt().stage_since = NOW - SECOND;
+    world.attempt().opened_at = NOW - SECOND;
+    assert_waits(world.decide(), "tries again");
+}
+
+#[test]
+fn a_node_that_goes_off_while_it_boots_has_failed() {
+    let world = World::booting(BootStage::Kernel, 60).power(Power::Off);
+    match world.decide() {
+        Step::Do(Action::FailAttempt(failure)) => assert_eq!(failure.code, "powered-off"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn off_is_not_believed_right_after_power_on() {
+    let world = World::booting(BootStage::Firmware, 3).power(Power::Off);
+    assert_waits(world.decide(), "firmware");
+}
+
+#[test]
+fn the_bmc_is_asked_now_and_then_while_a_node_boots_unless_it_is_away() {
+    let mut world = World::booting(BootStage::Kernel, 60);
+    world.node.power_at = Some(NOW - 15 * SECOND);
+    assert_eq!(world.decide(), Step::Do(Action::ObservePower));
+    world.node.power_error = Some("no answer".into());
+    assert_waits(world.decide(), "kernel");
+}
+
+#[test]
+fn a_bmc_that_does_not_switch_on_is_told_with_its_own_words() {
+    let mut world = World::booting(BootStage::Power, 300).power(Power::Off);
+    world.node.power_error = Some("wrong password".into());
+    match world.decide() {
+        Step::Do(Action::FailAttempt(failure)) => {
+            assert!(failure.cause.contains("wrong password"), "{}", failure.cause);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+// After a boot that failed.
+
+#[test]
+fn a_failed_boot_is_tried_again_once_the_node_is_off() {
+    let world = World::booting(BootStage::Dhcp, 400).failed(1);
+    assert_cuts_power(world.decide());
+    assert_waits(world.clone().ending(Ending::Hard, 1).decide(), "switched off");
+    let off = world.ending(Ending::Hard, 2).power(Power::Off);
+    assert_eq!(off.decide(), Step::Do(Action::OpenAttempt(Cause::Retry)));
+}
+
+#[test]
+fn tries_end_in_a_fault_that_says_why_and_how_often() {
+    let mut world = World::booting(BootStage::Dhcp, 400).failed(2);
+    world.attempt().failure = Some(held(false));
+    let reason = assert_fault(world.decide(), "disk-not-blank");
+    assert!(reason.contains("overlay") && reason.contains("2 attempts"), "{reason}");
+}
+
+#[test]
+fn what_a_failed_boot_left_on_is_cut_when_something_else_is_wanted() {
+    assert_cuts_power(World::booting(BootStage::Dhcp, 9).failed(1).wants(|_| ()).decide());
+    assert_cuts_power(World::booting(BootStage::Dhcp, 9).failed(1).wants_off().decide());
+}
+
+// Running.
+
+#[test]
+fn a_node_whose_agent_is_heard_is_ready() {
+    assert_eq!(World::ready().decide(), Step::Converged(Standing::Ready));
+    assert_eq!(World::ready().agent_heard(19).decide(), Step::Converged(Standing::Ready));
+}
+
+#[test]
+fn a_silent_agent_on_a_node_that_is_on_is_never_reset() {
+    for silent in [20, 60, 3_600, 90_000] {
+        let step = World::ready().agent_heard(silent).decide();
+        assert_eq!(step, Step::Converged(Standing::Unreachable));
+    }
+}
+
+#[test]
+fn a_node_whose_power_was_cut_boots_again() {
+    let step = World::ready().agent_heard(30).power(Power::Off).decide();
+    assert_eq!(step, Step::Do(Action::OpenAttempt(Cause::Unplanned)));
+}
+
+#[test]
+fn a_node_that_somebody_powered_off_from_inside_stays_off() {
+    let step = World::ready().goodbye(ShutdownHow::Poweroff, 30).power(Power::Off).decide();
+    assert_eq!(step, Step::Converged(Standing::PoweredOff));
+}
+
+#[test]
+fn a_node_that_reboots_by_itself_gets_an_attempt_before_its_firmware_chooses() {
+    let reboots = World::ready().goodbye(ShutdownHow::Reboot, 1);
+    assert_eq!(reboots.decide(), Step::Do(Action::OpenAttempt(Cause::Unplanned)));
+}
+
+#[test]
+fn a_node_that_goes_down_by_itself_is_waited_for_and_not_for_ever() {
+    let gone = World::ready().goodbye(ShutdownHow::Poweroff, 30);
+    assert_waits(gone.decide(), "goes down");
+    let hangs = World::ready().goodbye(ShutdownHow::Poweroff, 600);
+    assert_eq!(hangs.decide(), Step::Converged(Standing::Unreachable));
+}
+
+#[test]
+fn an_end_that_was_begun_is_seen_through_though_the_old_state_is_wanted_again() {
+    assert_waits(World::ready().ending(Ending::Agent, 5).decide(), "shuts down");
+    let off = World::ready().ending(Ending::Agent, 5).power(Power::Off);
+    assert_eq!(off.decide(), Step::Do(Action::EndAttempt));
+}
+
+// Ending, in order.
+
+#[test]
+fn what_runs_is_ended_by_its_agent_then_acpi_then_hard_each_with_its_deadline() {
+    let world = World::ready().wants_off();
+    assert_eq!(world.decide(), Step::Do(Action::EndByAgent(ShutdownHow::Poweroff)));
+    assert_waits(world.clone().ending(Ending::Agent, 119).decide(), "in order");
+    assert_eq!(world.clone().ending(Ending::Agent, 120).decide(), Step::Do(Action::EndByAcpi));
+    assert_waits(world.clone().ending(Ending::Acpi, 119).decide(), "asked by its BMC");
+    assert_cuts_power(world.clone().ending(Ending::Acpi, 120).decide());
+    assert_waits(world.clone().ending(Ending::Hard, 29).decide(), "switched off");
+    assert_fault(world.ending(Ending::Hard, 30).decide(), "bmc-power-stuck");
+}
+
+#[test]
+fn never_hard_off_while_dirty_pages_are_falling() {
+    let mut world = World::ready().wants_off().ending(Ending::Acpi, 10_000);
+    world.node.dirty_fell_at = Some(NOW - 14 * SECOND);
+    assert_waits(world.decide(), "asked by its BMC");
+    world.node.dirty_fell_at = Some(NOW - 15 * SECOND);
+    assert_cuts_power(world.decide());
+    let mut world = World::ready().wants_off().ending(Ending::Agent, 10_000);
+    world.node.dirty_fell_at = Some(NOW - SECOND);
+    assert_waits(world.decide(), "in order");
+}
+
+#[test]
+fn a_silent_agent_is_not_asked_but_acpi_is() {
+    assert_eq!(World::ready().agent_heard(60).wants_off().decide(), Step::Do(Action::EndByAcpi));
+}
+
+#[test]
+fn after_goodbye_the_power_has_half_a_minute_to_go() {
+    let world = World::ready().wants_off().ending(Ending::Agent, 40);
+    let said = |ago| world.clone().goodbye(ShutdownHow::Poweroff, ago);
+    assert_waits(said(29).decide(), "goes off");
+    assert_cuts_power(said(30).decide());
+    assert_eq!(said(5).power(Power::Off).decide(), Step::Do(Action::EndAttempt));
+}
+
+#[test]
+fn a_node_in_its_firmware_is_switched_off_at_once_and_told_once() {
+    let world = World::booting(BootStage::Dhcp, 5).wants_off();
+    assert_cuts_power(world.decide());
+    // Many BMCs say "on" for some seconds after they were told.
+    assert_waits(world.clone().ending(Ending::Hard, 4).decide(), "switched off");
+    assert_fault(world.ending(Ending::Hard, 31).decide(), "bmc-power-stuck");
+}
+
+#[test]
+fn a_node_whose_token_was_spent_is_not_taken_for_one_in_its_firmware() {
+    let mut world = World::booting(BootStage::Kernel, 5).wants_off();
+    world.attempt().token_spent = true;
+    assert_eq!(world.decide(), Step::Do(Action::EndByAcpi));
+}
+
+#[test]
+fn off_is_off_and_nothing_more_is_done() {
+    let mut world = World::new().wants_off();
+    assert_eq!(world.decide(), Step::Converged(Standing::Off));
+    world.attempt = World::ready().attempt;
+    assert_eq!(world.decide(), Step::Do(Action::EndAttempt));
+    world.attempt().state = AttemptState::Ended;
+    assert_eq!(world.decide(), Step::Converged(Standing::Off));
+}
+
+// A BMC that is away.
+
+#[test]
+fn a_bmc_that_stays_silent_is_a_fault_with_its_own_words() {
+    let mut world = World::new().power(Power::Unknown);
+    world.node.power_error = Some("no answer from 10.0.0.1".into());
+    world.node.power_failed_at = Some(NOW - 299 * SECOND);
+    assert_eq!(world.decide(), Step::Do(Action::ObservePower));
+    world.node.power_failed_at = Some(NOW - 300 * SECOND);
+    assert!(assert_fault(world.decide(), "bmc-silent").contains("10.0.0.1"));
+    assert_fault(world.wants_off().decide(), "bmc-silent");
+}
+
+#[test]
+fn a_silent_bmc_is_no_fault_of_a_node_that_runs() {
+    let mut world = World::ready().agent_heard(900).power(Power::Unknown);
+    world.node.power_error = Some("no answer".into());
+    world.node.power_failed_at = Some(NOW - 900 * SECOND);
+    assert_eq!(world.decide(), Step::Do(Action::ObservePower));
+}
+
+// Nodes that only a person can switch.
+
+#[test]
+fn a_manual_node_gets_no_bmc_action_in_any_state() {
+    let attempts = [World::new(), World::ready(), World::booting(BootStage::Power, 9)]
+        .into_iter()
+        .chain(BootStage::ALL.map(|stage| World::booting(stage, 400)))
+        .chain([World::booting(BootStage::Dhcp, 9).failed(1)]);
+    for world in attempts {
+        for world in [world.clone(), world.clone().wants_off(), world.wants(|w| w.reboot = true)] {
+            for ending in [None, Some(Ending::Agent), Some(Ending::Acpi), Some(Ending::Hard)] {
+                for heard in [1, 1_000] {
+                    let mut world = world.clone().agent_heard(heard).by_hand();
+                    world.node.ending = ending.map(|step| (step, NOW - 10_000 * SECOND));
+                    let step = world.decide();
+                    let powers = matches!(
+                        step,
+                        Step::Do(
+                            Action::ObservePower
+                                | Action::PowerOn
+                                | Action::EndByAcpi
+                                | Action::EndHard { .. }
+                        )
+                    );
+                    assert!(!powers, "{step:?} with {world:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_manual_node_waits_for_its_person_as_long_as_it_takes() {
+    let world = World::booting(BootStage::Power, 90_000).by_hand();
+    assert_waits(world.decide(), "person");
+}
+
+#[test]
+fn a_manual_node_that_got_stuck_on_its_way_is_a_fault() {
+    let mut world = World::booting(BootStage::Kernel, 300).by_hand();
+    world.attempt().opened_at = NOW - 90_000 * SECOND;
+    assert!(matches!(world.decide(), Step::Do(Action::FailAttempt(_))));
+    assert_fault(world.failed(1).decide(), "boot-failed");
+}
+
+#[test]
+fn a_manual_node_reboots_when_it_is_wanted_on_since_nobody_could_switch_it_on() {
+    let world = World::ready().by_hand().wants(|wanted| wanted.reboot = true);
+    assert_eq!(world.decide(), Step::Do(Action::EndByAgent(ShutdownHow::Reboot)));
+    let off = World::ready().by_hand().wants_off();
+    assert_eq!(off.decide(), Step::Do(Action::EndByAgent(ShutdownHow::Poweroff)));
+}
+
+#[test]
+fn a_manual_node_that_said_it_powers_off_is_off() {
+    let world = World::ready().goodbye(ShutdownHow::Poweroff, 5).by_hand().wants_off();
+    assert_eq!(world.clone().ending(Ending::Agent, 9).decide(), Step::Do(Action::EndAttempt));
+}
+
+// The proof.
+
+fn expected() -> Expected {
+    Expected {
+        generation: 7,
+        wwid: "naa.1".into(),
+        target: "iqn.x:image".into(),
+        overlay_id: Some("alice-dev".into()),
+        rank: 2,
+        hostname: "n01".parse().unwrap(),
+        address: Some([10, 0, 0, 7].into()),
+    }
+}
+
+fn proof() -> Proof {
+    Proof {
+        generation: 7,
+        wwid: "naa.1".into(),
+        target: "iqn.x:image".into(),
+        read_only: true,
+        overlay_id: Some("alice-dev".into()),
+        rank: 2,
+        hostname: "n01".into(),
+        addresses: vec!["10.0.0.7/24".parse().unwrap(), "fe80::1/64".parse().unwrap()],
+        machine_id: "0".repeat(32),
+        kernel: "6.1.0".into(),
+    }
+}
+
+#[test]
+fn a_right_proof_is_right() {
+    assert_eq!(check_proof(&proof(), &expected()), Ok(()));
+    let nowhere = Expected { address: None, ..expected() };
+    assert_eq!(check_proof(&Proof { addresses: Vec::new(), ..proof() }, &nowhere), Ok(()));
+}
+
+#[test]
+fn each_thing_that_differs_is_named_with_what_it_is_and_should_be() {
+    type Change = fn(&mut Proof);
+    let cases: [(Change, &str); 9] = [
+        (|p| p.generation = 6, "generation is 6, not 7"),
+        (|p| p.wwid = "naa.2".into(), "image is naa.2, not naa.1"),
+        (|p| p.target = "iqn.y".into(), "target is iqn.y, not iqn.x:image"),
+        (|p| p.overlay_id = None, "overlay is in RAM, not alice-dev"),
+        (|p| p.overlay_id = Some("bob".into()), "overlay is bob, not alice-dev"),
+        (|p| p.rank = 0, "rank is 0, not 2"),
+        (|p| p.hostname = "n02".into(), "host name is n02, not n01"),
+        (|p| p.read_only = false, "the image's disk is writable"),
+        (|p| p.addresses.clear(), "no boot NIC has 10.0.0.7"),
+    ];
+    for (change, difference) in cases {
+        let mut proof = proof();
+        change(&mut proof);
+        assert_eq!(check_proof(&proof, &expected()), Err(vec![difference.to_owned()]));
+    }
+}
+
+#[test]
+fn every_difference_is_told_at_once() {
+    let wrong = Proof { rank: 9, read_only: false, wwid: String::new(), ..proof() };
+    assert_eq!(check_proof(&wrong, &expected()).unwrap_err().len(), 3);
+}

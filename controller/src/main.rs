@@ -1,0 +1,102 @@
+//! haasd: arguments, configuration, exit code.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use controller::{
+    config::Config,
+    daemon,
+    images::worker::{PackModules, worker_main},
+    inventory::Inventory,
+    netboot::script::Templates,
+};
+
+/// Turns a rack of bare machines into clusters on demand.
+#[derive(Debug, Parser)]
+#[command(name = "haasd", version, after_help = "The reference is docs/reference/config.md.")]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, default_value = "/etc/haas/haasd.toml", env = "HAASD_CONFIG", global = true)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read configuration, inventory and templates, say what is wrong, and do nothing else.
+    Check,
+    /// Download the packages of recipes, so that building them needs no network.
+    Fetch {
+        /// Where to keep them; haasd's own is STATE_DIR/cache/debs.
+        #[arg(long, value_name = "FOLDER")]
+        into: PathBuf,
+        /// Recipe folders.
+        #[arg(required = true)]
+        recipes: Vec<PathBuf>,
+    },
+    /// Print the API's description (OpenAPI 3.1).
+    Openapi,
+}
+
+fn main() -> ExitCode {
+    // The image worker makes namespaces, so it must come before any thread.
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == "image-worker") {
+        return worker_main(args, PACK_MODULES);
+    }
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("haasd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+const PACK_MODULES: PackModules =
+    |folder, release| haas_initramfs::module_cpio(folder, release).map_err(Into::into);
+
+#[expect(clippy::print_stdout, reason = "what these commands are for")]
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match &arguments.command {
+        Some(Command::Openapi) => {
+            print!("{}", controller::api::openapi_json());
+            Ok(())
+        }
+        Some(Command::Fetch { into, recipes }) => {
+            recipes.iter().try_for_each(|recipe| controller::images::prefetch(recipe, into))
+        }
+        Some(Command::Check) => {
+            let config = Config::load(&arguments.config)?;
+            Templates::load(&config.templates_dir)?;
+            let nodes = if config.nodes_file.exists() {
+                Inventory::load(&config.nodes_file, &config.networks)?.nodes.len()
+            } else {
+                0
+            };
+            println!("{}: good; {nodes} nodes", arguments.config.display());
+            Ok(())
+        }
+        None => {
+            let config = Config::load(&arguments.config)?;
+            log();
+            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+            runtime.block_on(daemon::run(config))
+        }
+    }
+}
+
+/// Logs go to standard error, for systemd's journal. `RUST_LOG` chooses what is told; ipmi-rs would
+/// tell hashes of passwords at debug.
+fn log() {
+    use tracing_subscriber::EnvFilter;
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,ipmi_rs=warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .init();
+}

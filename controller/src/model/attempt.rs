@@ -1,0 +1,69 @@
+//! Boot attempts: one row, one token and one `boot` field in every log line for each.
+
+use haas_api::agent::{BootStage, Failure};
+
+use super::Micros;
+
+words! {
+    /// How an attempt stands.
+    AttemptState {
+        /// The node is on its way; only its requests are answered with boot files.
+        Open = "open",
+        /// The agent has proved what runs. The attempt lives on until the node goes down, since
+        /// its initiator and its agent's credential do.
+        Ready = "ready",
+        /// The node went down, or another attempt took its place.
+        Ended = "ended",
+        /// It did not get there.
+        Failed = "failed",
+    }
+}
+
+words! {
+    /// Why a node boots.
+    Cause {
+        /// A new desired state.
+        Desired = "desired",
+        /// The attempt before failed.
+        Retry = "retry",
+        /// The node booted by itself: somebody typed `reboot`, or its power came back.
+        Unplanned = "unplanned",
+    }
+}
+
+/// One boot of one node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// Its id, the `boot` of log lines.
+    pub id: String,
+    /// The node.
+    pub node_id: String,
+    /// The desired state that it serves.
+    pub generation: i64,
+    /// Why the node boots.
+    pub cause: Cause,
+    /// How it stands.
+    pub state: AttemptState,
+    /// The last stage that was reached.
+    pub stage: BootStage,
+    /// Since when, on the steady clock.
+    pub stage_since: Micros,
+    /// Every stage with its beginning, on the steady clock.
+    pub stages: Vec<(BootStage, Micros)>,
+    /// Whether the boot token was exchanged.
+    pub token_spent: bool,
+    /// The last frame of its agent that was taken.
+    pub agent_seq: u64,
+    /// The iSCSI initiator name that only this attempt has.
+    pub initiator: String,
+    /// When it was opened, on the steady clock.
+    pub opened_at: Micros,
+    /// When it was over, on the steady clock.
+    pub ended_at: Option<Micros>,
+    /// Bytes of kernel and initramfs sent.
+    pub boot_bytes: i64,
+    /// Bytes read from the image until the node was ready.
+    pub root_bytes: i64,
+    /// Why it failed, or why its agent holds the node.
+    pub failure: Option<Failure>,
+}

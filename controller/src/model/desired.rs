@@ -1,0 +1,48 @@
+//! Desired states: rows that are only ever added. A rollback adds a row that copies an older one.
+
+use haas_api::names::Digest;
+
+use super::Micros;
+
+/// What is wanted of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// Counts the node's desired states, from 1.
+    pub generation: i64,
+    /// What is wanted.
+    pub wanted: NewDesired,
+    /// When it was asked for, wall clock.
+    pub created_at: Micros,
+}
+
+/// What is wanted of a node, before it has its generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDesired {
+    /// Whether the node should be on.
+    pub power_on: bool,
+    /// The image; kept while the node is off, so that `power on` knows it.
+    pub image: Option<ImageWanted>,
+    /// The overlay's id; none is RAM.
+    pub overlay_id: Option<String>,
+    /// The node's place in the overlay or, in RAM, in the set; from 0.
+    pub rank: u32,
+    /// Whether the caller accepted that people are logged in, or that something foreign runs.
+    pub forced: bool,
+    /// Whether an image and overlay that already run are booted again.
+    pub reboot: bool,
+    /// `switch`, `rollback` or `power`.
+    pub cause: String,
+    /// Who asked.
+    pub actor: String,
+    /// The operation that it belongs to.
+    pub operation_id: Option<String>,
+}
+
+/// An image as it was asked for, and what that meant at the time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageWanted {
+    /// The image.
+    pub digest: Digest,
+    /// `name:tag` or the digest, for people.
+    pub name: String,
+}

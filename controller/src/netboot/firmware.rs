@@ -1,0 +1,169 @@
+//! Which program asks for a boot, and which iPXE binary it gets.
+//!
+//! Architectures are those of RFC 4578 as IANA keeps them. iPXE makes itself known by option 175 or
+//! by the user class `iPXE`.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// iPXE for PC BIOS; it goes on using the card's own UNDI driver, so every card works.
+pub const BIOS: &str = "undionly.kpxe";
+/// iPXE for 64-bit x86 UEFI; it goes on using the firmware's own driver of the card.
+pub const UEFI_X86_64: &str = "snponly.efi";
+/// The same for 64-bit Arm.
+pub const UEFI_AARCH64: &str = "snponly-arm64.efi";
+
+/// No binary is larger than this; a wrong file in the directory must not fill our memory.
+const MAX_SIZE: u64 = 16 << 20;
+
+/// The program that sent a DHCP message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// A network card's or mainboard's PXE, with option 93's architecture.
+    Pxe(u16),
+    /// UEFI's HTTP boot, with option 93's architecture.
+    Http(u16),
+    /// iPXE.
+    Ipxe,
+    /// Anything else: an operating system, a BMC, a switch.
+    Other,
+}
+
+impl Client {
+    /// Whether a boot file means anything to it.
+    pub fn boots(self) -> bool {
+        self != Self::Other
+    }
+
+    /// The binary that it must load, or none for an architecture that we have nothing for.
+    pub fn binary(self) -> Option<&'static str> {
+        match self {
+            Self::Pxe(0) => Some(BIOS),
+            Self::Pxe(7 | 9) | Self::Http(16) => Some(UEFI_X86_64),
+            Self::Pxe(11) | Self::Http(19) => Some(UEFI_AARCH64),
+            Self::Pxe(_) | Self::Http(_) | Self::Ipxe | Self::Other => None,
+        }
+    }
+}
+
+/// The maker whose BMC sends this vendor class, as far as it can be told.
+pub fn bmc_maker(vendor_class: &str) -> Option<&'static str> {
+    const KNOWN: [(&str, &str); 10] = [
+        ("idrac", "Dell iDRAC"),
+        ("cpqrib", "HPE iLO"),
+        ("ilo", "HPE iLO"),
+        ("xclarity", "Lenovo XCC"),
+        ("lenovo xcc", "Lenovo XCC"),
+        ("cimc", "Cisco CIMC"),
+        ("megarac", "AMI MegaRAC"),
+        ("openbmc", "OpenBMC"),
+        ("ipmi", "unknown"),
+        ("bmc", "unknown"),
+    ];
+    let class = vendor_class.to_ascii_lowercase();
+    KNOWN.iter().find(|(part, _)| class.contains(part)).map(|(_, maker)| *maker)
+}
+
+/// The directory of iPXE binaries. Only its own files are served, by name, and only those that
+/// firmware can run: no paths, no sub-folders.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    dir: PathBuf,
+}
+
+/// Why a binary cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum BinaryError {
+    /// The name is not that of an iPXE binary.
+    #[error("not the name of an iPXE binary")]
+    Name,
+    /// It is not there, or is not a file that could be one.
+    #[error("cannot read the iPXE binary {path}")]
+    Read {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Binaries {
+    /// The binaries in `dir`, usually `/usr/lib/ipxe`.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// Reads the binary `name`.
+    pub async fn read(&self, name: &str) -> Result<Vec<u8>, BinaryError> {
+        if !is_binary_name(name) {
+            return Err(BinaryError::Name);
+        }
+        let path = self.dir.join(name);
+        read_small(&path).await.map_err(|source| BinaryError::Read { path, source })
+    }
+}
+
+async fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    let meta = tokio::fs::metadata(path).await?;
+    if !meta.is_file() || meta.len() > MAX_SIZE {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("not a regular file of at most {MAX_SIZE} bytes"),
+        ));
+    }
+    tokio::fs::read(path).await
+}
+
+fn is_binary_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let known = |ext| ["kpxe", "kkpxe", "kkkpxe", "pxe", "efi", "lkrn"].contains(&ext);
+    name.len() <= 128
+        && name.bytes().all(plain)
+        && !name.starts_with('.')
+        && name.rsplit_once('.').is_some_and(|(_, ext)| known(ext))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_architecture_gets_its_binary_or_none() {
+        assert_eq!(Client::Pxe(0).binary(), Some("undionly.kpxe"));
+        assert_eq!(Client::Pxe(7).binary(), Some("snponly.efi"));
+        assert_eq!(Client::Pxe(9).binary(), Some("snponly.efi"));
+        assert_eq!(Client::Http(16).binary(), Some("snponly.efi"));
+        assert_eq!(Client::Pxe(11).binary(), Some("snponly-arm64.efi"));
+        assert_eq!(Client::Pxe(6).binary(), None);
+    }
+
+    #[test]
+    fn bmcs_are_told_from_nodes() {
+        assert_eq!(bmc_maker("iDRAC"), Some("Dell iDRAC"));
+        assert_eq!(bmc_maker("CPQRIB3"), Some("HPE iLO"));
+        for node in ["PXEClient:Arch:00000:UNDI:002001", "udhcp 1.36.1", "MSFT 5.0", ""] {
+            assert_eq!(bmc_maker(node), None, "{node}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_binaries_of_the_directory_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.efi"), b"MZ").unwrap();
+        std::fs::write(dir.path().join("secret.txt"), b"no").unwrap();
+        std::fs::create_dir(dir.path().join("d.efi")).unwrap();
+        let binaries = Binaries::new(dir.path().join("."));
+        assert_eq!(binaries.read("a.efi").await.unwrap(), b"MZ");
+        for bad in ["secret.txt", "../a.efi", "/a.efi", "./a.efi", ".efi", "", "a.efi\0", "d/a.efi"]
+        {
+            assert!(matches!(binaries.read(bad).await, Err(BinaryError::Name)), "{bad:?}");
+        }
+        for missing in ["b.efi", "d.efi"] {
+            let error = binaries.read(missing).await.unwrap_err();
+            assert!(matches!(error, BinaryError::Read { .. }), "{missing}");
+        }
+    }
+}

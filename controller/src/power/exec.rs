@@ -1,0 +1,177 @@
+//! Power by custom software (M8): a program and its arguments, never a shell.
+//!
+//! It is called with one more argument: `on`, `off`, `soft`, `status` (prints `on` or `off`),
+//! `bootdev-pxe` or `bootdev-disk`. Exit code 0 means done; stderr is the text of the error. It
+//! gets no environment of haasd's but PATH, since secrets may stand there, and is killed with all
+//! that it started when its time is up. What it leaves running must close stdout and stderr.
+
+use std::{
+    fmt,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::Command,
+    time::{Instant, timeout_at},
+};
+
+use super::{BootDevice, LIMIT, Power, PowerAction, PowerDriver, PowerError, Turn, turn_at};
+
+/// Bytes of its output that are read.
+const MOST: u64 = 64 * 1024;
+
+/// What came of a power command.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandFault {
+    /// It could not be started.
+    #[error("cannot be started: {0}; check the path and that it is executable")]
+    Start(std::io::Error),
+    /// It ended with an error.
+    #[error("{status}, and said {stderr:?}")]
+    Failed {
+        /// Its exit code, or the signal that ended it.
+        status: ExitStatus,
+        /// The beginning of what it wrote to stderr.
+        stderr: String,
+    },
+    /// It did not end in time and was killed.
+    #[error("was killed after {} s without an end", .0.as_secs_f32())]
+    TimedOut(Duration),
+    /// Another call for the same command held the turn all the time.
+    #[error("not called: an earlier call has not ended for {} s", .0.as_secs_f32())]
+    Busy(Duration),
+    /// `status` printed something else.
+    #[error("printed {0:?}; expected \"on\" or \"off\"")]
+    Answer(String),
+}
+
+/// Calls one program.
+pub(super) struct Exec {
+    program: String,
+    arguments: Vec<String>,
+    turn: Turn,
+    limit: Duration,
+}
+
+// The arguments may hold more than a log should.
+impl fmt::Debug for Exec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exec").field("program", &self.program).finish_non_exhaustive()
+    }
+}
+
+impl Exec {
+    pub(super) fn new(command: &[String]) -> Result<Self, PowerError> {
+        let Some((program, arguments)) = command.split_first() else {
+            return Err(PowerError::Spec { driver: "exec", wrong: "command is empty" });
+        };
+        let turn = turn_at(format!("exec {command:?}"));
+        Ok(Self { program: program.clone(), arguments: arguments.to_vec(), turn, limit: LIMIT })
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_limit(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
+    async fn call(&self, argument: &'static str) -> Result<String, PowerError> {
+        let deadline = Instant::now() + self.limit;
+        let outcome = match timeout_at(deadline, self.turn.lock()).await {
+            Err(_) => Err(CommandFault::Busy(self.limit)),
+            Ok(_turn) => match timeout_at(deadline, self.run(argument)).await {
+                Err(_) => Err(CommandFault::TimedOut(self.limit)),
+                Ok(outcome) => outcome,
+            },
+        };
+        outcome.map_err(|fault| self.error(argument, fault))
+    }
+
+    async fn run(&self, argument: &str) -> Result<String, CommandFault> {
+        let mut child = Command::new(&self.program)
+            .args(&self.arguments)
+            .arg(argument)
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(CommandFault::Start)?;
+        let mut group = Group(child.id());
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (stdout, stderr, status) = tokio::join!(text(stdout), text(stderr), child.wait());
+        // It ended by itself: what it left in the background, closed to us, is its own business.
+        group.0 = None;
+        let status = status.map_err(CommandFault::Start)?;
+        if status.success() { Ok(stdout) } else { Err(CommandFault::Failed { status, stderr }) }
+    }
+
+    fn error(&self, argument: &'static str, fault: CommandFault) -> PowerError {
+        PowerError::Command { program: self.program.clone(), argument, fault }
+    }
+}
+
+impl PowerDriver for Exec {
+    fn state(&self) -> BoxFuture<'_, Result<Power, PowerError>> {
+        async {
+            let answer = self.call("status").await?;
+            match answer.trim() {
+                "on" => Ok(Power::On),
+                "off" => Ok(Power::Off),
+                other => {
+                    let shown = other.chars().take(100).collect();
+                    Err(self.error("status", CommandFault::Answer(shown)))
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn set(&self, action: PowerAction) -> BoxFuture<'_, Result<(), PowerError>> {
+        let argument = match action {
+            PowerAction::On => "on",
+            PowerAction::Off => "off",
+            PowerAction::Soft => "soft",
+        };
+        self.call(argument).map(|outcome| outcome.map(|_| ())).boxed()
+    }
+
+    fn set_boot_device(&self, device: BootDevice) -> BoxFuture<'_, Result<(), PowerError>> {
+        let argument = match device {
+            BootDevice::Pxe => "bootdev-pxe",
+            BootDevice::Disk => "bootdev-disk",
+        };
+        self.call(argument).map(|outcome| outcome.map(|_| ())).boxed()
+    }
+}
+
+/// Ends the program and all that it started, when it is given up.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0.and_then(|pid| i32::try_from(pid).ok()) {
+            // Nobody may be left, and that is no error.
+            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+async fn text(from: Option<impl AsyncRead + Unpin>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(from) = from {
+        // What was read before an error is the best that there is.
+        let _ = from.take(MOST).read_to_end(&mut bytes).await;
+    }
+    String::from_utf8_lossy(&bytes).trim().chars().take(500).collect()
+}

@@ -1,0 +1,155 @@
+//! Power: one trait over BMCs, custom software and a person's finger (M8).
+//!
+//! A driver does one thing at a time to one node and says what came of it; whether and when is
+//! decided by `lifecycle`, and only `reconcile::act` calls in here. Each call has its own time
+//! limit. Nothing here reads or writes the store, and no error holds a secret.
+
+mod exec;
+mod ipmi;
+mod manual;
+
+use std::{
+    collections::HashMap,
+    fmt::Debug,
+    sync::{Arc, LazyLock, Mutex, Weak},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+
+pub use self::{exec::CommandFault, ipmi::BmcFault};
+pub use crate::model::Power;
+use crate::{
+    inventory::{Firmware, PowerSpec},
+    secret::SecretError,
+};
+
+/// Switches one node's power.
+pub trait PowerDriver: Send + Sync + Debug {
+    /// Whether the node is on.
+    fn state(&self) -> BoxFuture<'_, Result<Power, PowerError>>;
+
+    /// Switches it. Done means that the BMC took the order, not that the node has obeyed: that is
+    /// seen by [`PowerDriver::state`]. An order that is already fulfilled is no error.
+    fn set(&self, action: PowerAction) -> BoxFuture<'_, Result<(), PowerError>>;
+
+    /// Says what the node starts from the next time it is powered on, that one time.
+    fn set_boot_device(&self, device: BootDevice) -> BoxFuture<'_, Result<(), PowerError>>;
+}
+
+/// What to do with a node's power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PowerAction {
+    /// Power on.
+    On,
+    /// Cut the power.
+    Off,
+    /// Press ACPI's button and let the operating system end.
+    Soft,
+}
+
+/// What a node starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootDevice {
+    /// The network.
+    Pxe,
+    /// Its first disk.
+    Disk,
+}
+
+/// Why a node's power could not be read or switched.
+#[derive(Debug, thiserror::Error)]
+pub enum PowerError {
+    /// The driver is `manual`: no machine can do it.
+    #[error("a person has to {what}: the node's power driver is \"manual\"")]
+    NeedsPerson {
+        /// What to do, to stand behind "has to".
+        what: String,
+    },
+    /// A BMC did not do what it was asked.
+    #[error("BMC {bmc}: cannot {tried}: {fault}")]
+    Bmc {
+        /// Its address and port.
+        bmc: std::net::SocketAddr,
+        /// What was asked of it.
+        tried: &'static str,
+        /// What came of it and what to check.
+        fault: BmcFault,
+    },
+    /// Custom software did not do what it was asked.
+    #[error("power command `{program} … {argument}`: {fault}")]
+    Command {
+        /// The program; its own arguments are not repeated.
+        program: String,
+        /// What it was asked.
+        argument: &'static str,
+        /// What came of it.
+        fault: CommandFault,
+    },
+    /// The BMC's password could not be read.
+    #[error("BMC {bmc}: {error}")]
+    Secret {
+        /// Its address and port.
+        bmc: std::net::SocketAddr,
+        /// What is wrong with the secret.
+        error: SecretError,
+    },
+    /// The inventory asks for what the driver cannot do.
+    #[error("power driver {driver:?}: {wrong}")]
+    Spec {
+        /// The driver.
+        driver: &'static str,
+        /// What is wrong, and what would be right.
+        wrong: &'static str,
+    },
+}
+
+impl PowerError {
+    /// Whether only a person can mend it: trying again, by itself, will not.
+    pub fn needs_person(&self) -> bool {
+        match self {
+            Self::NeedsPerson { .. } | Self::Spec { .. } | Self::Secret { .. } => true,
+            Self::Bmc { fault, .. } => fault.needs_person(),
+            Self::Command { .. } => false,
+        }
+    }
+}
+
+/// The driver for a node. `firmware` is told to the BMC with the boot device.
+///
+/// # Errors
+/// When the specification cannot work whatever the BMC answers.
+pub fn driver(spec: &PowerSpec, firmware: Firmware) -> Result<Arc<dyn PowerDriver>, PowerError> {
+    Ok(match spec {
+        PowerSpec::Ipmi { address, port, mac: _, user, password } => {
+            let efi = firmware == Firmware::Uefi;
+            let bmc = std::net::SocketAddr::new(*address, *port);
+            Arc::new(ipmi::Ipmi::new(bmc, user.clone(), password.clone(), efi)?)
+        }
+        PowerSpec::Exec { command } => Arc::new(exec::Exec::new(command)?),
+        PowerSpec::Manual => Arc::new(manual::Manual),
+    })
+}
+
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
+/// The lock of one BMC, the same for every driver made for it: many BMCs lose answers, or die, when
+/// two sessions ask at once.
+fn turn_at(bmc: String) -> Turn {
+    static TURNS: LazyLock<Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>> =
+        LazyLock::new(Mutex::default);
+    let mut turns = TURNS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    turns.retain(|_, turn| turn.strong_count() > 0);
+    if let Some(turn) = turns.get(&bmc).and_then(Weak::upgrade) {
+        return turn;
+    }
+    let turn = Turn::default();
+    turns.insert(bmc, Arc::downgrade(&turn));
+    turn
+}
+
+/// How long a driver may take for one call, waiting for its turn included.
+const LIMIT: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests;

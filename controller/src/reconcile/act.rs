@@ -1,0 +1,313 @@
+//! Doing what was decided. The only place that powers a node or changes what the target exports.
+//!
+//! Each action is safe to do twice, since haasd may die at any instant: an attempt is open before its
+//! node is powered, an ending is noted after the BMC was told, and a BMC is only told "on" or "off"
+//! after it has said that the node is not.
+
+use std::time::Duration;
+
+use haas_api::agent::{BootStage, Failure, ShutdownHow, ToAgent};
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use super::Loaded;
+use crate::{
+    clock,
+    context::Context,
+    errors::chain,
+    exports,
+    lifecycle::Action,
+    model::{Attempt, AttemptState, Cause, Ending, Fault, Node, Power},
+    power::{self, BootDevice, PowerAction, PowerError},
+    store::{NewEvent, Result, StoreError, Tx},
+    tokens,
+};
+
+/// The loop comes back at once; a BMC that is down is not asked more often than this.
+const BMC_PAUSE: Duration = Duration::from_secs(3);
+
+/// Why an action could not be done. It is decided again, so nothing is lost.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ActError {
+    /// The store said no.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+/// Does one action with one node.
+pub(super) async fn act(
+    context: &Context,
+    loaded: &Loaded,
+    action: Action,
+) -> Result<(), ActError> {
+    let node = &loaded.node;
+    match action {
+        Action::ObservePower => {
+            if observe_power(context, node).await?.is_none() {
+                tokio::time::sleep(BMC_PAUSE).await;
+            }
+        }
+        Action::Adopt => adopt(context, loaded).await?,
+        Action::OpenAttempt(cause) => {
+            open_attempt(context, node, cause).await?;
+        }
+        Action::PowerOn => power_on(context, loaded).await?,
+        Action::EndByAgent(how) => end_by_agent(context, loaded, how).await?,
+        Action::EndByAcpi => end_by_acpi(context, node).await?,
+        Action::EndHard { reason } => end_hard(context, node, &reason).await?,
+        Action::EndAttempt => end_attempt(context, node).await?,
+        Action::FailAttempt(failure) => fail_attempt(context, loaded, &failure).await?,
+        Action::RecordFault(fault) => record_fault(context, node, &fault).await?,
+    }
+    Ok(())
+}
+
+/// Asks the BMC, and notes what it said.
+pub(super) async fn observe_power(context: &Context, node: &Node) -> Result<Option<Power>> {
+    let seen = match power::driver(&node.spec.power, node.spec.firmware) {
+        Ok(driver) => driver.state().await,
+        Err(error) => Err(error),
+    };
+    let seen = match seen {
+        Ok(Power::Unknown) => Err("it says neither on nor off".to_owned()),
+        Ok(power) => Ok(power),
+        Err(error) => Err(chain(&error)),
+    };
+    if let Err(error) = &seen {
+        warn!(node = %node.name, error, "the BMC cannot be asked");
+    }
+    note_power(context, node, seen).await
+}
+
+async fn note_power(
+    context: &Context,
+    node: &Node,
+    seen: Result<Power, String>,
+) -> Result<Option<Power>> {
+    let power = seen.as_ref().ok().copied();
+    let news =
+        power.is_some_and(|p| p != node.power) || seen.as_ref().err() != node.power_error.as_ref();
+    let mut tx = context.store.write().await?;
+    tx.set_power(&node.id, seen.clone(), context.clock.now()).await?;
+    if news {
+        let data = match &seen {
+            Ok(power) => json!({ "power": power.as_str() }),
+            Err(error) => json!({ "error": error }),
+        };
+        event(&mut tx, node, "power-seen", data).await?;
+    }
+    tx.commit().await?;
+    if news {
+        context.told();
+    }
+    Ok(power)
+}
+
+async fn adopt(context: &Context, loaded: &Loaded) -> Result<()> {
+    let (Some(attempt), Some(desired)) = (&loaded.attempt, &loaded.desired) else { return Ok(()) };
+    let mut tx = context.store.write().await?;
+    tx.adopt_attempt(&attempt.id, desired.generation).await?;
+    event(&mut tx, &loaded.node, "already-so", json!({ "boot": attempt.id })).await?;
+    tx.commit().await?;
+    context.changed();
+    Ok(())
+}
+
+/// Opens a boot attempt for what is wanted of the node now, and lets its initiator log in. Also
+/// called by netboot when a node boots by itself.
+pub async fn open_attempt(context: &Context, node: &Node, cause: Cause) -> Result<Attempt> {
+    let now = context.clock.now();
+    let id = ulid::Ulid::new().to_string();
+    let attempt = Attempt {
+        initiator: exports::initiator_name(&node.name, &id),
+        id,
+        node_id: node.id.clone(),
+        generation: node.generation,
+        cause,
+        state: AttemptState::Open,
+        stage: BootStage::Power,
+        stage_since: now,
+        stages: vec![(BootStage::Power, now)],
+        token_spent: false,
+        agent_seq: 0,
+        opened_at: now,
+        ended_at: None,
+        boot_bytes: 0,
+        root_bytes: 0,
+        failure: None,
+    };
+    let token = context.master_key.boot_token(&attempt.id);
+    let mut tx = context.store.write().await?;
+    tx.open_attempt(&attempt, &tokens::hash(token.expose())).await?;
+    tx.set_ending(&node.id, None).await?;
+    event(&mut tx, node, "boot-opened", json!({ "boot": attempt.id, "cause": cause.as_str() }))
+        .await?;
+    tx.commit().await?;
+    info!(node = %node.name, boot = %attempt.id, generation = attempt.generation, %cause, "boot attempt opened");
+    context.exports.reload(&context.store).await?;
+    context.told();
+    Ok(attempt)
+}
+
+async fn power_on(context: &Context, loaded: &Loaded) -> Result<()> {
+    let node = &loaded.node;
+    let Some(attempt) = &loaded.attempt else { return Ok(()) };
+    match set_on(node, attempt.cause).await {
+        Ok(sent) => {
+            let mut tx = context.store.write().await?;
+            tx.set_power(&node.id, Ok(Power::On), context.clock.now()).await?;
+            tx.advance(attempt, BootStage::Firmware, context.clock.now()).await?;
+            event(&mut tx, node, "power", json!({ "set": "on", "sent": sent, "boot": attempt.id }))
+                .await?;
+            tx.commit().await?;
+            info!(node = %node.name, boot = %attempt.id, sent, "power on");
+            context.told();
+        }
+        Err(error) => {
+            bmc_failed(context, node, "power on", error).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets network boot and switches on; false when the node was on already.
+async fn set_on(node: &Node, cause: Cause) -> Result<bool, PowerError> {
+    let driver = power::driver(&node.spec.power, node.spec.firmware)?;
+    if driver.state().await? == Power::On {
+        if cause == Cause::Unplanned {
+            // It is rebooting by itself.
+            driver.set_boot_device(BootDevice::Pxe).await?;
+        }
+        return Ok(false);
+    }
+    driver.set_boot_device(BootDevice::Pxe).await?;
+    driver.set(PowerAction::On).await?;
+    Ok(true)
+}
+
+async fn end_by_agent(context: &Context, loaded: &Loaded, how: ShutdownHow) -> Result<()> {
+    let Some(attempt) = &loaded.attempt else { return Ok(()) };
+    // First the note, then the word: an agent that calls again is told again (api/agent.rs).
+    set_ending(context, &loaded.node, Ending::Agent, "shutdown-asked").await?;
+    info!(node = %loaded.node.name, boot = %attempt.id, ?how, "asks the agent to shut down");
+    if !context.agents.tell(&attempt.id, ToAgent::Shutdown { how }) {
+        warn!(node = %loaded.node.name, "its agent is not connected now; it is told when it calls");
+    }
+    Ok(())
+}
+
+async fn end_by_acpi(context: &Context, node: &Node) -> Result<()> {
+    info!(node = %node.name, "asks the BMC for a soft off");
+    let sent = match power::driver(&node.spec.power, node.spec.firmware) {
+        Ok(driver) => driver.set(PowerAction::Soft).await,
+        Err(error) => Err(error),
+    };
+    // First the word, then the note: a note without the word would end in a hard off that nobody
+    // was warned of. Saying it twice does no harm.
+    set_ending(context, node, Ending::Acpi, "soft-off").await?;
+    if let Err(error) = sent {
+        bmc_failed(context, node, "soft off", error).await?;
+    }
+    Ok(())
+}
+
+async fn end_hard(context: &Context, node: &Node, reason: &str) -> Result<()> {
+    warn!(node = %node.name, reason, "switches off");
+    let set = set_off(node).await;
+    // First the word, then the note: who finds the note waits for the node to be off. After a crash
+    // in between it is told again only if it is still on.
+    set_ending(context, node, Ending::Hard, "hard-off").await?;
+    match set {
+        Ok(power) => {
+            note_power(context, node, Ok(power)).await?;
+        }
+        Err(error) => {
+            bmc_failed(context, node, "power off", error).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Switches off, and answers what the BMC says afterwards.
+async fn set_off(node: &Node) -> Result<Power, PowerError> {
+    let driver = power::driver(&node.spec.power, node.spec.firmware)?;
+    if driver.state().await? != Power::Off {
+        driver.set(PowerAction::Off).await?;
+    }
+    driver.state().await
+}
+
+async fn set_ending(context: &Context, node: &Node, step: Ending, kind: &str) -> Result<()> {
+    let mut tx = context.store.write().await?;
+    tx.set_ending(&node.id, Some((step, context.clock.now()))).await?;
+    event(&mut tx, node, kind, Value::Null).await?;
+    tx.commit().await?;
+    context.told();
+    Ok(())
+}
+
+async fn end_attempt(context: &Context, node: &Node) -> Result<()> {
+    let mut tx = context.store.write().await?;
+    tx.end_attempts(&node.id, context.clock.now()).await?;
+    tx.set_ending(&node.id, None).await?;
+    event(&mut tx, node, "boot-ended", Value::Null).await?;
+    tx.commit().await?;
+    context.exports.reload(&context.store).await?;
+    context.told();
+    Ok(())
+}
+
+async fn fail_attempt(context: &Context, loaded: &Loaded, failure: &Failure) -> Result<()> {
+    let Some(attempt) = &loaded.attempt else { return Ok(()) };
+    let mut tx = context.store.write().await?;
+    tx.fail_attempt(&attempt.id, failure, context.clock.now()).await?;
+    event(
+        &mut tx,
+        &loaded.node,
+        "boot-failed",
+        json!({ "boot": attempt.id, "stage": failure.stage, "code": failure.code, "cause": failure.cause }),
+    )
+    .await?;
+    tx.commit().await?;
+    warn!(node = %loaded.node.name, boot = %attempt.id, stage = %failure.stage, code = failure.code,
+        cause = failure.cause, "boot attempt failed");
+    context.exports.reload(&context.store).await?;
+    context.told();
+    Ok(())
+}
+
+async fn record_fault(context: &Context, node: &Node, fault: &Fault) -> Result<()> {
+    let mut tx = context.store.write().await?;
+    tx.set_fault(&node.id, fault).await?;
+    // What was tried is over: the next desired state begins anew.
+    tx.set_ending(&node.id, None).await?;
+    event(&mut tx, node, "fault", json!({ "code": fault.code, "reason": fault.reason })).await?;
+    tx.commit().await?;
+    tracing::error!(node = %node.name, code = fault.code, reason = fault.reason, "fault: a person is needed");
+    context.told();
+    Ok(())
+}
+
+/// A BMC did not do as it was told: note it; the stage's deadline ends the tries.
+async fn bmc_failed(context: &Context, node: &Node, what: &str, error: PowerError) -> Result<()> {
+    let text = chain(&error);
+    warn!(node = %node.name, what, error = text, "the BMC did not do it");
+    note_power(context, node, Err(text)).await?;
+    tokio::time::sleep(BMC_PAUSE).await;
+    Ok(())
+}
+
+async fn event(tx: &mut Tx, node: &Node, kind: &str, data: Value) -> Result<()> {
+    let operation =
+        tx.desired(&node.id, node.generation).await?.and_then(|d| d.wanted.operation_id);
+    tx.add_event(NewEvent {
+        at: clock::wall(),
+        kind,
+        node: Some(node.name.as_str()),
+        operation: operation.as_deref(),
+        actor: "haasd",
+        data,
+    })
+    .await?;
+    Ok(())
+}

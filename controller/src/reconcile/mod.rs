@@ -1,0 +1,193 @@
+//! The loop that makes nodes be as they are wanted.
+//!
+//! It takes no input: it reads the store, decides for each node (`lifecycle`), does one step
+//! (`act`), records it and asks again, until the node must wait. Whoever changes something in the
+//! store wakes it; a full pass runs every 30 s anyway. Nodes are worked on side by side, each by at
+//! most one task, so that a slow BMC holds up nobody else.
+
+mod act;
+mod observe;
+mod operations;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+pub use act::open_attempt;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error};
+
+use crate::{
+    context::Context,
+    lifecycle::{Step, View, decide},
+    model::{Attempt, Desired, Micros, Node},
+    store::{Result, Tx},
+};
+
+/// How often everything is looked at though nothing happened.
+const FULL_PASS: Duration = Duration::from_secs(30);
+
+/// Steps that one node may take in a row before others get their turn.
+const STEPS: usize = 12;
+
+/// A node with all that a decision is taken on, read in one transaction.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The node.
+    pub node: Node,
+    /// What is wanted of it.
+    pub desired: Option<Desired>,
+    /// Its last attempt.
+    pub attempt: Option<Attempt>,
+    /// The desired state that this attempt serves.
+    pub serves: Option<Desired>,
+    /// How many attempts of the present generation have failed.
+    pub failed: u32,
+}
+
+impl Loaded {
+    /// Reads it.
+    pub async fn read(tx: &mut Tx, node: Node) -> Result<Self> {
+        let desired = tx.desired(&node.id, node.generation).await?;
+        let attempt = tx.last_attempt(&node.id).await?;
+        let serves = match &attempt {
+            Some(attempt) => tx.desired(&node.id, attempt.generation).await?,
+            None => None,
+        };
+        let failed = tx.failed_attempts(&node.id, node.generation).await?;
+        let failed = u32::try_from(failed).unwrap_or(u32::MAX);
+        Ok(Self { node, desired, attempt, serves, failed })
+    }
+
+    /// The step that is due at `now`.
+    pub fn decide(&self, context: &Context, turn: bool, now: Micros) -> Step {
+        decide(
+            View {
+                node: &self.node,
+                desired: self.desired.as_ref(),
+                attempt: self.attempt.as_ref(),
+                serves: self.serves.as_ref(),
+                failed: self.failed,
+                turn,
+                limits: &context.config.boot,
+            },
+            now,
+        )
+    }
+}
+
+/// Runs until `stop`.
+pub async fn run(context: Arc<Context>, stop: CancellationToken) {
+    let busy: Arc<Mutex<HashSet<String>>> = Arc::default();
+    let mut tasks = JoinSet::new();
+    loop {
+        let next = match pass(&context, &busy, &mut tasks).await {
+            Ok(next) => next,
+            Err(error) => {
+                error!(error = &error as &dyn std::error::Error, "a pass over the nodes failed");
+                context.clock.now() + 5 * crate::model::SECOND
+            }
+        };
+        let pause = u64::try_from(next - context.clock.now()).unwrap_or(0);
+        let pause = Duration::from_micros(pause).clamp(Duration::from_millis(50), FULL_PASS);
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = context.wake.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+            Some(ended) = tasks.join_next() => {
+                if let Err(error) = ended {
+                    error!(%error, "the task of a node panicked");
+                }
+            }
+        }
+    }
+    // A step that has begun is finished and recorded; what it could not do is decided again later.
+    while tasks.join_next().await.is_some() {}
+}
+
+/// One look at every node: starts a task for each that has something to do, and answers when to
+/// look again.
+async fn pass(
+    context: &Arc<Context>,
+    busy: &Arc<Mutex<HashSet<String>>>,
+    tasks: &mut JoinSet<()>,
+) -> Result<Micros> {
+    let now = context.clock.now();
+    let mut tx = context.store.read().await?;
+    let turns = operations::turns(&mut tx).await?;
+    let mut loaded = Vec::new();
+    for node in tx.nodes().await? {
+        loaded.push(Loaded::read(&mut tx, node).await?);
+    }
+    drop(tx);
+
+    let mut next = now + Micros::try_from(FULL_PASS.as_micros()).unwrap_or(Micros::MAX);
+    let mut standings = HashMap::new();
+    for entry in loaded {
+        let turn = turns.get(&entry.node.id).copied().unwrap_or(true);
+        let step = entry.decide(context, turn, now);
+        match &step {
+            Step::Wait { until, .. } => next = next.min(*until),
+            Step::Converged(_) | Step::Queued | Step::Fault(_) => {}
+            Step::Do(_) => {
+                let id = entry.node.id.clone();
+                if busy.lock().expect("no task panics while it holds this").insert(id.clone()) {
+                    let (context, busy) = (context.clone(), busy.clone());
+                    tasks.spawn(async move {
+                        work(&context, &id, turn).await;
+                        busy.lock().expect("no task panics while it holds this").remove(&id);
+                        context.wake.notify_one();
+                    });
+                }
+            }
+        }
+        if let Step::Converged(_) = step
+            && let Some(at) = observe::due(&entry.node, now)
+        {
+            if at > now {
+                next = next.min(at);
+            } else {
+                observe::spawn(context, busy, tasks, entry.node.clone());
+            }
+        }
+        standings.insert(entry.node.id.clone(), (entry, step));
+    }
+    operations::update(context, &standings).await?;
+    Ok(next)
+}
+
+/// Takes steps with one node until it must wait.
+async fn work(context: &Context, id: &str, turn: bool) {
+    for _ in 0..STEPS {
+        let loaded = match load(context, id).await {
+            Ok(Some(loaded)) => loaded,
+            Ok(None) => return,
+            Err(error) => {
+                error!(node = id, error = &error as &dyn std::error::Error, "cannot read a node");
+                return;
+            }
+        };
+        let Step::Do(action) = loaded.decide(context, turn, context.clock.now()) else { return };
+        debug!(node = %loaded.node.name, ?action, "acts");
+        if let Err(error) = act::act(context, &loaded, action).await {
+            error!(
+                node = %loaded.node.name,
+                error = &error as &dyn std::error::Error,
+                "a step failed and is decided again"
+            );
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            return;
+        }
+    }
+}
+
+async fn load(context: &Context, id: &str) -> Result<Option<Loaded>> {
+    let mut tx = context.store.read().await?;
+    match tx.node_by_id(id).await? {
+        Some(node) => Ok(Some(Loaded::read(&mut tx, node).await?)),
+        None => Ok(None),
+    }
+}

@@ -1,0 +1,278 @@
+//! Requests that change what is wanted of nodes: switch, rollback, power.
+//!
+//! Each is planned whole, refused whole with a reason per node, or written whole in one transaction:
+//! a desired state with the next generation for each node, the operation and its events. Nothing
+//! here speaks to hardware; the reconciler does the rest.
+
+mod plan;
+
+use haas_api::{
+    operation::{
+        NodeProgress, OperationState, Plan, PowerRequest, PowerVerb, RollbackRequest, SwitchRequest,
+    },
+    problem::NodeProblem,
+};
+use serde_json::json;
+use tracing::info;
+
+use crate::{
+    auth::Principal,
+    clock,
+    context::Context,
+    model::{NewDesired, Node, Operation, OperationNode},
+    nodeset::{self, NodeSetError},
+    reconcile::Loaded,
+    store::{NewEvent, StoreError, Tx},
+};
+
+use plan::Candidate;
+
+/// What came of a request.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It was a dry run.
+    Planned(Plan),
+    /// It is under way.
+    Started(Operation),
+}
+
+/// Why a request was refused; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The node set.
+    #[error(transparent)]
+    NodeSet(#[from] NodeSetError),
+    /// No such image.
+    #[error("there is no image {0}; `haasctl image list` shows what there is")]
+    NoImage(String),
+    /// No such overlay.
+    #[error("there is no overlay {0}; make it with `haasctl overlay create`")]
+    NoOverlay(String),
+    /// The caller may not.
+    #[error(transparent)]
+    Denied(#[from] crate::auth::Denied),
+    /// Some nodes cannot.
+    #[error("{} of the nodes cannot: {}", .0.len(), .0.iter().map(|n| format!("{} ({})", n.node, n.reason)).collect::<Vec<_>>().join(", "))]
+    Nodes(Vec<NodeProblem>),
+    /// The Idempotency-Key stands for something else.
+    #[error("this Idempotency-Key was used for another kind of request")]
+    KeyReused,
+    /// The store said no; a conflict means that somebody was first.
+    #[error("the request could not be written")]
+    Store(#[from] StoreError),
+}
+
+/// Moves nodes to an image and an overlay.
+pub async fn switch(
+    context: &Context,
+    principal: &Principal,
+    key: Option<String>,
+    request: &SwitchRequest,
+) -> Result<Outcome, RequestError> {
+    let mut tx = begin(context, request.dry_run).await?;
+    if let Some(started) = started_before(&mut tx, principal, &key, "switch").await? {
+        return Ok(started);
+    }
+    let nodes = candidates(context, &mut tx, &request.nodeset).await?;
+    let target = plan::target(&mut tx, principal, request).await?;
+    let planned = plan::switch(&mut tx, context, nodes, &target, request.force).await?;
+    if request.dry_run {
+        return Ok(Outcome::planned(planned));
+    }
+    let mut summary = format!("switch {}", fold(&planned));
+    if let Some(image) = &request.image {
+        summary.push_str(&format!(" to {image}"));
+    }
+    if let Some(overlay) = &request.overlay {
+        summary.push_str(&format!(" with overlay {overlay}"));
+    }
+    let operation = Asked { kind: "switch", summary, key, at_most: request.at_most };
+    start(context, tx, principal, operation, planned).await
+}
+
+/// Moves nodes back to what they ran before.
+pub async fn rollback(
+    context: &Context,
+    principal: &Principal,
+    key: Option<String>,
+    request: &RollbackRequest,
+) -> Result<Outcome, RequestError> {
+    let mut tx = begin(context, request.dry_run).await?;
+    if let Some(started) = started_before(&mut tx, principal, &key, "rollback").await? {
+        return Ok(started);
+    }
+    let nodes = candidates(context, &mut tx, &request.nodeset).await?;
+    let planned = plan::rollback(&mut tx, context, nodes, request.force).await?;
+    if request.dry_run {
+        return Ok(Outcome::planned(planned));
+    }
+    let summary = format!("roll back {}", fold(&planned));
+    let operation = Asked { kind: "rollback", summary, key, at_most: None };
+    start(context, tx, principal, operation, planned).await
+}
+
+/// Switches nodes on or off, or off and on.
+pub async fn power(
+    context: &Context,
+    principal: &Principal,
+    key: Option<String>,
+    request: &PowerRequest,
+) -> Result<Outcome, RequestError> {
+    let mut tx = begin(context, request.dry_run).await?;
+    if let Some(started) = started_before(&mut tx, principal, &key, "power").await? {
+        return Ok(started);
+    }
+    let nodes = candidates(context, &mut tx, &request.nodeset).await?;
+    let planned = plan::power(context, nodes, request.action, request.force)?;
+    if request.dry_run {
+        return Ok(Outcome::planned(planned));
+    }
+    let verb = match request.action {
+        PowerVerb::On => "power on",
+        PowerVerb::Off => "power off",
+        PowerVerb::Cycle => "power cycle",
+    };
+    let summary = format!("{verb} {}", fold(&planned));
+    let operation = Asked { kind: "power", summary, key, at_most: None };
+    start(context, tx, principal, operation, planned).await
+}
+
+impl Outcome {
+    fn planned(planned: Vec<plan::Planned>) -> Self {
+        Self::Planned(Plan { nodes: planned.into_iter().map(|p| p.shown).collect() })
+    }
+}
+
+/// The operation that the same request has started before, where the caller gave it a key.
+async fn started_before(
+    tx: &mut Tx,
+    principal: &Principal,
+    key: &Option<String>,
+    kind: &str,
+) -> Result<Option<Outcome>, RequestError> {
+    let Some(key) = key else { return Ok(None) };
+    match tx.operation_by_key(principal.name.as_str(), key).await? {
+        Some(operation) if operation.kind == kind => Ok(Some(Outcome::Started(operation))),
+        Some(_) => Err(RequestError::KeyReused),
+        None => Ok(None),
+    }
+}
+
+async fn begin(context: &Context, dry_run: bool) -> Result<Tx, StoreError> {
+    if dry_run { context.store.read().await } else { context.store.write().await }
+}
+
+async fn candidates(
+    context: &Context,
+    tx: &mut Tx,
+    set: &str,
+) -> Result<Vec<Candidate>, RequestError> {
+    let nodes = nodeset::resolve(set, tx.nodes().await?)?;
+    let running = tx.running_operations().await?;
+    let mut candidates = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let busy_with = running
+            .iter()
+            .find(|o| {
+                o.nodes.iter().any(|n| {
+                    n.node_id == node.id
+                        && matches!(n.state, NodeProgress::Waiting | NodeProgress::Running)
+                })
+            })
+            .map(|o| format!("{} is under way, asked for by {}", o.summary, o.actor));
+        let loaded = Loaded::read(tx, node).await?;
+        let overlay = match loaded.desired.as_ref().and_then(|d| d.wanted.overlay_id.clone()) {
+            Some(id) => tx.overlay_by_id(&id).await?.map(|o| o.full_name()),
+            None => None,
+        };
+        candidates.push(Candidate::new(loaded, overlay, busy_with, context.clock.now()));
+    }
+    Ok(candidates)
+}
+
+fn fold(planned: &[plan::Planned]) -> String {
+    nodeset::fold(planned.iter().map(|p| p.node.name.as_str()))
+}
+
+/// An operation that is about to start.
+struct Asked {
+    kind: &'static str,
+    summary: String,
+    key: Option<String>,
+    at_most: Option<u32>,
+}
+
+/// Writes it: every node's desired state, the operation, the events, all or nothing.
+async fn start(
+    context: &Context,
+    mut tx: Tx,
+    principal: &Principal,
+    asked: Asked,
+    planned: Vec<plan::Planned>,
+) -> Result<Outcome, RequestError> {
+    let id = ulid::Ulid::new().to_string();
+    let mut nodes = Vec::with_capacity(planned.len());
+    for entry in &planned {
+        let wanted = NewDesired {
+            cause: asked.kind.to_owned(),
+            actor: principal.name.to_string(),
+            operation_id: Some(id.clone()),
+            ..entry.wanted.clone()
+        };
+        let generation = write(&mut tx, &entry.node, &wanted, entry).await?;
+        nodes.push(OperationNode {
+            node_id: entry.node.id.clone(),
+            generation,
+            state: NodeProgress::Waiting,
+            reason: "accepted".to_owned(),
+        });
+    }
+    let operation = Operation {
+        id,
+        kind: asked.kind.to_owned(),
+        actor: principal.name.to_string(),
+        summary: asked.summary,
+        key: asked.key,
+        at_most: asked.at_most,
+        state: OperationState::Running,
+        created_at: clock::wall(),
+        ended_at: None,
+        nodes,
+    };
+    tx.add_operation(&operation).await?;
+    tx.add_event(NewEvent {
+        at: clock::wall(),
+        kind: "operation-started",
+        node: None,
+        operation: Some(&operation.id),
+        actor: principal.name.as_str(),
+        data: json!({ "summary": operation.summary }),
+    })
+    .await?;
+    tx.commit().await?;
+    info!(operation = %operation.id, actor = %principal.name, summary = operation.summary, "operation started");
+    context.changed();
+    Ok(Outcome::Started(operation))
+}
+
+async fn write(
+    tx: &mut Tx,
+    node: &Node,
+    wanted: &NewDesired,
+    planned: &plan::Planned,
+) -> Result<i64, StoreError> {
+    if let (Some(overlay), true) = (&wanted.overlay_id, planned.new_shard) {
+        tx.add_shard(overlay, &node.id, wanted.rank).await?;
+    }
+    let generation = tx.add_desired(node, wanted, clock::wall()).await?;
+    tx.add_event(NewEvent {
+        at: clock::wall(),
+        kind: "desired-changed",
+        node: Some(node.name.as_str()),
+        operation: wanted.operation_id.as_deref(),
+        actor: &wanted.actor,
+        data: json!({ "generation": generation, "from": planned.shown.from, "to": planned.shown.to }),
+    })
+    .await?;
+    Ok(generation)
+}

@@ -1,0 +1,378 @@
+//! What a request will do with each node, and which nodes refuse it.
+
+use std::collections::HashMap;
+
+use haas_api::{
+    names::{ImageRef, OverlayRef},
+    operation::{PlannedNode, PowerVerb, SwitchRequest},
+    problem::NodeProblem,
+};
+
+use super::RequestError;
+use crate::{
+    auth::{Object, Principal, Verb, authorize},
+    context::Context,
+    lifecycle::agent_is_live,
+    model::{Desired, ImageWanted, Micros, NewDesired, Node},
+    reconcile::Loaded,
+    store::Tx,
+};
+
+/// A node that a request names.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    loaded: Loaded,
+    /// `owner/name` of the overlay that is wanted of it now.
+    overlay: Option<String>,
+    /// What is under way on it.
+    busy_with: Option<String>,
+    /// Who is logged in, as a live agent says.
+    logins: Vec<String>,
+}
+
+impl Candidate {
+    pub(super) fn new(
+        loaded: Loaded,
+        overlay: Option<String>,
+        busy_with: Option<String>,
+        now: Micros,
+    ) -> Self {
+        let live = loaded.attempt.as_ref().is_some_and(|a| agent_is_live(&loaded.node, a, now));
+        let logins = match &loaded.node.heartbeat {
+            Some(heartbeat) if live => heartbeat.logins.clone(),
+            _ => Vec::new(),
+        };
+        Self { loaded, overlay, busy_with, logins }
+    }
+
+    /// Why this node cannot have the request, whatever it is.
+    fn refusal(&self, force: bool, ends_what_runs: bool) -> Option<NodeProblem> {
+        let node = &self.loaded.node;
+        let problem = |code: &str, reason: String| {
+            Some(NodeProblem { node: node.name.to_string(), code: code.to_owned(), reason })
+        };
+        if !node.managed {
+            return problem(
+                "unmanaged",
+                format!("not managed; `haasctl node manage {}` gives it to haas", node.name),
+            );
+        }
+        if let (Some(what), false) = (&self.busy_with, force) {
+            return problem("node-switching", format!("{what}; wait for it, or say --force"));
+        }
+        if !self.logins.is_empty() && ends_what_runs && !force {
+            return problem(
+                "node-busy",
+                format!("logged in: {}; say --force to end them", self.logins.join(", ")),
+            );
+        }
+        None
+    }
+
+    fn shown_now(&self) -> String {
+        match &self.loaded.desired {
+            Some(desired) => shown(&desired.wanted, self.overlay.as_deref()),
+            None => "nothing".to_owned(),
+        }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.logins.iter().map(|login| format!("ends the login {login}")).collect()
+    }
+
+    fn planned(
+        self,
+        wanted: NewDesired,
+        overlay: Option<&str>,
+        new_shard: bool,
+        action: &str,
+    ) -> Planned {
+        let mut notes = self.notes();
+        if new_shard {
+            notes.push(format!("makes a new, empty shard (rank {})", wanted.rank));
+        }
+        let shown = PlannedNode {
+            node: self.loaded.node.name.to_string(),
+            from: self.shown_now(),
+            to: shown(&wanted, overlay),
+            rank: wanted.power_on.then_some(wanted.rank),
+            action: action.to_owned(),
+            notes,
+        };
+        Planned { node: self.loaded.node, wanted, new_shard, shown }
+    }
+}
+
+/// What a request will do with one node.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) node: Node,
+    pub(super) wanted: NewDesired,
+    pub(super) new_shard: bool,
+    pub(super) shown: PlannedNode,
+}
+
+/// What a switch goes to, as far as it was said.
+#[derive(Debug)]
+pub(super) struct Target {
+    image: Option<ImageWanted>,
+    overlay: OverlayTarget,
+}
+
+#[derive(Debug)]
+enum OverlayTarget {
+    Keep,
+    Ram,
+    Overlay { id: String, name: String },
+}
+
+/// Resolves names, once for the whole set.
+pub(super) async fn target(
+    tx: &mut Tx,
+    principal: &Principal,
+    request: &SwitchRequest,
+) -> Result<Target, RequestError> {
+    let image = match &request.image {
+        None => None,
+        Some(image) => Some(resolve_image(tx, image).await?),
+    };
+    let (owner, label) = match &request.overlay {
+        None => return Ok(Target { image, overlay: OverlayTarget::Keep }),
+        Some(OverlayRef::None) => return Ok(Target { image, overlay: OverlayTarget::Ram }),
+        Some(OverlayRef::Mine(label)) => (principal.name.clone(), label),
+        Some(OverlayRef::Owned(owner, label)) => (owner.clone(), label),
+    };
+    let absent = || RequestError::NoOverlay(format!("{owner}/{label}"));
+    let user = tx.user(owner.as_str()).await?.ok_or_else(absent)?;
+    let overlay = tx.overlay(&user.id, label).await?.ok_or_else(absent)?;
+    authorize(principal, Verb::Use, Object::Overlay { owner_id: &overlay.owner_id })?;
+    let name = overlay.full_name();
+    Ok(Target { image, overlay: OverlayTarget::Overlay { id: overlay.id, name } })
+}
+
+async fn resolve_image(tx: &mut Tx, image: &ImageRef) -> Result<ImageWanted, RequestError> {
+    let digest =
+        tx.resolve_image(image).await?.ok_or_else(|| RequestError::NoImage(image.to_string()))?;
+    Ok(ImageWanted { digest, name: image.to_string() })
+}
+
+/// A switch of each node, or the reasons of those that cannot.
+pub(super) async fn switch(
+    tx: &mut Tx,
+    context: &Context,
+    nodes: Vec<Candidate>,
+    target: &Target,
+    force: bool,
+) -> Result<Vec<Planned>, RequestError> {
+    let mut ranks = match &target.overlay {
+        OverlayTarget::Overlay { id, .. } => Ranks::of(tx, id).await?,
+        OverlayTarget::Keep | OverlayTarget::Ram => Ranks::default(),
+    };
+    let mut refused = Vec::new();
+    let mut planned = Vec::new();
+    for (position, node) in nodes.into_iter().enumerate() {
+        let now = node.loaded.desired.as_ref().map(|d| d.wanted.clone());
+        let name = node.loaded.node.name.to_string();
+        let Some(image) =
+            target.image.clone().or_else(|| now.as_ref().and_then(|w| w.image.clone()))
+        else {
+            refused.push(NodeProblem {
+                node: name,
+                code: "no-image".into(),
+                reason: "it has no image yet; say --image".into(),
+            });
+            continue;
+        };
+        let position = u32::try_from(position).unwrap_or(u32::MAX);
+        let (overlay_id, overlay_name, rank, new_shard) = match &target.overlay {
+            OverlayTarget::Keep => (
+                now.as_ref().and_then(|w| w.overlay_id.clone()),
+                node.overlay.clone(),
+                now.as_ref().map_or(position, |w| w.rank),
+                false,
+            ),
+            OverlayTarget::Ram => (None, None, position, false),
+            OverlayTarget::Overlay { id, name } => {
+                let (rank, new) = ranks.rank_of(&node.loaded.node.id);
+                (Some(id.clone()), Some(name.clone()), rank, new)
+            }
+        };
+        let wanted = NewDesired {
+            power_on: true,
+            image: Some(image),
+            overlay_id,
+            rank,
+            forced: force,
+            reboot: false,
+            cause: String::new(),
+            actor: String::new(),
+            operation_id: None,
+        };
+        let action = action_for(&node, &wanted, context.clock.now());
+        if let Some(problem) = node.refusal(force, action != "nothing") {
+            refused.push(problem);
+            continue;
+        }
+        planned.push(node.planned(wanted, overlay_name.as_deref(), new_shard, action));
+    }
+    all_or_nothing(planned, refused)
+}
+
+/// A rollback of each node, or the reasons of those that cannot.
+pub(super) async fn rollback(
+    tx: &mut Tx,
+    context: &Context,
+    nodes: Vec<Candidate>,
+    force: bool,
+) -> Result<Vec<Planned>, RequestError> {
+    let mut refused = Vec::new();
+    let mut planned = Vec::new();
+    for node in nodes {
+        let name = node.loaded.node.name.to_string();
+        let before = match &node.loaded.desired {
+            Some(now) => tx.desired_before(&node.loaded.node.id, now).await?,
+            None => None,
+        };
+        let Some(before) = before else {
+            refused.push(NodeProblem {
+                node: name,
+                code: "nothing-before".into(),
+                reason: "it has run nothing else before".into(),
+            });
+            continue;
+        };
+        let overlay = match &before.wanted.overlay_id {
+            Some(id) => match tx.overlay_by_id(id).await? {
+                Some(overlay) => Some(overlay.full_name()),
+                None => {
+                    refused.push(NodeProblem {
+                        node: name,
+                        code: "overlay-gone".into(),
+                        reason: "the overlay that it had was removed".into(),
+                    });
+                    continue;
+                }
+            },
+            None => None,
+        };
+        let image_is_there = match &before.wanted.image {
+            Some(image) => {
+                tx.resolve_image(&ImageRef::Digest(image.digest.clone())).await?.is_some()
+            }
+            None => false,
+        };
+        if !image_is_there {
+            refused.push(NodeProblem {
+                node: name,
+                code: "image-gone".into(),
+                reason: "the image that it had was removed".into(),
+            });
+            continue;
+        }
+        let wanted = NewDesired { forced: force, reboot: false, ..before.wanted };
+        let action = action_for(&node, &wanted, context.clock.now());
+        if let Some(problem) = node.refusal(force, action != "nothing") {
+            refused.push(problem);
+            continue;
+        }
+        planned.push(node.planned(wanted, overlay.as_deref(), false, action));
+    }
+    all_or_nothing(planned, refused)
+}
+
+/// Power of each node, or the reasons of those that cannot.
+pub(super) fn power(
+    context: &Context,
+    nodes: Vec<Candidate>,
+    verb: PowerVerb,
+    force: bool,
+) -> Result<Vec<Planned>, RequestError> {
+    let mut refused = Vec::new();
+    let mut planned = Vec::new();
+    for node in nodes {
+        let now = node.loaded.desired.as_ref().map(|d: &Desired| d.wanted.clone());
+        let Some(now) = now.filter(|w| w.image.is_some()) else {
+            refused.push(NodeProblem {
+                node: node.loaded.node.name.to_string(),
+                code: "no-image".into(),
+                reason: "haas has never booted it; switch it to an image first".into(),
+            });
+            continue;
+        };
+        let wanted = NewDesired {
+            power_on: verb != PowerVerb::Off,
+            reboot: verb == PowerVerb::Cycle,
+            forced: force,
+            ..now
+        };
+        let action = match verb {
+            PowerVerb::Off => "power-off",
+            PowerVerb::Cycle => "reboot",
+            PowerVerb::On => action_for(&node, &wanted, context.clock.now()),
+        };
+        if let Some(problem) = node.refusal(force, verb != PowerVerb::On) {
+            refused.push(problem);
+            continue;
+        }
+        let overlay = node.overlay.clone();
+        planned.push(node.planned(wanted, overlay.as_deref(), false, action));
+    }
+    all_or_nothing(planned, refused)
+}
+
+fn all_or_nothing(
+    planned: Vec<Planned>,
+    refused: Vec<NodeProblem>,
+) -> Result<Vec<Planned>, RequestError> {
+    if refused.is_empty() { Ok(planned) } else { Err(RequestError::Nodes(refused)) }
+}
+
+fn action_for(node: &Candidate, wanted: &NewDesired, now: Micros) -> &'static str {
+    let Some(attempt) =
+        node.loaded.attempt.as_ref().filter(|a| agent_is_live(&node.loaded.node, a, now))
+    else {
+        return "boot";
+    };
+    let same = node.loaded.serves.as_ref().is_some_and(|serves| {
+        serves.wanted.image.as_ref().map(|i| &i.digest) == wanted.image.as_ref().map(|i| &i.digest)
+            && serves.wanted.overlay_id == wanted.overlay_id
+            && serves.wanted.rank == wanted.rank
+    });
+    if same && attempt.state == crate::model::AttemptState::Ready { "nothing" } else { "reboot" }
+}
+
+fn shown(wanted: &NewDesired, overlay: Option<&str>) -> String {
+    if !wanted.power_on {
+        return "off".to_owned();
+    }
+    let image = wanted.image.as_ref().map_or("no image", |image| &image.name);
+    format!("{image} + {}", overlay.unwrap_or("RAM"))
+}
+
+/// The ranks of one overlay: those that nodes have keep; new nodes get the next free ones.
+#[derive(Debug, Default)]
+struct Ranks {
+    known: HashMap<String, u32>,
+    next: u32,
+}
+
+impl Ranks {
+    async fn of(tx: &mut Tx, overlay_id: &str) -> Result<Self, RequestError> {
+        let mut ranks = Self::default();
+        for shard in tx.shards(overlay_id).await? {
+            let rank = u32::try_from(shard.rank).unwrap_or(u32::MAX);
+            ranks.next = ranks.next.max(rank.saturating_add(1));
+            ranks.known.insert(shard.node_id, rank);
+        }
+        Ok(ranks)
+    }
+
+    fn rank_of(&mut self, node_id: &str) -> (u32, bool) {
+        if let Some(rank) = self.known.get(node_id) {
+            return (*rank, false);
+        }
+        let rank = self.next;
+        self.next += 1;
+        (rank, true)
+    }
+}

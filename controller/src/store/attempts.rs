@@ -1,0 +1,297 @@
+//! Boot attempts.
+
+use haas_api::agent::{BootStage, Failure};
+use sqlx::{query, query_as};
+
+use super::{Result, StoreError, Tx, changed, from_json, from_text, on, to_json};
+use crate::model::{Attempt, AttemptState, Micros};
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    node_id: String,
+    generation: i64,
+    cause: String,
+    state: String,
+    stage: String,
+    stage_since: i64,
+    stages: String,
+    credential_hash: Option<String>,
+    agent_seq: i64,
+    initiator: String,
+    opened_at: i64,
+    ended_at: Option<i64>,
+    boot_bytes: i64,
+    root_bytes: i64,
+    failure: Option<String>,
+}
+
+impl Row {
+    fn parse(self) -> Result<Attempt> {
+        Ok(Attempt {
+            id: self.id,
+            node_id: self.node_id,
+            generation: self.generation,
+            cause: from_text("attempts", &self.cause)?,
+            state: from_text("attempts", &self.state)?,
+            stage: stage(&self.stage)?,
+            stage_since: self.stage_since,
+            stages: from_json("attempts", &self.stages)?,
+            token_spent: self.credential_hash.is_some(),
+            agent_seq: u64::try_from(self.agent_seq)
+                .map_err(|e| StoreError::Corrupt { table: "attempts", problem: e.to_string() })?,
+            initiator: self.initiator,
+            opened_at: self.opened_at,
+            ended_at: self.ended_at,
+            boot_bytes: self.boot_bytes,
+            root_bytes: self.root_bytes,
+            failure: self.failure.map(|f| from_json("attempts", &f)).transpose()?,
+        })
+    }
+}
+
+fn stage(word: &str) -> Result<BootStage> {
+    BootStage::ALL.into_iter().find(|stage| stage.as_str() == word).ok_or_else(|| {
+        StoreError::Corrupt { table: "attempts", problem: format!("stage {word:?}") }
+    })
+}
+
+impl Tx {
+    /// Adds an attempt, open at its first stage, and ends the node's others.
+    pub async fn open_attempt(&mut self, attempt: &Attempt, token_hash: &str) -> Result<()> {
+        self.end_attempts(&attempt.node_id, attempt.opened_at).await?;
+        changed!(
+            self,
+            query(
+                "insert into attempts (id, node_id, generation, cause, state, stage, stage_since, stages,
+                   token_hash, agent_seq, initiator, opened_at, boot_bytes, root_bytes)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, 0, 0)",
+            )
+            .bind(&attempt.id)
+            .bind(&attempt.node_id)
+            .bind(attempt.generation)
+            .bind(attempt.cause.as_str())
+            .bind(attempt.state.as_str())
+            .bind(attempt.stage.as_str())
+            .bind(attempt.stage_since)
+            .bind(to_json(&attempt.stages))
+            .bind(token_hash)
+            .bind(&attempt.initiator)
+            .bind(attempt.opened_at)
+        )?;
+        Ok(())
+    }
+
+    /// The node's last attempt, whatever its state.
+    pub async fn last_attempt(&mut self, node_id: &str) -> Result<Option<Attempt>> {
+        let row: Option<Row> = on!(
+            self,
+            c => query_as("select * from attempts where node_id = $1 order by opened_at desc, id desc limit 1")
+                .bind(node_id)
+                .fetch_optional(c)
+        )?;
+        row.map(Row::parse).transpose()
+    }
+
+    /// The node's attempts, newest first, at most `limit`.
+    pub async fn attempts_of(&mut self, node_id: &str, limit: i64) -> Result<Vec<Attempt>> {
+        let rows: Vec<Row> = on!(
+            self,
+            c => query_as(
+                "select * from attempts where node_id = $1 order by opened_at desc, id desc limit $2",
+            )
+            .bind(node_id)
+            .bind(limit)
+            .fetch_all(c)
+        )?;
+        rows.into_iter().map(Row::parse).collect()
+    }
+
+    /// Attempts whose initiator may log in: open ones and those that run.
+    pub async fn live_attempts(&mut self) -> Result<Vec<Attempt>> {
+        let rows: Vec<Row> = on!(
+            self,
+            c => query_as("select * from attempts where state in ('open', 'ready')").fetch_all(c)
+        )?;
+        rows.into_iter().map(Row::parse).collect()
+    }
+
+    /// How many attempts of a generation have failed.
+    pub async fn failed_attempts(&mut self, node_id: &str, generation: i64) -> Result<i64> {
+        on!(
+            self,
+            c => sqlx::query_scalar(
+                "select count(*) from attempts where node_id = $1 and generation = $2 and state = 'failed'",
+            )
+            .bind(node_id)
+            .bind(generation)
+            .fetch_one(c)
+        )
+    }
+
+    /// The attempt of this id.
+    pub async fn attempt(&mut self, id: &str) -> Result<Option<Attempt>> {
+        let row: Option<Row> = on!(self, c => query_as("select * from attempts where id = $1").bind(id).fetch_optional(c))?;
+        row.map(Row::parse).transpose()
+    }
+
+    /// The attempt behind a boot token's SHA-256.
+    pub async fn attempt_by_token(&mut self, hash: &str) -> Result<Option<Attempt>> {
+        let row: Option<Row> = on!(
+            self,
+            c => query_as("select * from attempts where token_hash = $1").bind(hash).fetch_optional(c)
+        )?;
+        row.map(Row::parse).transpose()
+    }
+
+    /// The attempt behind a credential's SHA-256.
+    pub async fn attempt_by_credential(&mut self, hash: &str) -> Result<Option<Attempt>> {
+        let row: Option<Row> = on!(
+            self,
+            c => query_as("select * from attempts where credential_hash = $1").bind(hash).fetch_optional(c)
+        )?;
+        row.map(Row::parse).transpose()
+    }
+
+    /// Exchanges an open attempt's token for a credential; false when it was spent already.
+    ///
+    /// It is spent once the agent has said something with the credential. Until then the answer that
+    /// carried the credential may have been lost, with its connection or with haasd, and the agent
+    /// asks again: the newer credential replaces the lost one.
+    pub async fn spend_token(&mut self, id: &str, credential_hash: &str) -> Result<bool> {
+        let done = changed!(
+            self,
+            query(
+                "update attempts set credential_hash = $2
+                 where id = $1 and agent_seq = 0 and state = 'open'",
+            )
+            .bind(id)
+            .bind(credential_hash)
+        )?;
+        Ok(done == 1)
+    }
+
+    /// Notes that an attempt has reached a later stage; false when it was there already. `held` is
+    /// what an agent that cannot go on has said; a stage that is reached lifts it.
+    pub async fn advance(
+        &mut self,
+        attempt: &Attempt,
+        stage: BootStage,
+        at: Micros,
+    ) -> Result<bool> {
+        if stage <= attempt.stage {
+            return Ok(false);
+        }
+        let mut stages = attempt.stages.clone();
+        stages.push((stage, at));
+        let state =
+            if stage == BootStage::Ready { AttemptState::Ready } else { AttemptState::Open };
+        let done = changed!(
+            self,
+            query(
+                "update attempts set stage = $2, stage_since = $3, stages = $4, state = $5, failure = null
+                 where id = $1 and stage = $6 and state = 'open'",
+            )
+            .bind(&attempt.id)
+            .bind(stage.as_str())
+            .bind(at)
+            .bind(to_json(&stages))
+            .bind(state.as_str())
+            .bind(attempt.stage.as_str())
+        )?;
+        Ok(done == 1)
+    }
+
+    /// Lets a running attempt serve a newer generation that wants the same.
+    pub async fn adopt_attempt(&mut self, id: &str, generation: i64) -> Result<()> {
+        changed!(
+            self,
+            query("update attempts set generation = $2 where id = $1 and state = 'ready'")
+                .bind(id)
+                .bind(generation)
+        )?;
+        Ok(())
+    }
+
+    /// Notes the last frame of an attempt's agent that was taken.
+    pub async fn set_agent_seq(&mut self, id: &str, seq: u64) -> Result<()> {
+        changed!(
+            self,
+            query("update attempts set agent_seq = $2 where id = $1")
+                .bind(id)
+                .bind(i64::try_from(seq).unwrap_or(i64::MAX))
+        )?;
+        Ok(())
+    }
+
+    /// Adds to the bytes of kernel and initramfs that were sent.
+    pub async fn add_boot_bytes(&mut self, id: &str, bytes: i64) -> Result<()> {
+        changed!(
+            self,
+            query("update attempts set boot_bytes = boot_bytes + $2 where id = $1")
+                .bind(id)
+                .bind(bytes)
+        )?;
+        Ok(())
+    }
+
+    /// The bytes that were read from the image so far.
+    pub async fn set_root_bytes(&mut self, id: &str, bytes: i64) -> Result<()> {
+        changed!(
+            self,
+            query("update attempts set root_bytes = $2 where id = $1").bind(id).bind(bytes)
+        )?;
+        Ok(())
+    }
+
+    /// What an agent that cannot go on has said; none once it may try again.
+    pub async fn set_failure(&mut self, id: &str, failure: Option<&Failure>) -> Result<()> {
+        changed!(
+            self,
+            query("update attempts set failure = $2 where id = $1")
+                .bind(id)
+                .bind(failure.map(to_json))
+        )?;
+        Ok(())
+    }
+
+    /// Starts a stage's time anew: the agent tries again.
+    pub async fn restart_stage(&mut self, id: &str, at: Micros) -> Result<()> {
+        changed!(
+            self,
+            query("update attempts set stage_since = $2, failure = null where id = $1")
+                .bind(id)
+                .bind(at)
+        )?;
+        Ok(())
+    }
+
+    /// Gives an open attempt up.
+    pub async fn fail_attempt(&mut self, id: &str, failure: &Failure, at: Micros) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "update attempts set state = 'failed', failure = $2, ended_at = $3
+                 where id = $1 and state = 'open'",
+            )
+            .bind(id)
+            .bind(to_json(failure))
+            .bind(at)
+        )?;
+        Ok(())
+    }
+
+    /// Ends whatever attempts of a node are live: it went down, or another takes their place.
+    pub async fn end_attempts(&mut self, node_id: &str, at: Micros) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "update attempts set state = 'ended', ended_at = $2
+                 where node_id = $1 and state in ('open', 'ready')",
+            )
+            .bind(node_id)
+            .bind(at)
+        )?;
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! Desired states: only ever added, each with the node's next generation.
+
+use sqlx::{query, query_as};
+
+use super::{Result, StoreError, Tx, changed, from_text, on};
+use crate::model::{Desired, ImageWanted, Micros, NewDesired, Node};
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    generation: i64,
+    power_on: bool,
+    image_digest: Option<String>,
+    image_name: Option<String>,
+    overlay_id: Option<String>,
+    rank: i64,
+    forced: bool,
+    reboot: bool,
+    cause: String,
+    actor: String,
+    operation_id: Option<String>,
+    created_at: i64,
+}
+
+impl Row {
+    fn parse(self) -> Result<Desired> {
+        let image = match (self.image_digest, self.image_name) {
+            (Some(digest), Some(name)) => {
+                Some(ImageWanted { digest: from_text("desired", &digest)?, name })
+            }
+            _ => None,
+        };
+        Ok(Desired {
+            generation: self.generation,
+            created_at: self.created_at,
+            wanted: NewDesired {
+                power_on: self.power_on,
+                image,
+                overlay_id: self.overlay_id,
+                rank: u32::try_from(self.rank).map_err(|e| StoreError::Corrupt {
+                    table: "desired",
+                    problem: e.to_string(),
+                })?,
+                forced: self.forced,
+                reboot: self.reboot,
+                cause: self.cause,
+                actor: self.actor,
+                operation_id: self.operation_id,
+            },
+        })
+    }
+}
+
+impl Tx {
+    /// Gives `node`, as it was read, its next desired state and answers its generation. Any fault is
+    /// lifted by it, and a BMC that was silent, or did not switch
+    /// off, gets its time anew. [`StoreError::Conflict`] when the node has changed since it was read.
+    pub async fn add_desired(
+        &mut self,
+        node: &Node,
+        wanted: &NewDesired,
+        at: Micros,
+    ) -> Result<i64> {
+        let generation = node.generation + 1;
+        let done = changed!(
+            self,
+            query(
+                "update nodes set generation = $2, version = version + 1, fault = null,
+                 power_failed_at = null,
+                 ending = case when ending = 'hard' then null else ending end,
+                 ending_since = case when ending = 'hard' then null else ending_since end
+                 where id = $1 and version = $3",
+            )
+            .bind(&node.id)
+            .bind(generation)
+            .bind(node.version)
+        )?;
+        if done == 0 {
+            return Err(StoreError::Conflict(format!("node {}", node.name)));
+        }
+        changed!(
+            self,
+            query(
+                "insert into desired (node_id, generation, power_on, image_digest, image_name,
+                   overlay_id, rank, forced, reboot, cause, actor, operation_id, created_at)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            )
+            .bind(&node.id)
+            .bind(generation)
+            .bind(wanted.power_on)
+            .bind(wanted.image.as_ref().map(|image| image.digest.as_str()))
+            .bind(wanted.image.as_ref().map(|image| image.name.as_str()))
+            .bind(&wanted.overlay_id)
+            .bind(i64::from(wanted.rank))
+            .bind(wanted.forced)
+            .bind(wanted.reboot)
+            .bind(&wanted.cause)
+            .bind(&wanted.actor)
+            .bind(&wanted.operation_id)
+            .bind(at)
+        )?;
+        Ok(generation)
+    }
+
+    /// A node's desired state of this generation.
+    pub async fn desired(&mut self, node_id: &str, generation: i64) -> Result<Option<Desired>> {
+        let row: Option<Row> = on!(
+            self,
+            c => query_as("select * from desired where node_id = $1 and generation = $2")
+                .bind(node_id)
+                .bind(generation)
+                .fetch_optional(c)
+        )?;
+        row.map(Row::parse).transpose()
+    }
+
+    /// The desired state that a rollback from `generation` goes to: the last older one in which the
+    /// node was to run something else.
+    pub async fn desired_before(
+        &mut self,
+        node_id: &str,
+        now: &Desired,
+    ) -> Result<Option<Desired>> {
+        let rows: Vec<Row> = on!(
+            self,
+            c => query_as(
+                "select * from desired where node_id = $1 and generation < $2 and power_on
+                 order by generation desc",
+            )
+            .bind(node_id)
+            .bind(now.generation)
+            .fetch_all(c)
+        )?;
+        for row in rows {
+            let older = row.parse()?;
+            if older.wanted.image.as_ref().map(|i| &i.digest)
+                != now.wanted.image.as_ref().map(|i| &i.digest)
+                || older.wanted.overlay_id != now.wanted.overlay_id
+            {
+                return Ok(Some(older));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The names of the nodes whose desired state in force has this overlay.
+    pub async fn overlay_users(&mut self, overlay_id: &str) -> Result<Vec<String>> {
+        let rows: Vec<(String,)> = on!(
+            self,
+            c => query_as(
+                "select distinct nodes.name from nodes join desired on desired.node_id = nodes.id
+                 where desired.overlay_id = $1
+                   and (desired.generation = nodes.generation
+                        or exists (select 1 from attempts where attempts.node_id = nodes.id
+                                   and attempts.generation = desired.generation
+                                   and attempts.state in ('open', 'ready')))
+                 order by nodes.name",
+            )
+            .bind(overlay_id)
+            .fetch_all(c)
+        )?;
+        Ok(rows.into_iter().map(|(name,)| name).collect())
+    }
+}

@@ -1,0 +1,99 @@
+//! The event log: what happened, gapless and in order.
+
+use haas_api::event::Event;
+use sqlx::{query, query_as, query_scalar};
+
+use super::{Result, Tx, changed, from_json, on};
+use crate::model::Micros;
+
+/// An event before it has its number.
+#[derive(Debug, Clone)]
+pub struct NewEvent<'a> {
+    /// When, wall clock.
+    pub at: Micros,
+    /// A stable word.
+    pub kind: &'a str,
+    /// The node's name.
+    pub node: Option<&'a str>,
+    /// The operation's id.
+    pub operation: Option<&'a str>,
+    /// Who caused it.
+    pub actor: &'a str,
+    /// The rest.
+    pub data: serde_json::Value,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    seq: i64,
+    at: i64,
+    kind: String,
+    node: Option<String>,
+    operation: Option<String>,
+    actor: String,
+    data: String,
+}
+
+impl Tx {
+    /// Adds an event. Its number is taken inside the transaction, so there are no gaps.
+    pub async fn add_event(&mut self, event: NewEvent<'_>) -> Result<i64> {
+        let seq = self.count_up("event").await?;
+        changed!(
+            self,
+            query(
+                "insert into events (seq, at, kind, node, operation, actor, data)
+                 values ($1, $2, $3, $4, $5, $6, $7)",
+            )
+            .bind(seq)
+            .bind(event.at)
+            .bind(event.kind)
+            .bind(event.node)
+            .bind(event.operation)
+            .bind(event.actor)
+            .bind(event.data.to_string())
+        )?;
+        Ok(seq)
+    }
+
+    /// The events after `seq`, oldest first, at most `limit`.
+    pub async fn events_after(&mut self, seq: i64, limit: i64) -> Result<Vec<Event>> {
+        let rows: Vec<Row> = on!(
+            self,
+            c => query_as("select * from events where seq > $1 order by seq limit $2")
+                .bind(seq)
+                .bind(limit)
+                .fetch_all(c)
+        )?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Event {
+                    seq: row.seq,
+                    at: crate::clock::rfc3339(row.at),
+                    kind: row.kind,
+                    node: row.node,
+                    operation: row.operation,
+                    actor: row.actor,
+                    data: from_json("events", &row.data)?,
+                })
+            })
+            .collect()
+    }
+
+    /// The number of the last event, 0 before the first.
+    pub async fn last_event(&mut self) -> Result<i64> {
+        on!(
+            self,
+            c => query_scalar("select value from counters where name = 'event'").fetch_one(c)
+        )
+    }
+
+    /// The next number of a counter.
+    pub(super) async fn count_up(&mut self, counter: &str) -> Result<i64> {
+        on!(
+            self,
+            c => query_scalar("update counters set value = value + 1 where name = $1 returning value")
+                .bind(counter)
+                .fetch_one(c)
+        )
+    }
+}

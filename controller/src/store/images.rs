@@ -1,0 +1,136 @@
+//! Images and their tags. The blobs are files (`images/`); here is what names them.
+
+use haas_api::names::{Digest, ImageName, ImageRef, ImageTag};
+use sqlx::{query, query_as, query_scalar};
+
+use super::{Result, Tx, changed, from_text, on};
+use crate::model::Micros;
+
+/// An image as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRow {
+    /// Its identity.
+    pub digest: Digest,
+    /// The manifest's text, whose SHA-256 is the digest.
+    pub manifest: String,
+    /// When it came here, wall clock.
+    pub created_at: Micros,
+    /// The tags that point to it.
+    pub tags: Vec<ImageRef>,
+}
+
+impl Tx {
+    /// Adds an image, or does nothing where it is known.
+    pub async fn add_image(&mut self, digest: &Digest, manifest: &str, at: Micros) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "insert into images (digest, manifest, created_at) values ($1, $2, $3)
+                 on conflict (digest) do nothing",
+            )
+            .bind(digest.as_str())
+            .bind(manifest)
+            .bind(at)
+        )?;
+        Ok(())
+    }
+
+    /// Points `name:tag` to an image that is known.
+    pub async fn set_tag(
+        &mut self,
+        name: &ImageName,
+        tag: &ImageTag,
+        digest: &Digest,
+    ) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "insert into image_tags (name, tag, digest) values ($1, $2, $3)
+                 on conflict (name, tag) do update set digest = excluded.digest",
+            )
+            .bind(name.as_str())
+            .bind(tag.as_str())
+            .bind(digest.as_str())
+        )?;
+        Ok(())
+    }
+
+    /// All images, newest first, with their tags.
+    pub async fn images(&mut self) -> Result<Vec<ImageRow>> {
+        let rows: Vec<(String, String, i64)> = on!(
+            self,
+            c => query_as("select digest, manifest, created_at from images order by created_at desc, digest")
+                .fetch_all(c)
+        )?;
+        let tags: Vec<(String, String, String)> = on!(
+            self,
+            c => query_as("select name, tag, digest from image_tags order by name, tag").fetch_all(c)
+        )?;
+        rows.into_iter()
+            .map(|(digest, manifest, created_at)| {
+                let tags = tags
+                    .iter()
+                    .filter(|(_, _, d)| *d == digest)
+                    .map(|(name, tag, _)| from_text("image_tags", &format!("{name}:{tag}")))
+                    .collect::<Result<_>>()?;
+                Ok(ImageRow { digest: from_text("images", &digest)?, manifest, created_at, tags })
+            })
+            .collect()
+    }
+
+    /// The digest that a reference means now.
+    pub async fn resolve_image(&mut self, image: &ImageRef) -> Result<Option<Digest>> {
+        let found: Option<String> = match image {
+            ImageRef::Tag(name, tag) => on!(
+                self,
+                c => query_scalar("select digest from image_tags where name = $1 and tag = $2")
+                    .bind(name.as_str())
+                    .bind(tag.as_str())
+                    .fetch_optional(c)
+            )?,
+            ImageRef::Digest(digest) => on!(
+                self,
+                c => query_scalar("select digest from images where digest = $1")
+                    .bind(digest.as_str())
+                    .fetch_optional(c)
+            )?,
+        };
+        found.map(|digest| from_text("images", &digest)).transpose()
+    }
+
+    /// The names of the nodes that want this image now or that still run an attempt of it.
+    pub async fn image_users(&mut self, digest: &Digest) -> Result<Vec<String>> {
+        on!(
+            self,
+            c => query_scalar(
+                "select distinct nodes.name from nodes join desired on desired.node_id = nodes.id
+                 where desired.image_digest = $1
+                   and (desired.generation = nodes.generation
+                        or exists (select 1 from attempts where attempts.node_id = nodes.id
+                                   and attempts.generation = desired.generation
+                                   and attempts.state in ('open', 'ready')))
+                 order by nodes.name",
+            )
+            .bind(digest.as_str())
+            .fetch_all(c)
+        )
+    }
+
+    /// Removes a tag; true if it was there.
+    pub async fn remove_tag(&mut self, name: &ImageName, tag: &ImageTag) -> Result<bool> {
+        let done = changed!(
+            self,
+            query("delete from image_tags where name = $1 and tag = $2")
+                .bind(name.as_str())
+                .bind(tag.as_str())
+        )?;
+        Ok(done == 1)
+    }
+
+    /// Removes an image and its tags.
+    pub async fn remove_image(&mut self, digest: &Digest) -> Result<()> {
+        changed!(self, query("delete from image_tags where digest = $1").bind(digest.as_str()))?;
+        changed!(self, query("delete from images where digest = $1").bind(digest.as_str()))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,252 @@
+//! The store: all SQL of haasd, one file per noun, on SQLite and PostgreSQL alike.
+//!
+//! Every method stands on [`Tx`], a transaction on either database; `on!` runs one query text on
+//! whichever it is. A change of a shared row is one conditional update on `version`: zero rows means
+//! that somebody was first, and the caller reads again ([`StoreError::Conflict`]). Nothing here reads
+//! a clock, decides, or speaks to hardware, and no transaction is held across anything that waits.
+
+mod attempts;
+mod desired;
+mod discovered;
+mod events;
+mod images;
+mod inventory;
+mod nodes;
+mod operations;
+mod overlays;
+mod users;
+
+use std::{
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::{
+    PgPool, Postgres, Sqlite, SqlitePool, Transaction,
+    postgres::PgPoolOptions,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+pub use discovered::DiscoveredRow;
+pub use events::NewEvent;
+pub use images::ImageRow;
+pub use overlays::{DiskRow, OverlayRow, ShardRow};
+pub use users::UserRow;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// The advisory lock of PostgreSQL that a writer holds: "haas" in ASCII.
+const WRITER: i64 = 0x6861_6173;
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database said no.
+    #[error("the database refused a statement")]
+    Sql(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("the database schema could not be brought up to date")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// Somebody else changed the row first.
+    #[error("{0} was changed by somebody else meanwhile")]
+    Conflict(String),
+    /// A row holds what this version cannot read.
+    #[error("a row of {table} cannot be read: {problem}")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// `database_url` names neither SQLite nor PostgreSQL.
+    #[error("database_url must begin with sqlite: or postgres:")]
+    UnknownDatabase,
+}
+
+/// Short for what every method here answers.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// A database that is open and has this version's schema.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pools: Pools,
+    commits: Commits,
+}
+
+#[derive(Debug, Clone)]
+enum Pools {
+    Lite(SqlitePool),
+    Pg(PgPool),
+}
+
+impl Store {
+    /// Opens `sqlite:///path/file.db` (made where it is absent) or `postgres://…`, and brings its
+    /// schema up to date.
+    pub async fn open(url: &str) -> Result<Self> {
+        let pools = if url.starts_with("sqlite:") {
+            let options = SqliteConnectOptions::from_str(url)?
+                .create_if_missing(true)
+                .foreign_keys(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                // What was answered to a caller must outlive a power cut of the controller.
+                .synchronous(SqliteSynchronous::Full)
+                .busy_timeout(Duration::from_secs(10));
+            let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+            MIGRATIONS.run(&pool).await?;
+            Pools::Lite(pool)
+        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            let pool = PgPoolOptions::new().max_connections(8).connect(url).await?;
+            MIGRATIONS.run(&pool).await?;
+            Pools::Pg(pool)
+        } else {
+            return Err(StoreError::UnknownDatabase);
+        };
+        Ok(Self { pools, commits: Commits::from_env() })
+    }
+
+    /// A transaction for reading; drop it when done.
+    pub async fn read(&self) -> Result<Tx> {
+        Ok(Tx {
+            inner: match &self.pools {
+                Pools::Lite(pool) => TxInner::Lite(pool.begin().await?),
+                Pools::Pg(pool) => TxInner::Pg(pool.begin().await?),
+            },
+            commits: self.commits.clone(),
+        })
+    }
+
+    /// A transaction for writing; it counts only once [`Tx::commit`] has returned. There is one at a
+    /// time on either database, so that what it reads holds until it commits, and two of them never
+    /// wait for each other.
+    pub async fn write(&self) -> Result<Tx> {
+        Ok(Tx {
+            inner: match &self.pools {
+                // A deferred transaction that turns into a writer can fail with "busy" at once.
+                Pools::Lite(pool) => TxInner::Lite(pool.begin_with("begin immediate").await?),
+                Pools::Pg(pool) => {
+                    let mut tx = pool.begin().await?;
+                    // The gapless numbers of events allow one writer at a time anyway. Taken first,
+                    // its lock cannot close a circle with the locks of rows.
+                    sqlx::query("select pg_advisory_xact_lock($1)")
+                        .bind(WRITER)
+                        .execute(&mut *tx)
+                        .await?;
+                    TxInner::Pg(tx)
+                }
+            },
+            commits: self.commits.clone(),
+        })
+    }
+
+    /// Closes the connections; SQLite then folds its write-ahead log into the file.
+    pub async fn close(&self) {
+        match &self.pools {
+            Pools::Lite(pool) => pool.close().await,
+            Pools::Pg(pool) => pool.close().await,
+        }
+    }
+}
+
+/// A transaction on either database.
+#[derive(Debug)]
+pub struct Tx {
+    inner: TxInner,
+    commits: Commits,
+}
+
+#[derive(Debug)]
+enum TxInner {
+    Lite(Transaction<'static, Sqlite>),
+    Pg(Transaction<'static, Postgres>),
+}
+
+impl Tx {
+    /// Makes what was written here last.
+    pub async fn commit(self) -> Result<()> {
+        match self.inner {
+            TxInner::Lite(tx) => tx.commit().await?,
+            TxInner::Pg(tx) => tx.commit().await?,
+        }
+        self.commits.count();
+        Ok(())
+    }
+}
+
+/// Runs one query on whichever database the transaction is on: `on!(tx, c => query(…).execute(c))`.
+macro_rules! on {
+    ($tx:expr, $conn:ident => $query:expr) => {
+        match &mut $tx.inner {
+            $crate::store::TxInner::Lite(tx) => {
+                let $conn = &mut **tx;
+                $query.await.map_err($crate::store::StoreError::from)
+            }
+            $crate::store::TxInner::Pg(tx) => {
+                let $conn = &mut **tx;
+                $query.await.map_err($crate::store::StoreError::from)
+            }
+        }
+    };
+}
+use on;
+
+/// `on!` for statements: how many rows they changed.
+macro_rules! changed {
+    ($tx:expr, $query:expr) => {
+        match &mut $tx.inner {
+            $crate::store::TxInner::Lite(tx) => {
+                $query.execute(&mut **tx).await.map(|done| done.rows_affected())
+            }
+            $crate::store::TxInner::Pg(tx) => {
+                $query.execute(&mut **tx).await.map(|done| done.rows_affected())
+            }
+        }
+        .map_err($crate::store::StoreError::from)
+    };
+}
+use changed;
+
+/// Counts commits, so that the crash test can end haasd right after its k-th one: every commit is
+/// an instant at which a real crash would leave the store.
+#[derive(Debug, Clone)]
+struct Commits {
+    done: Arc<AtomicU64>,
+    abort_after: Option<u64>,
+}
+
+impl Commits {
+    fn from_env() -> Self {
+        let abort_after =
+            std::env::var("HAAS_ABORT_AFTER_COMMIT").ok().and_then(|k| k.parse().ok());
+        Self { done: Arc::new(AtomicU64::new(0)), abort_after }
+    }
+
+    fn count(&self) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.abort_after == Some(done) {
+            std::process::abort();
+        }
+    }
+}
+
+/// Reads a JSON column.
+fn from_json<T: serde::de::DeserializeOwned>(table: &'static str, text: &str) -> Result<T> {
+    serde_json::from_str(text)
+        .map_err(|e| StoreError::Corrupt { table, problem: format!("{e} in {text:?}") })
+}
+
+/// Reads a text column that holds a checked name or a word of an enum.
+fn from_text<T: FromStr>(table: &'static str, text: &str) -> Result<T>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|e: T::Err| StoreError::Corrupt { table, problem: e.to_string() })
+}
+
+/// Writes a JSON column.
+fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("plain data with string keys always becomes JSON")
+}

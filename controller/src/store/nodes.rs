@@ -1,0 +1,342 @@
+//! Nodes: the inventory's truth, and what is seen of them.
+
+use std::net::Ipv4Addr;
+
+use haas_api::{agent::Heartbeat, agent::ShutdownHow, names::Mac};
+use sqlx::{query, query_as};
+
+use super::{Result, Tx, changed, from_json, from_text, on, to_json};
+use crate::{
+    inventory::NodeSpec,
+    model::{Ending, Fault, Micros, Node, Power},
+};
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    name: String,
+    boot_mac: String,
+    spec: String,
+    address: Option<String>,
+    managed: bool,
+    present: bool,
+    generation: i64,
+    version: i64,
+    power: String,
+    power_at: Option<i64>,
+    power_error: Option<String>,
+    power_failed_at: Option<i64>,
+    agent_attempt: Option<String>,
+    agent_at: Option<i64>,
+    goodbye: Option<String>,
+    heartbeat: Option<String>,
+    dirty_fell_at: Option<i64>,
+    ending: Option<String>,
+    ending_since: Option<i64>,
+    fault: Option<String>,
+    store_id: Option<String>,
+    store_generation: i64,
+}
+
+impl Row {
+    fn parse(self) -> Result<Node> {
+        let ending = match (self.ending, self.ending_since) {
+            (Some(step), Some(since)) => Some((from_text::<Ending>("nodes", &step)?, since)),
+            _ => None,
+        };
+        Ok(Node {
+            id: self.id,
+            name: from_text("nodes", &self.name)?,
+            boot_mac: from_text("nodes", &self.boot_mac)?,
+            spec: from_json("nodes", &self.spec)?,
+            address: self.address.map(|a| from_text("nodes", &a)).transpose()?,
+            managed: self.managed,
+            present: self.present,
+            generation: self.generation,
+            version: self.version,
+            power: from_text("nodes", &self.power)?,
+            power_at: self.power_at,
+            power_error: self.power_error,
+            power_failed_at: self.power_failed_at,
+            agent_attempt: self.agent_attempt,
+            agent_at: self.agent_at,
+            goodbye: self.goodbye.map(|g| from_json("nodes", &g)).transpose()?,
+            heartbeat: self.heartbeat.map(|h| from_json("nodes", &h)).transpose()?,
+            dirty_fell_at: self.dirty_fell_at,
+            ending,
+            fault: self.fault.map(|f| from_json::<Fault>("nodes", &f)).transpose()?,
+            store_id: self.store_id,
+            store_generation: self.store_generation,
+        })
+    }
+}
+
+impl Tx {
+    /// Every node that the inventory names, by name.
+    pub async fn nodes(&mut self) -> Result<Vec<Node>> {
+        let rows: Vec<Row> = on!(self, c => query_as("select * from nodes where present order by name").fetch_all(c))?;
+        rows.into_iter().map(Row::parse).collect()
+    }
+
+    /// Every node, also those that the inventory no longer names.
+    pub async fn all_nodes(&mut self) -> Result<Vec<Node>> {
+        let rows: Vec<Row> =
+            on!(self, c => query_as("select * from nodes order by name").fetch_all(c))?;
+        rows.into_iter().map(Row::parse).collect()
+    }
+
+    /// The node of this name.
+    pub async fn node(&mut self, name: &str) -> Result<Option<Node>> {
+        let row: Option<Row> = on!(
+            self,
+            c => query_as("select * from nodes where name = $1 and present").bind(name).fetch_optional(c)
+        )?;
+        row.map(Row::parse).transpose()
+    }
+
+    /// The node of this id.
+    pub async fn node_by_id(&mut self, id: &str) -> Result<Option<Node>> {
+        let row: Option<Row> = on!(self, c => query_as("select * from nodes where id = $1").bind(id).fetch_optional(c))?;
+        row.map(Row::parse).transpose()
+    }
+
+    /// The node whose boot NIC this is.
+    pub async fn node_by_mac(&mut self, mac: Mac) -> Result<Option<Node>> {
+        let row: Option<Row> = on!(
+            self,
+            c => query_as("select * from nodes where boot_mac = $1 and present")
+                .bind(mac.to_string())
+                .fetch_optional(c)
+        )?;
+        row.map(Row::parse).transpose()
+    }
+
+    /// Adds a node that is new in the inventory: unmanaged, with nothing wanted of it.
+    pub async fn add_node(&mut self, spec: &NodeSpec, at: Micros) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "insert into nodes (id, name, boot_mac, spec, address, managed, present, created_at,
+                   generation, version, power, store_generation)
+                 values ($1, $2, $3, $4, $5, false, true, $6, 0, 1, 'unknown', 0)",
+            )
+            .bind(ulid::Ulid::new().to_string())
+            .bind(spec.name.as_str())
+            .bind(spec.boot_mac().to_string())
+            .bind(to_json(spec))
+            .bind(spec.address.map(|a| a.to_string()))
+            .bind(at)
+        )?;
+        Ok(())
+    }
+
+    /// Gives a known node what the inventory now says of it, and brings it back if it was gone.
+    ///
+    /// A pool address that it was given before is kept: it may be running with it.
+    pub async fn set_spec(&mut self, node: &Node, spec: &NodeSpec) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "update nodes set spec = $2, boot_mac = $3, address = $4,
+                 present = true, version = version + 1 where id = $1",
+            )
+            .bind(&node.id)
+            .bind(to_json(spec))
+            .bind(spec.boot_mac().to_string())
+            .bind(spec.address.or(node.address).map(|a| a.to_string()))
+        )?;
+        Ok(())
+    }
+
+    /// Takes a node out of the inventory: it is unmanaged and gets nothing any more. Its row stays,
+    /// with what is known of its shards.
+    pub async fn remove_node(&mut self, id: &str) -> Result<()> {
+        changed!(
+            self,
+            query("update nodes set present = false, managed = false, version = version + 1 where id = $1")
+                .bind(id)
+        )?;
+        Ok(())
+    }
+
+    /// Frees every unique key of nodes that are about to change, so that two nodes of one file can
+    /// swap names, addresses or NICs.
+    pub async fn park_node(&mut self, id: &str) -> Result<()> {
+        changed!(
+            self,
+            query("update nodes set boot_mac = $2, address = null where id = $1")
+                .bind(id)
+                .bind(format!("parked-{id}"))
+        )?;
+        Ok(())
+    }
+
+    /// Lets haasd have a node, or takes it away.
+    pub async fn set_managed(&mut self, id: &str, managed: bool) -> Result<()> {
+        changed!(
+            self,
+            query("update nodes set managed = $2, version = version + 1 where id = $1")
+                .bind(id)
+                .bind(managed)
+        )?;
+        Ok(())
+    }
+
+    /// Keeps the pool address that a node got.
+    pub async fn set_address(&mut self, id: &str, address: Ipv4Addr) -> Result<()> {
+        changed!(
+            self,
+            query("update nodes set address = $2, version = version + 1 where id = $1")
+                .bind(id)
+                .bind(address.to_string())
+        )?;
+        Ok(())
+    }
+
+    /// What the BMC said at `at`, or why it could not be asked.
+    pub async fn set_power(
+        &mut self,
+        id: &str,
+        seen: Result<Power, String>,
+        at: Micros,
+    ) -> Result<()> {
+        match seen {
+            Ok(power) => changed!(
+                self,
+                query(
+                    "update nodes set power = $2, power_at = $3, power_error = null,
+                     power_failed_at = null where id = $1",
+                )
+                .bind(id)
+                .bind(power.as_str())
+                .bind(at)
+            )?,
+            Err(error) => changed!(
+                self,
+                query(
+                    "update nodes set power_error = $2,
+                     power_failed_at = coalesce(power_failed_at, $3) where id = $1",
+                )
+                .bind(id)
+                .bind(error)
+                .bind(at)
+            )?,
+        };
+        Ok(())
+    }
+
+    /// An agent spoke.
+    pub async fn agent_spoke(&mut self, id: &str, attempt: &str, at: Micros) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "update nodes set agent_attempt = $2, agent_at = $3, goodbye = null where id = $1"
+            )
+            .bind(id)
+            .bind(attempt)
+            .bind(at)
+        )?;
+        Ok(())
+    }
+
+    /// An agent's heartbeat. `dirty_fell` when it had fewer dirty pages than before.
+    pub async fn set_heartbeat(
+        &mut self,
+        id: &str,
+        heartbeat: &Heartbeat,
+        dirty_fell: bool,
+        at: Micros,
+    ) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "update nodes set heartbeat = $2,
+                 dirty_fell_at = case when $3 then $4 else dirty_fell_at end where id = $1",
+            )
+            .bind(id)
+            .bind(to_json(heartbeat))
+            .bind(dirty_fell)
+            .bind(at)
+        )?;
+        Ok(())
+    }
+
+    /// An agent's last words.
+    pub async fn set_goodbye(&mut self, id: &str, how: ShutdownHow) -> Result<()> {
+        changed!(
+            self,
+            query("update nodes set goodbye = $2, heartbeat = null where id = $1")
+                .bind(id)
+                .bind(to_json(&how))
+        )?;
+        Ok(())
+    }
+
+    /// How far the orderly end of what runs has come.
+    pub async fn set_ending(&mut self, id: &str, ending: Option<(Ending, Micros)>) -> Result<()> {
+        changed!(
+            self,
+            query("update nodes set ending = $2, ending_since = $3 where id = $1")
+                .bind(id)
+                .bind(ending.map(|(step, _)| step.as_str()))
+                .bind(ending.map(|(_, since)| since))
+        )?;
+        Ok(())
+    }
+
+    /// Notes that a node's present generation needs a person. Nothing where it has a newer one.
+    pub async fn set_fault(&mut self, id: &str, fault: &Fault) -> Result<()> {
+        changed!(
+            self,
+            query("update nodes set fault = $2 where id = $1 and generation = $3")
+                .bind(id)
+                .bind(to_json(fault))
+                .bind(fault.generation)
+        )?;
+        Ok(())
+    }
+
+    /// The overlay store that a node has opened.
+    pub async fn set_store(
+        &mut self,
+        id: &str,
+        store_id: Option<&str>,
+        generation: i64,
+    ) -> Result<()> {
+        changed!(
+            self,
+            query("update nodes set store_id = $2, store_generation = $3 where id = $1")
+                .bind(id)
+                .bind(store_id)
+                .bind(generation)
+        )?;
+        Ok(())
+    }
+
+    /// The cluster's id and its steady clock's offset, made at the first start.
+    pub async fn cluster(&mut self) -> Result<Option<(String, String, i64)>> {
+        on!(self, c => query_as("select id, boot_id, offset_us from cluster").fetch_optional(c))
+    }
+
+    /// Writes the cluster's id and its steady clock's offset.
+    pub async fn set_cluster(
+        &mut self,
+        id: &str,
+        boot_id: &str,
+        offset_us: i64,
+        at: Micros,
+    ) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "insert into cluster (id, created_at, boot_id, offset_us) values ($1, $2, $3, $4)
+                 on conflict (id) do update set boot_id = excluded.boot_id, offset_us = excluded.offset_us",
+            )
+            .bind(id)
+            .bind(at)
+            .bind(boot_id)
+            .bind(offset_us)
+        )?;
+        Ok(())
+    }
+}

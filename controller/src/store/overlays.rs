@@ -1,0 +1,297 @@
+//! Overlays, their shards, and the disks that hold them.
+
+use haas_api::{agent::Disk, names::OverlayLabel};
+use sqlx::{query, query_as, query_scalar};
+
+use super::{Result, StoreError, Tx, changed, from_json, from_text, on, to_json};
+use crate::model::Micros;
+
+/// An overlay as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverlayRow {
+    /// Immutable; names the folder on the nodes.
+    pub id: String,
+    /// The owner's immutable id.
+    pub owner_id: String,
+    /// The owner's name.
+    pub owner: String,
+    /// Its name.
+    pub name: OverlayLabel,
+    /// When it was made, wall clock.
+    pub created_at: Micros,
+}
+
+impl OverlayRow {
+    /// `owner/name`.
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.owner, self.name)
+    }
+}
+
+/// An overlay's part on one node.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct ShardRow {
+    /// The overlay.
+    pub overlay_id: String,
+    /// The node.
+    pub node_id: String,
+    /// The node's place in the overlay, from 0.
+    pub rank: i64,
+    /// The store that holds it, once the node has made it.
+    pub store_id: Option<String>,
+    /// Bytes used, as the node last told.
+    pub bytes: Option<i64>,
+    /// The image that last ran under it.
+    pub last_image: Option<String>,
+    /// When it was last mounted, wall clock.
+    pub last_used_at: Option<i64>,
+}
+
+/// A disk of a node, as its agent last saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskRow {
+    /// The node.
+    pub node_id: String,
+    /// What the agent said.
+    pub disk: Disk,
+    /// When, wall clock.
+    pub seen_at: Micros,
+    /// Whether an admin has claimed it to be wiped.
+    pub claimed: bool,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    owner_id: String,
+    owner: String,
+    name: String,
+    created_at: i64,
+}
+
+impl Row {
+    fn parse(self) -> Result<OverlayRow> {
+        Ok(OverlayRow {
+            name: from_text("overlays", &self.name)?,
+            id: self.id,
+            owner_id: self.owner_id,
+            owner: self.owner,
+            created_at: self.created_at,
+        })
+    }
+}
+
+impl Tx {
+    /// Adds an overlay.
+    pub async fn add_overlay(
+        &mut self,
+        owner_id: &str,
+        name: &OverlayLabel,
+        at: Micros,
+    ) -> Result<String> {
+        let id = ulid::Ulid::new().to_string();
+        let done = changed!(
+            self,
+            query(
+                "insert into overlays (id, owner_id, name, created_at) values ($1, $2, $3, $4)
+                 on conflict (owner_id, name) do nothing",
+            )
+            .bind(&id)
+            .bind(owner_id)
+            .bind(name.as_str())
+            .bind(at)
+        )?;
+        if done == 0 {
+            return Err(StoreError::Conflict(format!("overlay {name} (it exists)")));
+        }
+        Ok(id)
+    }
+
+    /// All overlays, by owner and name.
+    pub async fn overlays(&mut self) -> Result<Vec<OverlayRow>> {
+        let rows: Vec<Row> = on!(self, c => query_as("select * from owned_overlays order by owner, name").fetch_all(c))?;
+        rows.into_iter().map(Row::parse).collect()
+    }
+
+    /// The overlay of this owner and name.
+    pub async fn overlay(
+        &mut self,
+        owner_id: &str,
+        name: &OverlayLabel,
+    ) -> Result<Option<OverlayRow>> {
+        let row: Option<Row> = on!(
+            self,
+            c => query_as("select * from owned_overlays where owner_id = $1 and name = $2").bind(owner_id).bind(name.as_str()).fetch_optional(c)
+        )?;
+        row.map(Row::parse).transpose()
+    }
+
+    /// The overlay of this id.
+    pub async fn overlay_by_id(&mut self, id: &str) -> Result<Option<OverlayRow>> {
+        let row: Option<Row> = on!(self, c => query_as("select * from owned_overlays where id = $1").bind(id).fetch_optional(c))?;
+        row.map(Row::parse).transpose()
+    }
+
+    /// Removes an overlay. What its shards hold goes when their nodes next open their stores.
+    pub async fn remove_overlay(&mut self, id: &str) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "insert into removed_shards (overlay_id, node_id)
+                 select overlay_id, node_id from shards
+                 where overlay_id = $1 and store_id is not null",
+            )
+            .bind(id)
+        )?;
+        changed!(self, query("delete from shards where overlay_id = $1").bind(id))?;
+        changed!(self, query("delete from overlays where id = $1").bind(id))?;
+        Ok(())
+    }
+
+    /// The shards of an overlay, by rank.
+    pub async fn shards(&mut self, overlay_id: &str) -> Result<Vec<ShardRow>> {
+        on!(
+            self,
+            c => query_as("select * from shards where overlay_id = $1 order by rank")
+                .bind(overlay_id)
+                .fetch_all(c)
+        )
+    }
+
+    /// The shards that a node has made.
+    pub async fn shards_on(&mut self, node_id: &str) -> Result<Vec<ShardRow>> {
+        on!(
+            self,
+            c => query_as(
+                "select * from shards where node_id = $1 and store_id is not null order by overlay_id",
+            )
+            .bind(node_id)
+            .fetch_all(c)
+        )
+    }
+
+    /// The removed overlays whose data a node still has.
+    pub async fn removed_shards(&mut self, node_id: &str) -> Result<Vec<String>> {
+        on!(
+            self,
+            c => query_scalar("select overlay_id from removed_shards where node_id = $1 order by overlay_id")
+                .bind(node_id)
+                .fetch_all(c)
+        )
+    }
+
+    /// Notes that a node has deleted what a removed overlay's shard held.
+    pub async fn removed_shard_gone(&mut self, overlay_id: &str, node_id: &str) -> Result<()> {
+        changed!(
+            self,
+            query("delete from removed_shards where overlay_id = $1 and node_id = $2")
+                .bind(overlay_id)
+                .bind(node_id)
+        )?;
+        Ok(())
+    }
+
+    /// Gives a node its rank in an overlay. The rank never changes afterwards (M26).
+    pub async fn add_shard(&mut self, overlay_id: &str, node_id: &str, rank: u32) -> Result<()> {
+        changed!(
+            self,
+            query("insert into shards (overlay_id, node_id, rank) values ($1, $2, $3)")
+                .bind(overlay_id)
+                .bind(node_id)
+                .bind(i64::from(rank))
+        )?;
+        Ok(())
+    }
+
+    /// Notes that a node has this shard in this store, and what ran over it.
+    pub async fn shard_mounted(
+        &mut self,
+        overlay_id: &str,
+        node_id: &str,
+        store_id: &str,
+        bytes: i64,
+        image: Option<&str>,
+        at: Micros,
+    ) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "update shards set store_id = $3, bytes = $4, last_image = coalesce($5, last_image),
+                 last_used_at = case when $5 is null then last_used_at else $6 end
+                 where overlay_id = $1 and node_id = $2",
+            )
+            .bind(overlay_id)
+            .bind(node_id)
+            .bind(store_id)
+            .bind(bytes)
+            .bind(image)
+            .bind(at)
+        )?;
+        Ok(())
+    }
+
+    /// Forgets that a node ever had its shards: their disk is given up. Ranks are kept.
+    pub async fn forget_shards(&mut self, node_id: &str) -> Result<()> {
+        changed!(
+            self,
+            query("update shards set store_id = null, bytes = null where node_id = $1")
+                .bind(node_id)
+        )?;
+        Ok(())
+    }
+
+    /// Replaces what is known of a node's disks; claims by serial are kept.
+    pub async fn set_disks(&mut self, node_id: &str, disks: &[Disk], at: Micros) -> Result<()> {
+        let claimed: Vec<String> = self
+            .disks(node_id)
+            .await?
+            .into_iter()
+            .filter(|row| row.claimed)
+            .filter_map(|row| row.disk.serial)
+            .collect();
+        changed!(self, query("delete from disks where node_id = $1").bind(node_id))?;
+        for disk in disks {
+            let claim = disk.serial.as_ref().is_some_and(|serial| claimed.contains(serial));
+            changed!(
+                self,
+                query(
+                    "insert into disks (node_id, name, serial, disk, seen_at, claimed)
+                     values ($1, $2, $3, $4, $5, $6)",
+                )
+                .bind(node_id)
+                .bind(&disk.name)
+                .bind(&disk.serial)
+                .bind(to_json(disk))
+                .bind(at)
+                .bind(claim)
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A node's disks, by name.
+    pub async fn disks(&mut self, node_id: &str) -> Result<Vec<DiskRow>> {
+        let rows: Vec<(String, String, i64, bool)> = on!(
+            self,
+            c => query_as("select node_id, disk, seen_at, claimed from disks where node_id = $1 order by name")
+                .bind(node_id)
+                .fetch_all(c)
+        )?;
+        rows.into_iter()
+            .map(|(node_id, disk, seen_at, claimed)| {
+                Ok(DiskRow { node_id, disk: from_json("disks", &disk)?, seen_at, claimed })
+            })
+            .collect()
+    }
+
+    /// Claims (or, once wiped, no longer claims) a disk by its serial; how many matched.
+    pub async fn claim_disk(&mut self, node_id: &str, serial: &str, claimed: bool) -> Result<u64> {
+        changed!(
+            self,
+            query("update disks set claimed = $3 where node_id = $1 and serial = $2")
+                .bind(node_id)
+                .bind(serial)
+                .bind(claimed)
+        )
+    }
+}

@@ -1,0 +1,143 @@
+//! Users and their tokens.
+
+use haas_api::{names::UserName, user::Role};
+use sqlx::{query, query_as};
+
+use super::{Result, StoreError, Tx, changed, from_json, from_text, on, to_json};
+use crate::model::Micros;
+
+/// A user as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRow {
+    /// Immutable.
+    pub id: String,
+    /// The name.
+    pub name: UserName,
+    /// What it may do.
+    pub role: Role,
+    /// The Unix uid on the nodes.
+    pub uid: u32,
+    /// Public keys.
+    pub ssh_keys: Vec<String>,
+    /// When it was made, wall clock.
+    pub created_at: Micros,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    name: String,
+    role: String,
+    uid: i64,
+    ssh_keys: String,
+    created_at: i64,
+}
+
+impl Row {
+    fn parse(self) -> Result<UserRow> {
+        Ok(UserRow {
+            id: self.id,
+            name: from_text("users", &self.name)?,
+            role: if self.role == "admin" { Role::Admin } else { Role::User },
+            uid: u32::try_from(self.uid)
+                .map_err(|e| StoreError::Corrupt { table: "users", problem: e.to_string() })?,
+            ssh_keys: from_json("users", &self.ssh_keys)?,
+            created_at: self.created_at,
+        })
+    }
+}
+
+impl Tx {
+    /// Adds a user with the next free uid, from 10000 on.
+    pub async fn add_user(
+        &mut self,
+        name: &UserName,
+        role: Role,
+        ssh_keys: &[String],
+        at: Micros,
+    ) -> Result<UserRow> {
+        let uid = self.count_up("uid").await?;
+        let id = ulid::Ulid::new().to_string();
+        let done = changed!(
+            self,
+            query(
+                "insert into users (id, name, role, uid, ssh_keys, created_at)
+                 values ($1, $2, $3, $4, $5, $6) on conflict (name) do nothing",
+            )
+            .bind(&id)
+            .bind(name.as_str())
+            .bind(if role == Role::Admin { "admin" } else { "user" })
+            .bind(uid)
+            .bind(to_json(&ssh_keys))
+            .bind(at)
+        )?;
+        if done == 0 {
+            return Err(StoreError::Conflict(format!("user {name} (it exists)")));
+        }
+        self.user(name.as_str()).await?.ok_or_else(|| StoreError::Conflict(format!("user {name}")))
+    }
+
+    /// All users, by name.
+    pub async fn users(&mut self) -> Result<Vec<UserRow>> {
+        let rows: Vec<Row> =
+            on!(self, c => query_as("select * from users order by name").fetch_all(c))?;
+        rows.into_iter().map(Row::parse).collect()
+    }
+
+    /// The user of this name.
+    pub async fn user(&mut self, name: &str) -> Result<Option<UserRow>> {
+        let row: Option<Row> = on!(self, c => query_as("select * from users where name = $1").bind(name).fetch_optional(c))?;
+        row.map(Row::parse).transpose()
+    }
+
+    /// The user of this id.
+    pub async fn user_by_id(&mut self, id: &str) -> Result<Option<UserRow>> {
+        let row: Option<Row> = on!(self, c => query_as("select * from users where id = $1").bind(id).fetch_optional(c))?;
+        row.map(Row::parse).transpose()
+    }
+
+    /// Replaces a user's ssh keys.
+    pub async fn set_ssh_keys(&mut self, id: &str, keys: &[String]) -> Result<()> {
+        changed!(
+            self,
+            query("update users set ssh_keys = $2 where id = $1").bind(id).bind(to_json(&keys))
+        )?;
+        Ok(())
+    }
+
+    /// Removes a user and its tokens; false when it owns overlays, which must go first.
+    pub async fn remove_user(&mut self, id: &str) -> Result<bool> {
+        let done = changed!(
+            self,
+            query("delete from users where id = $1 and not exists (select 1 from overlays where owner_id = $1)")
+                .bind(id)
+        )?;
+        Ok(done == 1)
+    }
+
+    /// Adds a token by the SHA-256 of its text.
+    pub async fn add_token(&mut self, id: &str, user: &str, hash: &str, at: Micros) -> Result<()> {
+        changed!(
+            self,
+            query("insert into tokens (id, user_id, hash, created_at) values ($1, $2, $3, $4)")
+                .bind(id)
+                .bind(user)
+                .bind(hash)
+                .bind(at)
+        )?;
+        Ok(())
+    }
+
+    /// The user behind a token's SHA-256.
+    pub async fn user_by_token(&mut self, hash: &str) -> Result<Option<UserRow>> {
+        let row: Option<Row> = on!(
+            self,
+            c => query_as(
+                "select users.* from users join tokens on tokens.user_id = users.id where tokens.hash = $1",
+            )
+            .bind(hash)
+            .fetch_optional(c)
+        )?;
+        row.map(Row::parse).transpose()
+    }
+}

@@ -1,0 +1,268 @@
+//! A controller for tests: a store in a folder of its own and the whole API, but no hardware, no
+//! loops and, unless a test serves it, no socket.
+
+use std::{path::Path, sync::Arc};
+
+use axum::{
+    body::Body,
+    http::{Request, Response, header},
+};
+use haas_api::{
+    agent::DiskSelector,
+    names::{Digest, OverlayLabel},
+    user::Role,
+};
+use http_body_util::BodyExt;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use serde_json::Value;
+
+use crate::{
+    agents::Agents,
+    api,
+    clock::Clock,
+    config::{BootLimits, Config, DhcpMode, Network, Ports},
+    context::Context,
+    exports::Exports,
+    images::{
+        Images,
+        manifest::{Blob, FsType, KernelBlob, Manifest, RootBlob, Verity},
+        worker::WorkerCommand,
+    },
+    inventory::{Arch, Firmware, Nic, NicRole, NodeSpec, PowerSpec},
+    model::Node,
+    netboot::script::Templates,
+    store::Store,
+    tokens::{self, MasterKey},
+};
+
+/// The controller, with the users `admin` and `alice`.
+pub(crate) struct Bench {
+    pub(crate) context: Arc<Context>,
+    pub(crate) router: axum::Router,
+    /// The admin's token.
+    pub(crate) admin: String,
+    /// The token of alice, a plain user.
+    pub(crate) alice: String,
+    _dir: tempfile::TempDir,
+}
+
+/// What the API answered.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) status: u16,
+    pub(crate) media_type: String,
+    pub(crate) text: String,
+}
+
+impl Answered {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+
+    /// The code of a problem; panics where the answer is none, or one for axum's eyes only.
+    #[track_caller]
+    pub(crate) fn code(&self) -> String {
+        assert_eq!(self.media_type, "application/problem+json", "{self:?}");
+        let problem: haas_api::problem::Problem =
+            serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {self:?}"));
+        assert_eq!(problem.status, self.status, "{self:?}");
+        assert!(!problem.detail.is_empty(), "{self:?}");
+        problem.code
+    }
+}
+
+impl Bench {
+    pub(crate) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state_dir = dir.path().to_owned();
+        let templates_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../templates");
+        let database_url = format!("sqlite://{}/haas.db", state_dir.display());
+        let store = Store::open(&database_url).await.unwrap();
+        let (clock, cluster_id) = Clock::open(&store).await.unwrap();
+        let worker = WorkerCommand { program: "/bin/false".into(), args: Vec::new() };
+        let images = Images::open(&state_dir, worker).unwrap();
+        let context = Arc::new(Context {
+            cluster_id,
+            store,
+            clock,
+            exports: Arc::new(Exports::new(images.clone())),
+            images,
+            agents: Agents::default(),
+            templates: Arc::new(Templates::load(&templates_dir).unwrap()),
+            master_key: MasterKey::open(&state_dir.join("master.key")).unwrap(),
+            fingerprint: "0".repeat(64),
+            wake: tokio::sync::Notify::new(),
+            events: tokio::sync::watch::Sender::new(0),
+            config: Config {
+                database_url,
+                nodes_file: state_dir.join("nodes.toml"),
+                agent_cpio: state_dir.join("agent.cpio.zst"),
+                ipxe_dir: state_dir.clone(),
+                templates_dir,
+                state_dir,
+                api_interfaces: Vec::new(),
+                networks: vec![network()],
+                ports: Ports::default(),
+                boot: BootLimits::default(),
+            },
+        });
+        let router = api::router(context.clone());
+        let mut bench =
+            Self { context, router, admin: String::new(), alice: String::new(), _dir: dir };
+        bench.admin = bench.add_user("admin", Role::Admin).await;
+        bench.alice = bench.add_user("alice", Role::User).await;
+        bench
+    }
+
+    /// Adds a user and answers its token.
+    pub(crate) async fn add_user(&self, name: &str, role: Role) -> String {
+        let mut tx = self.context.store.write().await.unwrap();
+        let user = tx.add_user(&name.parse().unwrap(), role, &[], 1).await.unwrap();
+        let token = tokens::random().expose().clone();
+        tx.add_token(name, &user.id, &tokens::hash(&token), 1).await.unwrap();
+        tx.commit().await.unwrap();
+        token
+    }
+
+    /// Adds managed nodes with a BMC, in the node group `rack1`.
+    pub(crate) async fn add_nodes(&self, numbers: impl IntoIterator<Item = u8>) {
+        let mut tx = self.context.store.write().await.unwrap();
+        for number in numbers {
+            let spec = spec(number);
+            tx.add_node(&spec, 1).await.unwrap();
+            let node = tx.node(spec.name.as_str()).await.unwrap().unwrap();
+            tx.set_managed(&node.id, true).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+    }
+
+    /// Adds an image `NAME:latest`, by its manifest alone.
+    pub(crate) async fn add_image(&self, name: &str) -> Digest {
+        let manifest = manifest(name).canonical();
+        let digest = Digest::of(&manifest);
+        let mut tx = self.context.store.write().await.unwrap();
+        tx.add_image(&digest, std::str::from_utf8(&manifest).unwrap(), 1).await.unwrap();
+        tx.set_tag(&name.parse().unwrap(), &"latest".parse().unwrap(), &digest).await.unwrap();
+        tx.commit().await.unwrap();
+        digest
+    }
+
+    /// Adds an overlay and answers its id.
+    pub(crate) async fn add_overlay(&self, owner: &str, name: &str) -> String {
+        let name: OverlayLabel = name.parse().unwrap();
+        let mut tx = self.context.store.write().await.unwrap();
+        let owner = tx.user(owner).await.unwrap().unwrap();
+        let id = tx.add_overlay(&owner.id, &name, 1).await.unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    pub(crate) async fn node(&self, number: u8) -> Node {
+        let name = format!("n{number:02}");
+        self.context.store.read().await.unwrap().node(&name).await.unwrap().unwrap()
+    }
+
+    /// Sends a request through the whole router.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answered {
+        let service = TowerToHyperService::new(self.router.clone());
+        let response: Response<Body> = match service.call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        let status = response.status().as_u16();
+        let media_type = response.headers().get(header::CONTENT_TYPE);
+        let media_type = media_type.map_or("", |v| v.to_str().unwrap()).to_owned();
+        // A stream of events never ends.
+        let bytes = if media_type == "text/event-stream" {
+            Default::default()
+        } else {
+            response.into_body().collect().await.unwrap().to_bytes()
+        };
+        Answered { status, media_type, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
+    /// A request with a JSON body as the holder of `token`.
+    pub(crate) async fn call(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: Value,
+    ) -> Answered {
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body)
+            .unwrap();
+        self.send(request).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answered {
+        self.call(&self.admin, "POST", path, body).await
+    }
+}
+
+fn network() -> Network {
+    Network {
+        name: "lab".into(),
+        interface: "lo".into(),
+        cidr: "10.77.0.0/24".parse().unwrap(),
+        controller: [10, 77, 0, 1].into(),
+        gateway: None,
+        dns: Vec::new(),
+        domain: None,
+        ntp: Vec::new(),
+        mtu: None,
+        dhcp: DhcpMode::Own,
+        pool: None,
+        lease_s: 3600,
+    }
+}
+
+fn spec(number: u8) -> NodeSpec {
+    NodeSpec {
+        name: format!("n{number:02}").parse().unwrap(),
+        nics: vec![Nic {
+            mac: format!("52:54:00:00:00:{number:02x}").parse().unwrap(),
+            role: NicRole::Boot,
+        }],
+        address: Some([10, 77, 0, number].into()),
+        groups: ["rack1".parse().unwrap()].into(),
+        power: PowerSpec::Exec { command: vec!["/bin/false".into()] },
+        firmware: Firmware::Bios,
+        arch: Arch::X86_64,
+        overlay_disk: DiskSelector::Auto,
+        cache_mib: 0,
+        labels: Default::default(),
+        kernel_args: Vec::new(),
+        ipxe: None,
+    }
+}
+
+fn manifest(name: &str) -> Manifest {
+    let digest = Digest::of(name.as_bytes());
+    Manifest {
+        schema: crate::images::manifest::SCHEMA,
+        arch: Arch::X86_64,
+        root: RootBlob {
+            digest: digest.clone(),
+            size: 12_288,
+            fstype: FsType::Erofs,
+            data_size: 4_096,
+            verity: Verity {
+                root_hash: "0".repeat(64),
+                salt: "0".repeat(64),
+                hash_offset: 4_096,
+                data_block_size: 4_096,
+                hash_block_size: 4_096,
+            },
+        },
+        kernel: KernelBlob { digest: digest.clone(), size: 1, release: "6.1.0".into() },
+        modules: Blob { digest, size: 1 },
+        cmdline: Vec::new(),
+    }
+}

@@ -1,0 +1,73 @@
+//! Random and derived secrets, and the SHA-256 under which the store knows them.
+
+use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, Mac};
+use rand::RngCore;
+use sha2::{Digest, Sha256};
+
+use crate::secret::Secret;
+
+/// The key that boot tokens are derived with. It is made at the first start and is a file in the
+/// state directory, so that boots under way go on when haasd is restarted, though the store has only
+/// the tokens' hashes.
+#[derive(Debug, Clone)]
+pub struct MasterKey(Secret<[u8; 32]>);
+
+impl MasterKey {
+    /// Reads the key from `path`, or makes it there, readable by the owner alone.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        match std::fs::read(path) {
+            Ok(bytes) => bytes.try_into().map(|key| Self(Secret::new(key))).map_err(|_| {
+                std::io::Error::other(format!("{} is not a key of 32 bytes", path.display()))
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let mut key = [0; 32];
+                rand::rng().fill_bytes(&mut key);
+                write_private(path, &key)?;
+                Ok(Self(Secret::new(key)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The boot token of an attempt: 43 letters, digits, `-` and `_`.
+    pub fn boot_token(&self, attempt: &str) -> Secret<String> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose()).expect("HMAC takes any key");
+        mac.update(b"boot token of ");
+        mac.update(attempt.as_bytes());
+        Secret::new(URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
+    }
+}
+
+/// A new random secret of 256 bits, 43 letters, digits, `-` and `_`.
+pub fn random() -> Secret<String> {
+    let mut bytes = [0; 32];
+    rand::rng().fill_bytes(&mut bytes);
+    Secret::new(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// The SHA-256 under which the store knows a secret. The secrets have 256 random bits, so a plain
+/// hash cannot be searched.
+pub fn hash(secret: &str) -> String {
+    hex::encode(Sha256::digest(secret.as_bytes()))
+}
+
+/// Writes a file that only its owner can read; it is there whole or not at all.
+pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let temp = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temp)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temp, path)?;
+    if let Some(folder) = path.parent() {
+        std::fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}

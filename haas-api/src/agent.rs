@@ -1,0 +1,521 @@
+//! The agent's channel: one outgoing WebSocket over TLS, `GET /v1/agent` on the API port.
+//!
+//! The agent speaks first, with [`Hello`]; haasd answers with [`Welcome`] or closes with a reason.
+//! From then on both send [`Frame`]s as JSON text messages. Each side numbers its own frames from 1
+//! and says in `ack` the last number that it has taken from the other, so that after a lost
+//! connection the agent sends again what was not acknowledged. Frames with a number already taken
+//! are ignored.
+//!
+//! Additive within `v1`: a reader ignores fields that it does not know, and an agent booted by an
+//! older haasd goes on working with a newer one. `tests/golden/` holds transcripts that keep us to it.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Digest, Mac, NodeName, UserName};
+
+/// The version of the channel that this build speaks.
+pub const PROTO: u32 = 1;
+
+/// How often an agent sends [`ToController::Heartbeat`], in seconds.
+pub const HEARTBEAT_S: u64 = 5;
+
+/// What an agent says first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version of the channel that the agent speaks, [`PROTO`].
+    pub proto: u32,
+    /// The agent's own version, for people.
+    pub version: String,
+    /// What proves who it is.
+    pub auth: HelloAuth,
+}
+
+/// What proves who an agent is.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HelloAuth {
+    /// The boot token from the kernel command line. It is spent by this.
+    Token(String),
+    /// The credential that [`Welcome`] gave: it opens this attempt's channel again, and nothing else.
+    Credential(String),
+}
+
+impl std::fmt::Debug for HelloAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Token(_) => "Token(***)",
+            Self::Credential(_) => "Credential(***)",
+        })
+    }
+}
+
+/// haasd's first answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HelloAnswer {
+    /// The agent is known.
+    Welcome(Box<Welcome>),
+    /// It is not, or its attempt is over. The agent must not go on booting.
+    Refused {
+        /// Why, in a sentence for the node's console.
+        reason: String,
+    },
+}
+
+/// What haasd tells an agent that it knows.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The controller's clock, microseconds since 1970 UTC. Set before anything is mounted.
+    pub now_us: i64,
+    /// The number of the last frame that haasd has taken of this attempt's agent, 0 at first.
+    pub ack: u64,
+    /// For [`HelloAuth::Credential`], given only in answer to a token.
+    pub credential: Option<String>,
+    /// What this boot must bring up.
+    pub plan: BootPlan,
+}
+
+impl std::fmt::Debug for Welcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Welcome")
+            .field("ack", &self.ack)
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What one boot attempt must bring up, whole. The agent takes it from here and not from the
+/// kernel command line, which anybody on the boot network could have written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BootPlan {
+    /// The boot attempt's id, the `boot` of every log line.
+    pub attempt: String,
+    /// The desired state that this attempt serves.
+    pub generation: i64,
+    /// This cluster's id; a store with another is foreign.
+    pub cluster_id: String,
+    /// The node's immutable id; a store with another is foreign.
+    pub node_id: String,
+    /// Its name, which becomes the host name.
+    pub node: NodeName,
+    /// The boot NIC's addresses and the network it is in.
+    pub net: NetPlan,
+    /// The read-only root.
+    pub root: RootPlan,
+    /// The writable layer over it.
+    pub overlay: OverlayPlan,
+    /// Who may log in once the node is ready.
+    pub logins: Vec<Login>,
+}
+
+/// The boot NIC's configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NetPlan {
+    /// The NIC, by its address.
+    pub mac: Mac,
+    /// Its address with the network's prefix length, `10.77.0.11/24`.
+    pub address: IpNet,
+    /// The way out, where there is one.
+    pub gateway: Option<IpAddr>,
+    /// Name servers for resolv.conf.
+    pub dns: Vec<IpAddr>,
+    /// The search domain for resolv.conf.
+    pub domain: Option<String>,
+    /// Bytes; the NIC's own default where none is given.
+    pub mtu: Option<u32>,
+    /// Every node of the cluster, for /etc/hosts.
+    pub hosts: Vec<(IpAddr, NodeName)>,
+}
+
+/// The read-only root, over iSCSI.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct RootPlan {
+    /// The image's digest, for people and for the proof.
+    pub digest: Digest,
+    /// The image's name and tag as it was asked for, for people.
+    pub name: String,
+    /// The portal's address.
+    pub portal: IpAddr,
+    /// The portal's port, 3260.
+    pub port: u16,
+    /// The target's name; LUN 0 of it is the root.
+    pub target: String,
+    /// The name under which the node logs in.
+    pub initiator: String,
+    /// One-way CHAP (RFC 7143 section 12.1): user name and secret, where the target asks for it.
+    pub chap: Option<(String, String)>,
+    /// The file system's type, `erofs`, `squashfs` or `ext4`.
+    pub fstype: String,
+    /// The identity that the disk must show in VPD page 83, as `naa.` or `t10.` text.
+    pub wwid: String,
+}
+
+impl std::fmt::Debug for RootPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RootPlan")
+            .field("digest", &self.digest)
+            .field("target", &self.target)
+            .field("initiator", &self.initiator)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The writable layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum OverlayPlan {
+    /// In RAM: what the user writes is lost at power-off, as was asked for.
+    Ram {
+        /// The node's place in the set, from 0.
+        rank: u32,
+    },
+    /// On the node's own disk.
+    Disk {
+        /// The overlay's immutable id, which names its folder.
+        overlay_id: String,
+        /// `owner/name`, for people.
+        name: String,
+        /// The node's place in the overlay, from 0.
+        rank: u32,
+        /// What to do when the node's store has no shard of this overlay.
+        missing: MissingShard,
+        /// Which disk holds the store.
+        disk: DiskSelector,
+        /// The store that haasd last saw on this node; another is a fault.
+        store_id: Option<String>,
+        /// The store's last known generation; an older one is a fault (an old clone or backup).
+        store_generation: i64,
+        /// MiB kept for `haas-cache` when the disk is partitioned.
+        cache_mib: u64,
+        /// Overlays that were removed while this node had shards of them, by id: their data goes.
+        #[serde(default)]
+        removed: Vec<String>,
+        /// Set when an admin has claimed this disk's serial to be wiped though it is not blank.
+        wipe_serial: Option<String>,
+    },
+}
+
+/// What to do when the store has no shard of the overlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingShard {
+    /// Make an empty one: haasd knows of none on this node.
+    Create,
+    /// Fault: haasd knows that there was one, so the data is elsewhere or lost.
+    Fault,
+}
+
+/// Which disk holds the overlay store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskSelector {
+    /// The one disk that already holds our store or, failing that, the one blank internal disk.
+    Auto,
+    /// The disk with this serial number.
+    Serial(String),
+    /// The disk behind this path, usually `/dev/disk/by-path/…` or `/dev/vdb`.
+    Path(String),
+}
+
+/// Somebody who may log in over ssh once the node is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// The Unix name.
+    pub name: UserName,
+    /// The Unix uid, and gid.
+    pub uid: u32,
+    /// Public keys, one per line of `authorized_keys`.
+    pub ssh_keys: Vec<String>,
+    /// Whether the keys open root too.
+    pub root: bool,
+}
+
+/// The stages of a boot, in their order. haasd sees the first five by itself.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootStage {
+    /// The attempt is open; the node's power is being switched on.
+    Power,
+    /// The BMC says that the node is on; its firmware runs.
+    Firmware,
+    /// The firmware or iPXE asked for an address.
+    Dhcp,
+    /// The iPXE script was fetched.
+    Script,
+    /// Kernel and initramfs were fetched.
+    Kernel,
+    /// The agent runs and has exchanged its token.
+    Agent,
+    /// The iSCSI session stands and the root disk was found through it.
+    Root,
+    /// The overlay store is open and the overlay is mounted.
+    Overlay,
+    /// switch_root is done and the image's own init runs.
+    Userspace,
+    /// The agent has proved what runs: the node is ready.
+    Ready,
+}
+
+impl BootStage {
+    /// All stages, in order.
+    pub const ALL: [Self; 10] = [
+        Self::Power,
+        Self::Firmware,
+        Self::Dhcp,
+        Self::Script,
+        Self::Kernel,
+        Self::Agent,
+        Self::Root,
+        Self::Overlay,
+        Self::Userspace,
+        Self::Ready,
+    ];
+
+    /// The stage's name as it stands in JSON, tables and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Power => "power",
+            Self::Firmware => "firmware",
+            Self::Dhcp => "dhcp",
+            Self::Script => "script",
+            Self::Kernel => "kernel",
+            Self::Agent => "agent",
+            Self::Root => "root",
+            Self::Overlay => "overlay",
+            Self::Userspace => "userspace",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+impl std::fmt::Display for BootStage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One message in either direction.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Frame<T> {
+    /// The sender's own number, from 1, one more each time.
+    pub seq: u64,
+    /// The last number that the sender has taken from the other side, 0 for none.
+    pub ack: u64,
+    /// What is said.
+    pub msg: T,
+}
+
+/// What an agent says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum ToController {
+    /// A stage was reached.
+    Stage {
+        /// Which.
+        stage: BootStage,
+        /// Milliseconds since the kernel started (CLOCK_BOOTTIME).
+        uptime_ms: u64,
+    },
+    /// A stage could not be passed. The agent holds the node until it is told to try again.
+    Failure(Failure),
+    /// The disks that the node has; sent before the overlay store is opened.
+    Disks {
+        /// One entry per disk.
+        disks: Vec<Disk>,
+    },
+    /// The store that was opened or made, and the shard in it.
+    Store(StoreReport),
+    /// What runs, read back from the kernel.
+    Proof(Proof),
+    /// The node is alive.
+    Heartbeat(Heartbeat),
+    /// The agent ends: the node will reboot or power off.
+    Goodbye {
+        /// Why: `reboot` or `poweroff`.
+        reason: String,
+        /// Whether the overlay was unmounted cleanly.
+        clean: bool,
+    },
+    /// Nothing but an acknowledgement.
+    Ack,
+}
+
+/// Why a stage could not be passed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The stage that was being worked on.
+    pub stage: BootStage,
+    /// A stable word for machines, such as `disk-not-blank` or `overlay-disk-full`.
+    pub code: String,
+    /// What failed and what to do, in a sentence.
+    pub cause: String,
+    /// The last lines of the kernel's log.
+    pub kernel_log: Vec<String>,
+    /// Whether trying again by itself can help (a network that is away) or a person is needed.
+    pub retryable: bool,
+}
+
+/// A disk of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Disk {
+    /// The kernel's name at this boot, `vda`.
+    pub name: String,
+    /// The serial number, where the disk has one.
+    pub serial: Option<String>,
+    /// The maker's name for the model.
+    pub model: Option<String>,
+    /// Bytes.
+    pub size: u64,
+    /// What was found on it.
+    pub state: DiskState,
+}
+
+/// What was found on a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum DiskState {
+    /// The first and last 64 MiB and 1,000 samples between read as zero.
+    Blank,
+    /// Our store of this cluster and node.
+    Ours {
+        /// The store's id.
+        store_id: String,
+    },
+    /// A store of another cluster or node.
+    Foreign {
+        /// Whose, in words.
+        owner: String,
+    },
+    /// Something else: never touched without `disk claim`.
+    Other {
+        /// What it looks like, for people: `gpt`, `ext4`, `unknown data at 1048576`.
+        looks_like: String,
+    },
+    /// Cannot hold a store: removable, virtual medium, SAN LUN, read-only or unreadable.
+    Unusable {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The overlay store as the agent has opened it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreReport {
+    /// The store's id.
+    pub store_id: String,
+    /// The store's generation after this opening.
+    pub generation: i64,
+    /// The disk's serial, where it has one.
+    pub disk_serial: Option<String>,
+    /// Bytes of the file system.
+    pub size: u64,
+    /// Bytes free.
+    pub free: u64,
+    /// Whether the store was made by this boot.
+    pub created: bool,
+    /// Every shard in the store.
+    pub shards: Vec<ShardReport>,
+}
+
+/// A shard in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardReport {
+    /// The overlay's id.
+    pub overlay_id: String,
+    /// The rank that the shard's metadata holds.
+    pub rank: u32,
+    /// Bytes used, by project quota.
+    pub bytes: u64,
+}
+
+/// What runs on the node, read back from the kernel and never echoed from the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// The generation that the plan named.
+    pub generation: i64,
+    /// VPD page 83 of the disk under the root mount, through the iSCSI session in sysfs.
+    pub wwid: String,
+    /// The target's name of that session, from sysfs.
+    pub target: String,
+    /// Whether the kernel has that disk read-only.
+    pub read_only: bool,
+    /// The overlay's id from the shard's metadata behind `upperdir` in mountinfo; none for RAM.
+    pub overlay_id: Option<String>,
+    /// The rank from that metadata or from /run/haas/rank.
+    pub rank: u32,
+    /// The host name.
+    pub hostname: String,
+    /// The addresses of the boot NIC.
+    pub addresses: Vec<IpNet>,
+    /// machine-id, as /etc/machine-id has it.
+    pub machine_id: String,
+    /// The kernel's release, `uname -r`.
+    pub kernel: String,
+}
+
+/// Alive.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Milliseconds since the kernel started.
+    pub uptime_ms: u64,
+    /// People logged in: `alice pts/0`.
+    pub logins: Vec<String>,
+    /// Dirty and writeback page cache, KiB (/proc/meminfo).
+    pub dirty_kib: u64,
+    /// Bytes read over the root's iSCSI session so far (/sys/block/…/stat).
+    pub root_read_bytes: u64,
+    /// Bytes free in the overlay store; none for RAM.
+    pub store_free: Option<u64>,
+    /// Whether the iSCSI session stands at this moment.
+    pub root_attached: bool,
+}
+
+/// What haasd says after [`Welcome`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum ToAgent {
+    /// The proof was right: let users in.
+    Admit,
+    /// The proof was wrong: keep users out.
+    NotReady {
+        /// What differs.
+        reason: String,
+    },
+    /// End every process in order, unmount, and power the node off or reboot it.
+    Shutdown {
+        /// Which of the two.
+        how: ShutdownHow,
+    },
+    /// Try the failed stage again; the plan may have changed (a disk was claimed).
+    Retry {
+        /// The plan as it is now.
+        plan: Box<BootPlan>,
+    },
+    /// Nothing but an acknowledgement.
+    Ack,
+}
+
+/// How a node ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShutdownHow {
+    /// Power off.
+    Poweroff,
+    /// Reboot.
+    Reboot,
+}

@@ -1,0 +1,236 @@
+//! One method per route, in the order of the nouns.
+
+use reqwest::{Body, Method, StatusCode};
+use serde::Serialize;
+
+use super::{Client, ClientError, Progress};
+use crate::{
+    List,
+    image::{Image, ImportKind, TagImage},
+    names::{ImageName, ImageRef, ImageTag, NodeName, OverlayLabel, UserName},
+    node::{ApplyRequest, ApplyResult, Discovered, ManageRequest, Node, NodeGroup, Rendered},
+    operation::{BootReport, Operation, Plan, PowerRequest, RollbackRequest, SwitchRequest},
+    overlay::{ClaimDisk, NewOverlay, NodeDisk, Overlay},
+    user::{NewToken, NewUser, User, UserChange},
+};
+
+/// What a request that changes nodes came to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Submitted {
+    /// It was accepted (202) and is on its way.
+    Operation(Box<Operation>),
+    /// It was a dry run (200): this is what it would do.
+    Plan(Plan),
+}
+
+/// Users.
+impl Client {
+    /// `GET /healthz`: succeeds when haasd answers and is well.
+    pub async fn healthz(&self) -> Result<(), ClientError> {
+        let request = self.request(&self.inner.http, Method::GET, self.at(&["healthz"], &[]));
+        self.send(request.timeout(super::REQUEST)).await.map(drop)
+    }
+
+    /// `GET /v1/whoami`: whom the token belongs to.
+    pub async fn whoami(&self) -> Result<User, ClientError> {
+        self.get(&["v1", "whoami"], &[]).await
+    }
+
+    /// `GET /v1/users`.
+    pub async fn users(&self) -> Result<Vec<User>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "users"], &[]).await?.items)
+    }
+
+    /// `POST /v1/users`.
+    pub async fn add_user(&self, user: &NewUser) -> Result<User, ClientError> {
+        self.post(&["v1", "users"], user).await
+    }
+
+    /// `PATCH /v1/users/{name}`.
+    pub async fn change_user(
+        &self,
+        name: &UserName,
+        change: &UserChange,
+    ) -> Result<User, ClientError> {
+        let path = ["v1", "users", name.as_str()];
+        let response = self.call(Method::PATCH, &path, Some(change)).await?;
+        self.json(response).await
+    }
+
+    /// `DELETE /v1/users/{name}`.
+    pub async fn remove_user(&self, name: &UserName) -> Result<(), ClientError> {
+        self.delete(&["v1", "users", name.as_str()]).await
+    }
+
+    /// `POST /v1/users/{name}/tokens`: a new token, shown this once.
+    pub async fn new_token(&self, name: &UserName) -> Result<NewToken, ClientError> {
+        self.post(&["v1", "users", name.as_str(), "tokens"], &serde_json::json!({})).await
+    }
+}
+
+/// Nodes.
+impl Client {
+    /// `GET /v1/nodes`: all nodes, or those of a set.
+    pub async fn nodes(&self, nodeset: Option<&str>) -> Result<Vec<Node>, ClientError> {
+        let query: Vec<_> = nodeset.map(|set| ("nodeset", set)).into_iter().collect();
+        Ok(self.get::<List<_>>(&["v1", "nodes"], &query).await?.items)
+    }
+
+    /// `GET /v1/nodes/{name}`.
+    pub async fn node(&self, name: &NodeName) -> Result<Node, ClientError> {
+        self.get(&["v1", "nodes", name.as_str()], &[]).await
+    }
+
+    /// `POST /v1/nodes/manage`.
+    pub async fn manage(&self, request: &ManageRequest) -> Result<Vec<Node>, ClientError> {
+        Ok(self.post::<List<_>>(&["v1", "nodes", "manage"], request).await?.items)
+    }
+
+    /// `POST /v1/nodes/apply`.
+    pub async fn apply(&self, request: &ApplyRequest) -> Result<ApplyResult, ClientError> {
+        self.post(&["v1", "nodes", "apply"], request).await
+    }
+
+    /// `GET /v1/nodes/discovered`.
+    pub async fn discovered(&self) -> Result<Vec<Discovered>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "nodes", "discovered"], &[]).await?.items)
+    }
+
+    /// `GET /v1/nodes/{name}/boots`.
+    pub async fn boots(&self, name: &NodeName) -> Result<Vec<BootReport>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "nodes", name.as_str(), "boots"], &[]).await?.items)
+    }
+
+    /// `GET /v1/nodes/{name}/render`.
+    pub async fn render(&self, name: &NodeName) -> Result<Rendered, ClientError> {
+        self.get(&["v1", "nodes", name.as_str(), "render"], &[]).await
+    }
+
+    /// `GET /v1/node-groups`.
+    pub async fn node_groups(&self) -> Result<Vec<NodeGroup>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "node-groups"], &[]).await?.items)
+    }
+
+    /// `GET /v1/nodes/{name}/disks`.
+    pub async fn disks(&self, name: &NodeName) -> Result<Vec<NodeDisk>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "nodes", name.as_str(), "disks"], &[]).await?.items)
+    }
+
+    /// `POST /v1/nodes/{name}/disks/claim`.
+    pub async fn claim_disk(
+        &self,
+        name: &NodeName,
+        claim: &ClaimDisk,
+    ) -> Result<NodeDisk, ClientError> {
+        self.post(&["v1", "nodes", name.as_str(), "disks", "claim"], claim).await
+    }
+}
+
+/// Requests that change nodes, and their operations.
+impl Client {
+    /// `POST /v1/switch`.
+    pub async fn switch(&self, request: &SwitchRequest) -> Result<Submitted, ClientError> {
+        self.submit("switch", request).await
+    }
+
+    /// `POST /v1/rollback`.
+    pub async fn rollback(&self, request: &RollbackRequest) -> Result<Submitted, ClientError> {
+        self.submit("rollback", request).await
+    }
+
+    /// `POST /v1/power`.
+    pub async fn power(&self, request: &PowerRequest) -> Result<Submitted, ClientError> {
+        self.submit("power", request).await
+    }
+
+    async fn submit(&self, verb: &str, request: &impl Serialize) -> Result<Submitted, ClientError> {
+        let response = self.call(Method::POST, &["v1", verb], Some(request)).await?;
+        if response.status() == StatusCode::ACCEPTED {
+            self.json(response).await.map(Submitted::Operation)
+        } else {
+            self.json(response).await.map(Submitted::Plan)
+        }
+    }
+
+    /// `GET /v1/operations`.
+    pub async fn operations(&self) -> Result<Vec<Operation>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "operations"], &[]).await?.items)
+    }
+
+    /// `GET /v1/operations/{id}`.
+    pub async fn operation(&self, id: &str) -> Result<Operation, ClientError> {
+        self.get(&["v1", "operations", id], &[]).await
+    }
+}
+
+/// Images.
+impl Client {
+    /// `GET /v1/images`.
+    pub async fn images(&self) -> Result<Vec<Image>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "images"], &[]).await?.items)
+    }
+
+    /// `GET /v1/images/{ref}`.
+    pub async fn image(&self, image: &ImageRef) -> Result<Image, ClientError> {
+        self.get(&["v1", "images", &image.to_string()], &[]).await
+    }
+
+    /// `POST /v1/images/build`: `body` is a tar of the recipe's folder.
+    pub async fn build_image(
+        &self,
+        name: &ImageName,
+        tag: &ImageTag,
+        body: Body,
+    ) -> Result<Progress, ClientError> {
+        let query = [("name", name.as_str()), ("tag", tag.as_str())];
+        self.post_stream(&["v1", "images", "build"], &query, body).await
+    }
+
+    /// `POST /v1/images/import`: `body` is a tar of what `kind` says.
+    pub async fn import_image(
+        &self,
+        name: &ImageName,
+        tag: &ImageTag,
+        kind: ImportKind,
+        body: Body,
+    ) -> Result<Progress, ClientError> {
+        let kind = match kind {
+            ImportKind::Root => "root",
+            ImportKind::Raw => "raw",
+        };
+        let query = [("name", name.as_str()), ("tag", tag.as_str()), ("kind", kind)];
+        self.post_stream(&["v1", "images", "import"], &query, body).await
+    }
+
+    /// `POST /v1/images/tags`.
+    pub async fn tag_image(&self, tag: &TagImage) -> Result<Image, ClientError> {
+        self.post(&["v1", "images", "tags"], tag).await
+    }
+
+    /// `DELETE /v1/images/{ref}`.
+    pub async fn remove_image(&self, image: &ImageRef) -> Result<(), ClientError> {
+        self.delete(&["v1", "images", &image.to_string()]).await
+    }
+}
+
+/// Overlays.
+impl Client {
+    /// `GET /v1/overlays`.
+    pub async fn overlays(&self) -> Result<Vec<Overlay>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "overlays"], &[]).await?.items)
+    }
+
+    /// `POST /v1/overlays`.
+    pub async fn new_overlay(&self, overlay: &NewOverlay) -> Result<Overlay, ClientError> {
+        self.post(&["v1", "overlays"], overlay).await
+    }
+
+    /// `DELETE /v1/overlays/{owner}/{name}`.
+    pub async fn remove_overlay(
+        &self,
+        owner: &UserName,
+        name: &OverlayLabel,
+    ) -> Result<(), ClientError> {
+        self.delete(&["v1", "overlays", owner.as_str(), name.as_str()]).await
+    }
+}

@@ -1,0 +1,177 @@
+//! Nodes. `/v1/nodes`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    agent::BootStage,
+    names::{Mac, NodeGroupName, NodeName},
+};
+
+/// A node: what the inventory says, what is wanted, what is seen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Node {
+    /// Immutable; a later node of the same name has another.
+    pub id: String,
+    /// Its name.
+    pub name: NodeName,
+    /// Its address on the boot network, once it has one.
+    pub address: Option<String>,
+    /// The NIC that boots.
+    pub mac: Mac,
+    /// Its node groups.
+    pub groups: Vec<NodeGroupName>,
+    /// What the scheduler may choose by.
+    pub labels: BTreeMap<String, String>,
+    /// `ipmi`, `exec` or `manual`.
+    pub power_driver: String,
+    /// Whether haasd may touch it.
+    pub managed: bool,
+    /// In one word, for a table.
+    pub state: NodeState,
+    /// Why it is in that state, in words.
+    pub reason: String,
+    /// What is wanted of it.
+    pub desired: Option<Desired>,
+    /// What is seen.
+    pub observed: Observed,
+}
+
+/// A node in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeState {
+    /// haasd keeps its hands off.
+    Unmanaged,
+    /// Nothing is wanted of it yet.
+    Idle,
+    /// Off, as is wanted.
+    Off,
+    /// On its way to what is wanted.
+    Switching,
+    /// What is wanted runs, and the agent has proved it.
+    Ready,
+    /// It was ready; its agent is silent now.
+    Unreachable,
+    /// It could not get there, and a person is needed.
+    Fault,
+}
+
+/// What is wanted of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Desired {
+    /// Counts the node's desired states.
+    pub generation: i64,
+    /// Whether it should be on.
+    pub on: bool,
+    /// `name:tag` as it was asked for.
+    pub image: Option<String>,
+    /// The image itself.
+    pub image_digest: Option<String>,
+    /// `owner/name`; none for RAM.
+    pub overlay: Option<String>,
+    /// Its place in the overlay, from 0.
+    pub rank: u32,
+    /// Since when.
+    pub since: String,
+    /// Who asked.
+    pub actor: String,
+}
+
+/// What is seen of a node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Observed {
+    /// `on`, `off` or `unknown`, as its BMC said.
+    pub power: String,
+    /// When the BMC said so.
+    pub power_at: Option<String>,
+    /// Why the BMC could not be asked.
+    pub power_error: Option<String>,
+    /// The stage of the boot in progress.
+    pub stage: Option<BootStage>,
+    /// When the agent was last heard.
+    pub agent_at: Option<String>,
+    /// Who is logged in.
+    pub logins: Vec<String>,
+    /// Whether the root's iSCSI session stands.
+    pub root_attached: Option<bool>,
+    /// Bytes free in the overlay store.
+    pub store_free: Option<u64>,
+}
+
+/// `POST /v1/nodes/manage`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ManageRequest {
+    /// The nodes.
+    pub nodeset: String,
+    /// True to let haasd have them, false to take them away from it.
+    pub managed: bool,
+}
+
+/// `POST /v1/nodes/apply`: an inventory file, taken whole or not at all.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ApplyRequest {
+    /// The file's name, for error messages.
+    pub file: String,
+    /// Its text.
+    pub text: String,
+    /// Say what would change, change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What an inventory file changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ApplyResult {
+    /// Nodes that are new.
+    pub added: Vec<String>,
+    /// Nodes that are gone from the file.
+    pub removed: Vec<String>,
+    /// Nodes that changed.
+    pub changed: Vec<String>,
+    /// The changes in words, for people.
+    pub diff: String,
+    /// Whether they were made.
+    pub applied: bool,
+}
+
+/// A machine that was seen on the network and is in no inventory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Discovered {
+    /// Its address.
+    pub mac: Mac,
+    /// `node` or `bmc`, as far as its DHCP request tells.
+    pub kind: String,
+    /// What it said of itself: vendor class, architecture.
+    pub description: String,
+    /// The network that it was seen in.
+    pub network: String,
+    /// When it was first seen.
+    pub first_seen: String,
+    /// When it was last seen.
+    pub last_seen: String,
+    /// A stanza for nodes.toml, ready to be completed; none for a BMC.
+    pub stanza: Option<String>,
+}
+
+/// What a node would be given if it booted now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Rendered {
+    /// The node.
+    pub node: String,
+    /// The iPXE script, with the token as `***`.
+    pub script: String,
+    /// The kernel command line, with the token as `***`.
+    pub cmdline: String,
+}
+
+/// A named set of nodes, `@name` in a node set. `GET /v1/node-groups`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeGroup {
+    /// Its name, without the `@`.
+    pub name: NodeGroupName,
+    /// The nodes in it.
+    pub nodes: Vec<String>,
+}

@@ -1,0 +1,52 @@
+//! `haasctl`, the command line of haas. It speaks the HTTP API and nothing else.
+//!
+//! One module per noun holds its arguments and what they do. What is printed goes through
+//! [`out::Out`]; what went wrong is an [`error::Error`], which knows its exit code.
+
+mod cli;
+mod completion;
+mod config;
+mod confirm;
+mod context;
+mod disk;
+mod error;
+mod events;
+mod format;
+mod image;
+mod node;
+mod operation;
+mod out;
+mod overlay;
+mod pack;
+mod power;
+mod progress;
+mod report;
+mod status;
+mod switch;
+mod table;
+mod upload;
+mod user;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let out = out::Out::new(cli.output);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(source) => {
+            let error = error::Error::Io { what: "the program cannot start".to_owned(), source };
+            return out.fail(&error);
+        }
+    };
+    let result = runtime.block_on(cli.run(&out));
+    // A thread that still packs an upload must not hold the exit back.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => out.fail(&error),
+    }
+}

@@ -1,0 +1,320 @@
+//! `node`: what there is, how it booted, and the inventory.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use haas_api::{
+    List,
+    client::Client,
+    names::NodeName,
+    node::{ApplyRequest, ApplyResult, Discovered, ManageRequest, Node},
+    operation::BootReport,
+};
+
+use crate::{
+    cli::{Session, nodeset},
+    confirm::Yes,
+    error::{Error, io_error},
+    format, report, status,
+    table::{Table, number, or_dash},
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List nodes.
+    #[command(after_help = "Examples:\n  haasctl node list\n  haasctl node list @rack1 -o json")]
+    List {
+        /// The nodes; all of them where none are given.
+        #[arg(value_parser = nodeset)]
+        nodeset: Option<String>,
+    },
+    /// Show all that is known of a node.
+    #[command(after_help = "Examples:\n  haasctl node show n01")]
+    Show {
+        /// The node.
+        node: NodeName,
+    },
+    /// List the node groups, which node sets name as @NAME.
+    #[command(after_help = "Examples:\n  haasctl node groups")]
+    Groups,
+    /// Show a node's boot attempts: where their seconds went, and why they failed.
+    #[command(after_help = "Examples:\n  haasctl node boots n01\n  haasctl node boots n01 -o json")]
+    Boots {
+        /// The node.
+        node: NodeName,
+    },
+    /// Let haasd have nodes. Until then it reads them and changes nothing.
+    #[command(after_help = "Examples:\n  haasctl node manage n[01-16]")]
+    Manage {
+        /// The nodes.
+        #[arg(value_parser = nodeset)]
+        nodeset: String,
+    },
+    /// Take nodes away from haasd. They keep running as they are.
+    #[command(after_help = "Examples:\n  haasctl node unmanage n03")]
+    Unmanage {
+        /// The nodes.
+        #[arg(value_parser = nodeset)]
+        nodeset: String,
+    },
+    /// Show what a node would be given if it booted now: iPXE script and kernel command line.
+    #[command(after_help = "Examples:\n  haasctl node render n01")]
+    Render {
+        /// The node.
+        node: NodeName,
+    },
+    /// Take an inventory file, whole or not at all. Shows the changes and asks first.
+    #[command(after_help = "\
+Examples:
+  haasctl node apply nodes.toml
+  haasctl node apply nodes.toml --dry-run
+  haasctl node apply nodes.toml --yes")]
+    Apply {
+        /// The inventory, nodes.toml.
+        file: PathBuf,
+        /// Show what would change, change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        yes: Yes,
+    },
+    /// List what was seen on the network and is in no inventory, with stanzas to paste.
+    #[command(after_help = "Examples:\n  haasctl node discovered")]
+    Discovered,
+}
+
+impl Command {
+    pub(crate) async fn run(self, session: &Session<'_>) -> Result<(), Error> {
+        let client = session.client()?;
+        let out = session.out;
+        match self {
+            Self::List { nodeset } => {
+                let list = List::whole(client.nodes(nodeset.as_deref()).await?);
+                out.show(&list, || list_table(&list.items))
+            }
+            Self::Show { node } => {
+                let node = client.node(&node).await?;
+                out.show(&node, || show_table(&node))
+            }
+            Self::Groups => {
+                let list = List::whole(client.node_groups().await?);
+                out.show(&list, || {
+                    let mut table = Table::new(["GROUP", "COUNT", "NODES"]);
+                    for group in &list.items {
+                        let count = number(group.nodes.len());
+                        table.row([(&group.name).into(), count, format::fold(&group.nodes).into()]);
+                    }
+                    table
+                })
+            }
+            Self::Boots { node } => {
+                let list = List::whole(client.boots(&node).await?);
+                out.show(&list, || boots_table(&list.items))
+            }
+            Self::Manage { nodeset } => manage(session, &client, nodeset, true).await,
+            Self::Unmanage { nodeset } => manage(session, &client, nodeset, false).await,
+            Self::Render { node } => {
+                let rendered = client.render(&node).await?;
+                out.show_text(&rendered, || {
+                    format!(
+                        "# iPXE script\n{}\n\n# kernel command line\n{}",
+                        rendered.script.trim_end(),
+                        rendered.cmdline
+                    )
+                })
+            }
+            Self::Apply { file, dry_run, yes } => {
+                apply(session, &client, file, dry_run, &yes).await
+            }
+            Self::Discovered => {
+                let list = List::whole(client.discovered().await?);
+                out.show_text(&list, || discovered_text(&list.items))
+            }
+        }
+    }
+}
+
+async fn manage(
+    session: &Session<'_>,
+    client: &Client,
+    nodeset: String,
+    managed: bool,
+) -> Result<(), Error> {
+    let list = List::whole(client.manage(&ManageRequest { nodeset, managed }).await?);
+    session.out.show(&list, || list_table(&list.items))
+}
+
+async fn apply(
+    session: &Session<'_>,
+    client: &Client,
+    file: PathBuf,
+    dry_run: bool,
+    yes: &Yes,
+) -> Result<(), Error> {
+    let text = std::fs::read_to_string(&file)
+        .map_err(io_error(format!("{} cannot be read", file.display())))?;
+    let mut request = ApplyRequest { file: file.display().to_string(), text, dry_run: true };
+    let planned = client.apply(&request).await?;
+    let nothing = planned.added.len() + planned.removed.len() + planned.changed.len() == 0;
+    if dry_run || (nothing && planned.diff.trim().is_empty()) {
+        return session.out.show_text(&planned, || apply_text(&planned));
+    }
+    session.out.note(&apply_text(&planned))?;
+    yes.ask(session, "Make these changes?")?;
+    request.dry_run = false;
+    let result = client.apply(&request).await?;
+    session.out.show_text(&result, || apply_summary(&result))
+}
+
+fn apply_text(result: &ApplyResult) -> String {
+    format!("{}\n{}", result.diff.trim_end(), apply_summary(result)).trim_start().to_owned()
+}
+
+fn apply_summary(result: &ApplyResult) -> String {
+    let parts: Vec<String> =
+        [("added", &result.added), ("changed", &result.changed), ("removed", &result.removed)]
+            .into_iter()
+            .filter(|(_, nodes)| !nodes.is_empty())
+            .map(|(word, nodes)| format!("{} {word} ({})", nodes.len(), format::fold(nodes)))
+            .collect();
+    match (parts.is_empty(), result.applied) {
+        (true, _) => "The inventory is as the file says; nothing changes.".to_owned(),
+        (false, true) => format!("Done: {}.", parts.join(", ")),
+        (false, false) => format!("Would be: {}.", parts.join(", ")),
+    }
+}
+
+fn list_table(nodes: &[Node]) -> Table {
+    let mut table = Table::new(["NODE", "STATE", "ADDRESS", "MAC", "GROUPS", "POWER"]);
+    for node in nodes {
+        let groups: Vec<_> = node.groups.iter().map(|group| group.as_str()).collect();
+        table.row([
+            (&node.name).into(),
+            status::state(node),
+            or_dash(node.address.as_deref()),
+            node.mac.into(),
+            groups.join(",").into(),
+            (&node.power_driver).into(),
+        ]);
+    }
+    table
+}
+
+fn show_table(node: &Node) -> Table {
+    let mut table = Table::pairs();
+    table.pair("name", &node.name);
+    table.pair("id", &node.id);
+    table.pair("state", status::state(node));
+    table.pair("reason", &node.reason);
+    table.pair("managed", if node.managed { "yes" } else { "no" });
+    table.pair("address", or_dash(node.address.as_deref()));
+    table.pair("mac", node.mac);
+    let groups: Vec<_> = node.groups.iter().map(|group| group.as_str()).collect();
+    table.pair("groups", groups.join(", "));
+    let labels: Vec<_> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    table.pair("labels", labels.join(", "));
+    if let Some(desired) = &node.desired {
+        table.pair("wanted power", if desired.on { "on" } else { "off" });
+        table.pair("wanted image", or_dash(desired.image.as_deref()));
+        table.pair("image digest", or_dash(desired.image_digest.as_deref()));
+        table.pair("wanted overlay", desired.overlay.as_deref().unwrap_or("none"));
+        table.pair("rank", desired.rank);
+        table.pair("generation", desired.generation);
+        let since = format::time(&desired.since);
+        table.pair("wanted since", format!("{since} by {}", desired.actor));
+    }
+    let seen = &node.observed;
+    table.pair("power driver", &node.power_driver);
+    table.pair("power", &seen.power);
+    table.pair("power seen", or_dash(seen.power_at.as_deref().map(format::time)));
+    if let Some(error) = &seen.power_error {
+        table.pair("power error", error);
+    }
+    table.pair("boot stage", or_dash(seen.stage));
+    table.pair("agent heard", or_dash(seen.agent_at.as_deref().map(format::time)));
+    table.pair("logins", seen.logins.join(", "));
+    let attached = seen.root_attached.map(|attached| if attached { "yes" } else { "no" });
+    table.pair("root attached", or_dash(attached));
+    table.pair("store free", or_dash(seen.store_free.map(format::bytes)));
+    table
+}
+
+fn boots_table(boots: &[BootReport]) -> Table {
+    let mut table = Table::new([
+        "STARTED", "BOOT", "CAUSE", "STATE", "WHAT", "TOTAL s", "STAGES", "KERNEL", "ISCSI",
+        "FAILURE",
+    ]);
+    for boot in boots {
+        let stages: Vec<_> =
+            boot.stages.iter().map(|time| format!("{} {:.1}", time.stage, time.seconds)).collect();
+        table.row([
+            format::time(&boot.started_at).into(),
+            (&boot.attempt).into(),
+            (&boot.cause).into(),
+            (&boot.state).into(),
+            (&boot.what).into(),
+            number(format!("{:.1}", report::total(boot))),
+            stages.join(", ").into(),
+            number(format::signed_bytes(boot.boot_bytes)),
+            number(format::signed_bytes(boot.root_bytes)),
+            or_dash(boot.failure.as_deref()),
+        ]);
+    }
+    table
+}
+
+fn discovered_text(found: &[Discovered]) -> String {
+    let mut table = Table::new(["MAC", "KIND", "NETWORK", "FIRST SEEN", "LAST SEEN", "SAYS"]);
+    for one in found {
+        table.row([
+            one.mac.into(),
+            (&one.kind).into(),
+            (&one.network).into(),
+            format::time(&one.first_seen).into(),
+            format::time(&one.last_seen).into(),
+            (&one.description).into(),
+        ]);
+    }
+    let mut text = table.render(None, false);
+    let stanzas: Vec<_> = found.iter().filter_map(|one| one.stanza.as_deref()).collect();
+    if !stanzas.is_empty() {
+        text.push_str("\n# For nodes.toml, to be completed:\n");
+        text.push_str(&stanzas.join("\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_listed_and_shown() {
+        let node = status::tests::sample();
+        assert_eq!(
+            list_table(std::slice::from_ref(&node)).render(None, false),
+            "NODE  STATE  ADDRESS    MAC                GROUPS  POWER\n\
+             n01   ready  10.0.0.11  52:54:00:77:00:01  rack1   ipmi\n"
+        );
+        let shown = show_table(&node).render(None, false);
+        assert!(shown.contains("wanted overlay  alice/dev\n"), "{shown}");
+        assert!(shown.contains("wanted since    2026-11-21 00:00:00Z by alice\n"), "{shown}");
+    }
+
+    #[test]
+    fn an_inventory_change_is_summed_up() {
+        let mut result = ApplyResult {
+            added: vec!["n01".to_owned(), "n02".to_owned()],
+            removed: vec!["n09".to_owned()],
+            changed: Vec::new(),
+            diff: "+ n[01-02]\n- n09\n".to_owned(),
+            applied: false,
+        };
+        assert_eq!(
+            apply_text(&result),
+            "+ n[01-02]\n- n09\nWould be: 2 added (n[01-02]), 1 removed (n09)."
+        );
+        result.applied = true;
+        assert_eq!(apply_summary(&result), "Done: 2 added (n[01-02]), 1 removed (n09).");
+    }
+}

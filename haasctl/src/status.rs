@@ -1,0 +1,150 @@
+//! `status`: what nodes run and what they are doing.
+
+use std::time::Duration;
+
+use clap::Args;
+use haas_api::{
+    List,
+    node::{Node, NodeState},
+};
+use tokio::time::sleep;
+
+use crate::{
+    cli::{Session, nodeset},
+    error::Error,
+    out::Format,
+    table::{Field, Table, Tone, or_dash, toned},
+    wait::Backoff,
+};
+
+/// How often `--watch` looks.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  haasctl status
+  haasctl status n[01-16],@rack1 --watch
+  haasctl status -o json")]
+pub(crate) struct StatusArgs {
+    /// The nodes; all of them where none are given.
+    #[arg(value_parser = nodeset)]
+    nodeset: Option<String>,
+    /// Go on showing what changes, until Ctrl-C.
+    #[arg(short, long)]
+    watch: bool,
+}
+
+impl StatusArgs {
+    pub(crate) async fn run(self, session: &Session<'_>) -> Result<(), Error> {
+        let client = session.client()?;
+        let out = session.out;
+        let mut nodes = client.nodes(self.nodeset.as_deref()).await?;
+        if !self.watch {
+            return out.show(&List::whole(nodes.clone()), || table(&nodes));
+        }
+        let mut shown: Option<Vec<Node>> = None;
+        let mut backoff = Backoff::default();
+        loop {
+            if shown.as_ref() != Some(&nodes) {
+                match out.format {
+                    Format::Table => {
+                        out.clear()?;
+                        out.table(&table(&nodes))?;
+                    }
+                    Format::Json | Format::Yaml => {
+                        out.item(&List::whole(nodes.clone()), String::new)?;
+                    }
+                }
+                shown = Some(nodes.clone());
+            }
+            sleep(INTERVAL).await;
+            nodes = loop {
+                match client.nodes(self.nodeset.as_deref()).await {
+                    Ok(nodes) => break nodes,
+                    Err(error) if error.is_transient() => {
+                        out.note(&format!("{error}; trying again"))?;
+                        backoff.pause().await;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            };
+            backoff.reset();
+        }
+    }
+}
+
+/// A node's state, coloured.
+pub(crate) fn state(node: &Node) -> Field {
+    let (word, tone) = match node.state {
+        NodeState::Unmanaged => ("unmanaged", Tone::Faint),
+        NodeState::Idle => ("idle", Tone::Plain),
+        NodeState::Off => ("off", Tone::Plain),
+        NodeState::Switching => ("switching", Tone::Busy),
+        NodeState::Ready => ("ready", Tone::Good),
+        NodeState::Unreachable => ("unreachable", Tone::Bad),
+        NodeState::Fault => ("fault", Tone::Bad),
+    };
+    toned(word, tone)
+}
+
+fn table(nodes: &[Node]) -> Table {
+    let mut table = Table::new([
+        "NODE", "STATE", "POWER", "IMAGE", "OVERLAY", "RANK", "STAGE", "LOGINS", "REASON",
+    ]);
+    for node in nodes {
+        let desired = node.desired.as_ref();
+        // Rank and overlay belong to a system that runs or will, not to a node that is to be off.
+        let system = desired.filter(|desired| desired.on);
+        let overlay = system.map(|desired| desired.overlay.as_deref().unwrap_or("none"));
+        table.row([
+            (&node.name).into(),
+            state(node),
+            (&node.observed.power).into(),
+            or_dash(system.and_then(|desired| desired.image.as_deref())),
+            or_dash(overlay),
+            or_dash(system.map(|desired| desired.rank)),
+            or_dash(node.observed.stage),
+            node.observed.logins.len().into(),
+            (&node.reason).into(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A node that runs, for tests of tables.
+    pub(crate) fn sample() -> Node {
+        serde_json::from_value(serde_json::json!({
+            "id": "01J", "name": "n01", "address": "10.0.0.11", "mac": "52:54:00:77:00:01",
+            "groups": ["rack1"], "labels": {}, "power_driver": "ipmi", "managed": true,
+            "state": "ready", "reason": "",
+            "desired": {
+                "generation": 3, "on": true, "image": "minimal:latest", "image_digest": null,
+                "overlay": "alice/dev", "rank": 0, "since": "2026-11-21T00:00:00Z", "actor": "alice"
+            },
+            "observed": {
+                "power": "on", "power_at": null, "power_error": null, "stage": "ready",
+                "agent_at": null, "logins": ["alice pts/0"], "root_attached": true,
+                "store_free": null
+            }
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_node_that_is_to_be_off_has_no_overlay() {
+        let on = sample();
+        let mut off = sample();
+        off.desired.as_mut().unwrap().on = false;
+        assert_eq!(
+            table(&[on, off]).render(None, false),
+            "NODE  STATE  POWER  IMAGE           OVERLAY    RANK  STAGE  LOGINS  REASON\n\
+             n01   ready  on     minimal:latest  alice/dev  0     ready  1\n\
+             n01   ready  on     -               -          -     ready  1\n"
+        );
+    }
+}

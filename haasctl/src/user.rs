@@ -1,0 +1,215 @@
+//! `user`: users, their ssh keys and their tokens.
+
+use std::{
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use clap::Subcommand;
+use haas_api::{
+    List,
+    names::UserName,
+    user::{NewUser, Role, User, UserChange},
+};
+
+use crate::{
+    cli::Session,
+    config::write_private,
+    confirm::Yes,
+    error::{Error, io_error},
+    format,
+    table::{Table, number},
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List users.
+    #[command(after_help = "Examples:\n  haasctl user list")]
+    List,
+    /// Show whom the token of this context belongs to.
+    #[command(after_help = "Examples:\n  haasctl user whoami")]
+    Whoami,
+    /// Add a user.
+    #[command(after_help = "\
+Examples:
+  haasctl user add alice --keys ~/.ssh/id_ed25519.pub
+  haasctl user add bob --role admin")]
+    Add {
+        /// The name, also on the nodes.
+        name: UserName,
+        /// What the user may do.
+        #[arg(long, value_enum, default_value = "user")]
+        role: RoleArg,
+        /// A file of ssh public keys, `-` for standard input. May be given several times.
+        #[arg(long, value_name = "FILE")]
+        keys: Vec<PathBuf>,
+    },
+    /// Replace a user's ssh keys.
+    #[command(after_help = "\
+Examples:
+  haasctl user keys alice ~/.ssh/id_ed25519.pub
+  ssh-add -L | haasctl user keys alice -")]
+    Keys {
+        /// The user.
+        name: UserName,
+        /// Files of ssh public keys, `-` for standard input.
+        #[arg(required_unless_present = "none", value_name = "FILE")]
+        keys: Vec<PathBuf>,
+        /// Take all keys away.
+        #[arg(long, conflicts_with = "keys")]
+        none: bool,
+    },
+    /// Remove a user.
+    #[command(after_help = "Examples:\n  haasctl user rm alice")]
+    Rm {
+        /// The user.
+        name: UserName,
+        #[command(flatten)]
+        yes: Yes,
+    },
+    /// Make a token for a user and write it to a file that only the caller can read.
+    #[command(after_help = "\
+Examples:
+  haasctl user token alice --file alice.token
+  haasctl user token alice --file - | ssh alice@login 'umask 077; cat > haas.token'")]
+    Token {
+        /// The user.
+        name: UserName,
+        /// Where to write it, `-` for standard output.
+        #[arg(long)]
+        file: PathBuf,
+    },
+}
+
+/// What a user may do everywhere.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum RoleArg {
+    /// Everything.
+    Admin,
+    /// Sees nodes and images; has overlays of its own.
+    User,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Admin => Self::Admin,
+            RoleArg::User => Self::User,
+        }
+    }
+}
+
+impl Command {
+    pub(crate) async fn run(self, session: &Session<'_>) -> Result<(), Error> {
+        let client = session.client()?;
+        let out = session.out;
+        match self {
+            Self::List => {
+                let list = List::whole(client.users().await?);
+                out.show(&list, || table(&list.items))
+            }
+            Self::Whoami => {
+                let user = client.whoami().await?;
+                out.show(&user, || table(std::slice::from_ref(&user)))
+            }
+            Self::Add { name, role, keys } => {
+                let new = NewUser { name, role: role.into(), ssh_keys: read_keys(&keys)? };
+                let user = client.add_user(&new).await?;
+                out.show(&user, || table(std::slice::from_ref(&user)))
+            }
+            Self::Keys { name, keys, none: _ } => {
+                let change = UserChange { ssh_keys: read_keys(&keys)? };
+                let user = client.change_user(&name, &change).await?;
+                out.show(&user, || table(std::slice::from_ref(&user)))
+            }
+            Self::Rm { name, yes } => {
+                yes.ask(session, &format!("Remove user {name}?"))?;
+                client.remove_user(&name).await?;
+                out.note(&format!("User {name} is removed."))
+            }
+            Self::Token { name, file } => {
+                let token = client.new_token(&name).await?;
+                if file.as_os_str() == "-" {
+                    return out.text(&token.token);
+                }
+                write_private(&file, format!("{}\n", token.token).as_bytes())?;
+                out.note(&format!("Token {} is in {}.", token.id, file.display()))
+            }
+        }
+    }
+}
+
+fn read_keys(files: &[PathBuf]) -> Result<Vec<String>, Error> {
+    let mut keys = Vec::new();
+    for file in files {
+        let found = keys_in(&read(file)?).map_err(|line| {
+            Error::Usage(format!("{}:{line}: this is no ssh public key", file.display()))
+        })?;
+        if found.is_empty() {
+            return Err(Error::Usage(format!("{} holds no ssh public key", file.display())));
+        }
+        keys.extend(found);
+    }
+    Ok(keys)
+}
+
+fn read(file: &Path) -> Result<String, Error> {
+    if file.as_os_str() == "-" {
+        let mut text = String::new();
+        let read = io::stdin().lock().take(1 << 20).read_to_string(&mut text);
+        read.map_err(io_error("standard input cannot be read"))?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(file).map_err(io_error(format!("{} cannot be read", file.display())))
+}
+
+/// The keys of a text in the form of `authorized_keys`, or the number of a line that is none. A
+/// private key that was named by mistake is refused here and is never sent.
+fn keys_in(text: &str) -> Result<Vec<String>, usize> {
+    let mut keys = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let is_key = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"]
+            .iter()
+            .any(|kind| line.split_whitespace().any(|word| word.starts_with(kind)));
+        if !is_key || line.split_whitespace().count() < 2 {
+            return Err(index + 1);
+        }
+        keys.push(line.to_owned());
+    }
+    Ok(keys)
+}
+
+fn table(users: &[User]) -> Table {
+    let mut table = Table::new(["NAME", "ROLE", "UID", "KEYS", "CREATED"]);
+    for user in users {
+        let role = match user.role {
+            Role::Admin => "admin",
+            Role::User => "user",
+        };
+        table.row([
+            (&user.name).into(),
+            role.into(),
+            number(user.uid),
+            number(user.ssh_keys.len()),
+            format::time(&user.created_at).into(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_and_a_private_key_is_refused() {
+        let text = "# mine\n\nssh-ed25519 AAAAC3Nza alice@x\nno-pty ecdsa-sha2-nistp256 AAAA b\n";
+        assert_eq!(keys_in(text).unwrap().len(), 2);
+        assert_eq!(keys_in("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blb\n"), Err(1));
+        assert_eq!(keys_in("ssh-ed25519 AAAA\nhello\n"), Err(2));
+    }
+}

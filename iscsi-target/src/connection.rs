@@ -1,0 +1,203 @@
+//! The life of one connection: login within its time, full feature phase, end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::exports::{Exports, SessionObserver};
+use crate::login::{self, Established, Kind, Login, Step};
+use crate::pdu::{Bhs, flag, request};
+use crate::server::Options;
+use crate::session::{Numbers, Session};
+use crate::sessions::{Place, Sessions};
+use crate::wire::{Event, Wire, WireError};
+
+/// How long a session may take, when the server stops, to finish the PDU that it is sending.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+
+/// PDUs that a login may take: more than any real one, fewer than an attacker wants.
+const LOGIN_PDUS: usize = 64;
+
+/// What connections share.
+pub(crate) struct Shared {
+    pub(crate) exports: Arc<dyn Exports>,
+    pub(crate) options: Options,
+    pub(crate) sessions: Arc<Sessions>,
+}
+
+/// Serves one connection until it ends, or until `stop`.
+pub(crate) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) {
+    let end = CancellationToken::new();
+    let stopping = Arc::new(AtomicBool::new(false));
+    let life = Box::pin(live(stream, peer, &shared, end.clone(), Arc::clone(&stopping)));
+    tokio::pin!(life);
+    let result = tokio::select! {
+        biased;
+        () = end.cancelled() => {
+            info!(%peer, "session replaced by a new login");
+            return;
+        }
+        result = &mut life => result,
+        () = stop.cancelled() => {
+            stopping.store(true, Ordering::Relaxed);
+            tokio::time::timeout(STOP_WITHIN, &mut life).await.unwrap_or(Ok(()))
+        }
+    };
+    match result {
+        Ok(()) => debug!(%peer, "connection ended"),
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            info!(%peer, %error, source, "connection dropped");
+        }
+    }
+}
+
+async fn live(
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: &Shared,
+    end: CancellationToken,
+    stopping: Arc<AtomicBool>,
+) -> Result<(), WireError> {
+    tune(&stream, &shared.options)?;
+    let mut wire = Wire::new(stream, shared.options.ping_interval, stopping);
+    let login = Box::pin(log_in(&mut wire, peer, shared, end));
+    let Ok(login) = tokio::time::timeout(shared.options.login_timeout, login).await else {
+        return Err(WireError::Protocol("the login was not finished in time"));
+    };
+    let Some((mut session, place)) = login? else { return Ok(()) };
+    let grant = session.grant();
+    let observer = grant.and_then(|grant| grant.observer.clone());
+    // Declared so that the observer hears of the end before the place is free for a successor.
+    let _place = place;
+    let _watch = Watch::begin(observer);
+    info!(
+        %peer,
+        initiator = session.initiator,
+        target = target_of(&session.kind),
+        class = grant.map(|grant| grant.class),
+        "session opened"
+    );
+    session.run(&mut wire).await
+}
+
+fn target_of(kind: &Kind) -> &str {
+    match kind {
+        Kind::Discovery => "(discovery)",
+        Kind::Normal { target, .. } => target,
+    }
+}
+
+/// Runs the login; `None` when it was refused or given up.
+async fn log_in(
+    wire: &mut Wire,
+    peer: SocketAddr,
+    shared: &Shared,
+    end: CancellationToken,
+) -> Result<Option<(Session, Place)>, WireError> {
+    let mut login = Login::new(&*shared.exports, peer);
+    let mut numbers = Numbers { stat: 0, expected_cmd: 0, window: 1 };
+    for _ in 0..LOGIN_PDUS {
+        let pdu = match wire.receive().await? {
+            Event::Pdu(pdu) => pdu,
+            Event::Idle => continue,
+            Event::Closed | Event::Stopping => return Ok(None),
+        };
+        if pdu.bhs.opcode() != request::LOGIN {
+            return Err(WireError::Protocol("the first PDU is no login"));
+        }
+        numbers.expected_cmd = pdu.bhs.cmd_sn();
+        let refused = match login.step(&pdu) {
+            Step::Reply(header, text) => {
+                wire.send(numbers.stamp(header), &text).await?;
+                continue;
+            }
+            Step::Done(header, text, established) => {
+                match shared.sessions.enter(&established, end.clone()).await {
+                    Ok(place) => {
+                        let header = header.put(14, place.tsih.to_be_bytes());
+                        let session = begin(wire, shared, header, &text, *established, numbers);
+                        return session.await.map(|session| Some((session, place)));
+                    }
+                    Err(code) => code,
+                }
+            }
+            Step::Refuse(code) => code,
+        };
+        warn!(%peer, status = format_args!("{refused:04x}"), "login refused");
+        let header = login::header(&pdu.bhs, 0).put(36, refused.to_be_bytes());
+        wire.send(numbers.stamp(header), &[]).await?;
+        wire.flush().await?;
+        return Ok(None);
+    }
+    Err(WireError::Protocol("the login takes too many PDUs"))
+}
+
+/// Sends the last login response, behind which the agreed parameters hold.
+async fn begin(
+    wire: &mut Wire,
+    shared: &Shared,
+    header: Bhs,
+    text: &[u8],
+    established: Established,
+    mut numbers: Numbers,
+) -> Result<Session, WireError> {
+    debug_assert_ne!(header.flags() & flag::FINAL, 0);
+    let limits = match &established.kind {
+        Kind::Normal { grant, .. } => grant.limits,
+        Kind::Discovery => crate::Limits::default(),
+    };
+    numbers.window = limits.command_window.clamp(1, 1024);
+    let header = header.put(36, [0, 0]);
+    wire.send(numbers.stamp(header), text).await?;
+    wire.flush().await?;
+    wire.negotiated(&established.params, limits.turn_bytes);
+    Ok(Session::new(Arc::clone(&shared.exports), established, numbers))
+}
+
+/// Small PDUs leave at once; a peer that vanished is noticed by TCP although nothing is sent.
+fn tune(stream: &TcpStream, options: &Options) -> Result<(), WireError> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        // The kernel counts whole seconds, from one.
+        .with_time(options.ping_interval.max(Duration::from_secs(1)))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)?;
+    if let Some(name) = &options.congestion_control {
+        socket.set_tcp_congestion(name.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Tells the observer of the session's life, however it ends.
+struct Watch(Option<Arc<dyn SessionObserver>>);
+
+impl Watch {
+    fn begin(observer: Option<Arc<dyn SessionObserver>>) -> Self {
+        if let Some(observer) = &observer {
+            observer.opened();
+        }
+        Self(observer)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(observer) = &self.0 {
+            observer.closed();
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What the target asks its owner: who may log in to what, with which secret and which limits.
+//!
+//! Nothing here speaks the protocol. The owner answers from memory, since the question is asked on
+//! the connection's task.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::lun::Lun;
+
+/// Asked at each login, re-login and discovery. Must not block (answers come from memory).
+pub trait Exports: Send + Sync + 'static {
+    /// May this initiator log in to this target from that address, and what does it get?
+    fn admit(&self, request: &LoginRequest<'_>) -> Admission;
+
+    /// Names of the targets this initiator may see from that peer (SendTargets).
+    fn discover(&self, initiator: &str, peer: SocketAddr) -> Vec<String>;
+
+    /// The name and secret by which the target proves itself to an initiator that asks for it
+    /// (mutual CHAP). Without one, such an initiator is refused. It must differ from the secret in
+    /// the [`Grant`] (RFC 7143 section 12.1.3).
+    fn prove(&self, _request: &LoginRequest<'_>) -> Option<Chap> {
+        None
+    }
+}
+
+/// One login, as far as it is known before authentication.
+#[derive(Debug, Clone, Copy)]
+pub struct LoginRequest<'a> {
+    /// `InitiatorName`, as the initiator spelled it.
+    pub initiator: &'a str,
+    /// `TargetName`.
+    pub target: &'a str,
+    /// The address the connection comes from.
+    pub peer: SocketAddr,
+}
+
+/// The answer to a login.
+#[derive(Debug)]
+pub enum Admission {
+    /// The login goes on; with [`Grant::chap`] only after the initiator has proved itself.
+    Granted(Grant),
+    /// The login ends with the matching status.
+    Refused(Refusal),
+}
+
+/// Why a login is refused, in the initiator's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such target (status 0203). Initiators give up.
+    NotFound,
+    /// The target exists, but not for this initiator (status 0202). Initiators give up.
+    NotAuthorized,
+    /// The target will be known in a moment (status 0301). Initiators try again.
+    Unavailable,
+}
+
+/// What a session may have.
+#[derive(Debug)]
+pub struct Grant {
+    /// The disk, always LUN 0.
+    pub lun: Arc<Lun>,
+    /// What the initiator must prove to know; `None` lets it in without a secret.
+    pub chap: Option<Chap>,
+    /// Sessions of one class share fairly; opaque to the target.
+    pub class: u64,
+    /// Bounds of this session.
+    pub limits: Limits,
+    /// Told of the session's life and reads, on the session's task: it must not block.
+    pub observer: Option<Arc<dyn SessionObserver>>,
+}
+
+/// Bounds of one session.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Commands that the initiator may have under way (kept within 1 and 1024).
+    pub command_window: u32,
+    /// Bytes that a session sends before it lets other sessions have their turn.
+    pub turn_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { command_window: 128, turn_bytes: 1 << 20 }
+    }
+}
+
+/// A CHAP name and its secret.
+#[derive(Debug, Clone)]
+pub struct Chap {
+    /// `CHAP_N`.
+    pub user: String,
+    /// What both sides know. RFC 7143 wants at least 12 bytes.
+    pub secret: Secret,
+}
+
+/// A secret that never shows in logs.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl From<String> for Secret {
+    fn from(secret: String) -> Self {
+        Self(secret)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Told what a session does.
+///
+/// For two sessions of the same initiator port (a re-login) the old one's `closed` comes before the
+/// new one's `opened`, unless the old one could not be ended within a second.
+pub trait SessionObserver: Send + Sync + fmt::Debug {
+    /// The login succeeded.
+    fn opened(&self) {}
+    /// A READ was accepted: `blocks` blocks of 512 bytes from `lba` on.
+    fn read(&self, _lba: u64, _blocks: u32) {}
+    /// The session is over, for whatever reason.
+    fn closed(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_never_shows() {
+        let chap = Chap { user: "node1".into(), secret: Secret::new("open sesame") };
+        let shown = format!("{chap:?}");
+        assert!(shown.contains("***") && !shown.contains("sesame"), "{shown}");
+    }
+}

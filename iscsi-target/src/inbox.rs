@@ -1,0 +1,138 @@
+//! Bytes received and the PDUs in them. The buffer has one fixed size, which is larger than any PDU
+//! that we accept, so that no peer can make us hold more.
+#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
+use crate::negotiate::OUR_MAX_RECV;
+use crate::pdu::{BHS, Bhs, Pdu, pad};
+use crate::wire::WireError;
+
+/// Bytes of the buffer: headers of two hundred reads, or one PDU of the largest kind.
+const CAPACITY: usize = 10 << 10;
+
+/// The longest additional header segments that a header can announce.
+const MAX_AHS: usize = 255 * 4;
+
+// A PDU that did not fit could never be completed.
+const _: () = assert!(CAPACITY >= BHS + MAX_AHS + 4 + OUR_MAX_RECV + 4);
+
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    buf: Vec<u8>,
+    start: usize,
+    end: usize,
+    pub(crate) header_digest: bool,
+    pub(crate) data_digest: bool,
+}
+
+impl Inbox {
+    /// Room to receive into, behind what is there.
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        if self.buf.is_empty() {
+            self.buf = vec![0; CAPACITY];
+        }
+        if self.start > 0 {
+            self.buf.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        self.buf.get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// `count` bytes were received into [`Inbox::room`].
+    pub(crate) fn received(&mut self, count: usize) {
+        self.end = (self.end + count).min(self.buf.len());
+    }
+
+    /// Gives the memory back if nothing is in it.
+    pub(crate) fn release(&mut self) {
+        if self.start == self.end {
+            self.buf = Vec::new();
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Takes the next PDU that is wholly here.
+    pub(crate) fn take(&mut self) -> Result<Option<Pdu>, WireError> {
+        let here = self.buf.get(self.start..self.end).unwrap_or_default();
+        let Some(header) = here.first_chunk::<BHS>() else { return Ok(None) };
+        let bhs = Bhs(*header);
+        let len = bhs.data_len();
+        if len > OUR_MAX_RECV {
+            return Err(WireError::TooLong { opcode: bhs.opcode(), len });
+        }
+        let headers = BHS + bhs.ahs_len();
+        let data_at = headers + if self.header_digest { 4 } else { 0 };
+        let padded = len + pad(len);
+        let total = data_at + padded + if self.data_digest && len > 0 { 4 } else { 0 };
+        let Some(whole) = here.get(..total) else { return Ok(None) };
+        if self.header_digest && !digest_fits(whole, 0, headers) {
+            return Err(WireError::Digest);
+        }
+        if self.data_digest && len > 0 && !digest_fits(whole, data_at, padded) {
+            return Err(WireError::Digest);
+        }
+        let data = whole.get(data_at..data_at + len).unwrap_or_default().to_vec();
+        self.start += total;
+        Ok(Some(Pdu { bhs, data }))
+    }
+}
+
+/// Whether the CRC32C behind `len` bytes at `at` is theirs. It travels least significant byte first.
+fn digest_fits(whole: &[u8], at: usize, len: usize) -> bool {
+    let part = whole.get(at..at + len).unwrap_or_default();
+    let digest = whole.get(at + len..).and_then(|rest| rest.first_chunk::<4>());
+    digest.is_some_and(|digest| u32::from_le_bytes(*digest) == crc32c::crc32c(part))
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    fn feed(inbox: &mut Inbox, bytes: &[u8]) {
+        inbox.room()[..bytes.len()].copy_from_slice(bytes);
+        inbox.received(bytes.len());
+    }
+
+    #[test]
+    fn pdus_come_out_whole_however_they_arrive() {
+        let mut bhs = Bhs::new(0x04, 0x80);
+        bhs.set_data_len(5);
+        let mut bytes = bhs.0.to_vec();
+        bytes.extend_from_slice(b"a=b\0c\0\0\0");
+        let twice = [bytes.clone(), bytes].concat();
+        let mut inbox = Inbox::default();
+        let mut got = 0;
+        for byte in twice {
+            feed(&mut inbox, &[byte]);
+            while let Some(pdu) = inbox.take().unwrap() {
+                assert_eq!(pdu.data, b"a=b\0c");
+                got += 1;
+            }
+        }
+        assert_eq!(got, 2);
+        inbox.release();
+        assert!(inbox.buf.is_empty());
+    }
+
+    #[test]
+    fn a_pdu_longer_than_declared_is_refused_by_its_header() {
+        let mut bhs = Bhs::new(0x03, 0);
+        bhs.set_data_len(0xff_ffff);
+        let mut inbox = Inbox::default();
+        feed(&mut inbox, &bhs.0);
+        assert!(matches!(inbox.take(), Err(WireError::TooLong { len: 0xff_ffff, .. })));
+    }
+
+    #[test]
+    fn a_wrong_digest_is_noticed() {
+        let mut inbox = Inbox { header_digest: true, ..Inbox::default() };
+        let bhs = Bhs::new(0, 0x80);
+        feed(&mut inbox, &bhs.0);
+        feed(&mut inbox, &crc32c::crc32c(&bhs.0).to_le_bytes());
+        assert!(inbox.take().unwrap().is_some());
+        feed(&mut inbox, &bhs.0);
+        feed(&mut inbox, &[0; 4]);
+        assert!(matches!(inbox.take(), Err(WireError::Digest)));
+    }
+}

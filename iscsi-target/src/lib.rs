@@ -1,0 +1,40 @@
+//! A read-only iSCSI target on tokio: it serves immutable block images to any number of initiators.
+//!
+//! It knows blocks, IQNs and initiators. It must not know nodes, images or a database: who may log
+//! in to what is asked through [`Exports`], once per login, and answered from memory.
+//!
+//! The way of one read, file by file:
+//! [`serve`] (`server.rs`) accepts a connection and gives it one task (`connection.rs`); `login.rs`
+//! negotiates (with `chap.rs` and `negotiate.rs`) and asks [`Exports`]; from then on `session.rs` takes
+//! one PDU after the other from `wire.rs`, `scsi/` decides what the command means, and `read.rs`
+//! sends the blocks. Nothing is buffered per command and no lock is shared between connections
+//! once the login is over.
+//!
+//! The protocol is RFC 7143 with one connection per session and error recovery level 0; the
+//! commands are those of SPC-4 and SBC-3 that a disk which is never written needs.
+
+mod chap;
+mod connection;
+mod control;
+mod exports;
+mod inbox;
+mod login;
+mod lun;
+mod negotiate;
+mod outbox;
+mod pdu;
+mod read;
+mod scsi;
+mod server;
+mod session;
+mod sessions;
+mod sys;
+mod text;
+mod verify;
+mod wire;
+
+pub use exports::{
+    Admission, Chap, Exports, Grant, Limits, LoginRequest, Refusal, Secret, SessionObserver,
+};
+pub use lun::{BLOCK, Lun, LunIdentity};
+pub use server::{Options, listen, serve};

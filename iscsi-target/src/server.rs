@@ -1,0 +1,176 @@
+//! Accepting connections, within bounds, until told to stop.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::connection::{self, Shared};
+use crate::exports::Exports;
+use crate::sessions::Sessions;
+
+/// Bounds of a server.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long a login may take, from the accept on.
+    pub login_timeout: Duration,
+    /// Connections in all; more are closed at once.
+    pub max_connections: usize,
+    /// Connections from one IP address; more are closed at once.
+    pub max_connections_per_address: usize,
+    /// After this long in silence a session is pinged (NOP-In), and after as long again without any
+    /// answer it is dropped. A peer that takes nothing of what is sent has four times as long.
+    pub ping_interval: Duration,
+    /// The kernel's TCP congestion control for the sessions (`cubic`, `bbr`); `None` leaves the
+    /// system's own.
+    pub congestion_control: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            login_timeout: Duration::from_secs(10),
+            max_connections: 16_384,
+            max_connections_per_address: 1024,
+            ping_interval: Duration::from_secs(15),
+            congestion_control: None,
+        }
+    }
+}
+
+/// Connections that may wait to be accepted: a rack that is switched on at once.
+const BACKLOG: i32 = 4096;
+
+/// Pause after a failed accept, which mostly means that descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A listening socket with SO_REUSEADDR and a backlog of 4096 (the kernel's `somaxconn` bounds it).
+///
+/// # Errors
+/// When the address cannot be bound; must be called within a tokio runtime.
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Serves until `stop` is cancelled, then ends all sessions: each finishes the PDU that it is
+/// sending (within two seconds) and closes, so that initiators log in again elsewhere or later.
+///
+/// # Errors
+/// Only when the listener itself is unusable; what befalls one connection is logged.
+pub async fn serve(
+    listener: TcpListener,
+    exports: Arc<dyn Exports>,
+    options: Options,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    listener.local_addr()?;
+    let shared = Arc::new(Shared { exports, options, sessions: Arc::new(Sessions::default()) });
+    let census = Arc::new(Census::default());
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a connection's task failed");
+                }
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if connections.len() >= shared.options.max_connections {
+                    warn!(%peer, "connection refused: too many in all");
+                    continue;
+                }
+                let limit = shared.options.max_connections_per_address;
+                let Some(counted) = census.count(peer.ip(), limit) else {
+                    warn!(%peer, limit, "connection refused: too many from this address");
+                    continue;
+                };
+                debug!(%peer, "connection accepted");
+                let (shared, stop) = (Arc::clone(&shared), stop.clone());
+                connections.spawn(async move {
+                    let _counted = counted;
+                    connection::serve(stream, peer, shared, stop).await;
+                });
+            }
+            Err(error) => {
+                warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// How many connections each address has.
+#[derive(Debug, Default)]
+struct Census(Mutex<HashMap<IpAddr, usize>>);
+
+/// One counted connection.
+#[derive(Debug)]
+struct Counted {
+    census: Arc<Census>,
+    address: IpAddr,
+}
+
+impl Census {
+    fn count(self: &Arc<Self>, address: IpAddr, limit: usize) -> Option<Counted> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(Counted { census: Arc::clone(self), address })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self.census.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_its_share_and_gets_it_back() {
+        let census = Arc::new(Census::default());
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let first = census.count(address, 1);
+        assert!(first.is_some());
+        assert!(census.count(address, 1).is_none());
+        assert!(census.count(IpAddr::from([127, 0, 0, 2]), 1).is_some());
+        drop(first);
+        assert!(census.0.lock().unwrap().is_empty());
+        assert!(census.count(address, 1).is_some());
+    }
+}

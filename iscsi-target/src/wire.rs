@@ -1,0 +1,257 @@
+//! One connection's socket: PDUs in, PDUs and file ranges out.
+//!
+//! There is one reader and one writer, the connection's task, so nothing can get in between the
+//! parts of a PDU. Nothing more is read from a peer while it owes us the reading of what we sent:
+//! that is all the flow control there is, and it bounds the memory.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::inbox::Inbox;
+use crate::lun::Lun;
+use crate::negotiate::Params;
+use crate::outbox::{HIGH_WATER, Outbox};
+use crate::pdu::{Bhs, Pdu};
+
+/// Ticks that a peer may take none of what we send.
+const STALLED_TICKS: u32 = 4;
+
+/// Why a connection ends without a logout.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WireError {
+    #[error("the connection failed")]
+    Io(#[from] io::Error),
+    #[error("PDU {opcode:#04x} with {len} bytes of data, more than was declared")]
+    TooLong { opcode: u8, len: usize },
+    #[error("a digest does not fit")]
+    Digest,
+    #[error("the peer takes nothing of what is sent to it")]
+    Stalled,
+    #[error("the peer does not answer")]
+    Silent,
+    #[error("the disk could not be read in the middle of a PDU")]
+    Disk(#[source] io::Error),
+    #[error("protocol error: {0}")]
+    Protocol(&'static str),
+}
+
+/// What [`Wire::receive`] waited for.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Pdu(Pdu),
+    /// Nothing came for a whole tick.
+    Idle,
+    /// The peer has closed.
+    Closed,
+    /// The server is stopping.
+    Stopping,
+}
+
+enum Woken {
+    Ready,
+    Tick,
+    Stopping,
+}
+
+/// The socket with its buffers.
+pub(crate) struct Wire {
+    stream: TcpStream,
+    inbox: Inbox,
+    outbox: Outbox,
+    tick: Interval,
+    /// Bytes came since the last tick.
+    heard: bool,
+    stopping: Arc<AtomicBool>,
+    /// Bytes sent since other tasks had their turn, and how many may be.
+    turn: u64,
+    turn_bytes: u64,
+}
+
+impl Wire {
+    pub(crate) fn new(stream: TcpStream, tick: Duration, stopping: Arc<AtomicBool>) -> Self {
+        let mut tick = interval(tick);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick comes at once, which is why the peer counts as heard already.
+        let (inbox, outbox) = (Inbox::default(), Outbox::default());
+        Self { stream, inbox, outbox, tick, heard: true, stopping, turn: 0, turn_bytes: 1 << 20 }
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    pub(crate) fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// From the next PDU on, what the login agreed holds.
+    pub(crate) fn negotiated(&mut self, params: &Params, turn_bytes: u64) {
+        self.inbox.header_digest = params.header_digest;
+        self.inbox.data_digest = params.data_digest;
+        self.outbox.header_digest = params.header_digest;
+        self.outbox.data_digest = params.data_digest;
+        self.turn_bytes = turn_bytes.max(64 << 10);
+    }
+
+    /// The next PDU. What is in the outbox goes out before anything is waited for.
+    pub(crate) async fn receive(&mut self) -> Result<Event, WireError> {
+        loop {
+            if let Some(pdu) = self.inbox.take()? {
+                return Ok(Event::Pdu(pdu));
+            }
+            self.flush().await?;
+            if self.stopping.load(Ordering::Relaxed) {
+                return Ok(Event::Stopping);
+            }
+            match self.stream.try_read(self.inbox.room()) {
+                Ok(0) => return Ok(Event::Closed),
+                Ok(count) => {
+                    self.inbox.received(count);
+                    self.heard = true;
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+            match self.wait(Interest::READABLE).await? {
+                Woken::Ready => {}
+                Woken::Stopping => return Ok(Event::Stopping),
+                Woken::Tick => {
+                    if !std::mem::take(&mut self.heard) {
+                        return Ok(Event::Idle);
+                    }
+                    self.inbox.release();
+                    self.outbox.release();
+                }
+            }
+        }
+    }
+
+    /// Adds a PDU; it goes out with the next flush.
+    pub(crate) async fn send(&mut self, bhs: Bhs, data: &[u8]) -> Result<(), WireError> {
+        self.outbox.push(bhs, data);
+        self.make_room().await
+    }
+
+    /// Flushes when much has been gathered.
+    pub(crate) async fn make_room(&mut self) -> Result<(), WireError> {
+        if self.outbox.len() >= HIGH_WATER { self.flush().await } else { Ok(()) }
+    }
+
+    /// Sends all that was gathered.
+    pub(crate) async fn flush(&mut self) -> Result<(), WireError> {
+        self.drain(0).await
+    }
+
+    /// Sends a PDU whose payload is a range of the disk, without the bytes passing through here.
+    pub(crate) async fn send_file(
+        &mut self,
+        bhs: Bhs,
+        lun: &Lun,
+        offset: u64,
+        len: usize,
+    ) -> Result<(), WireError> {
+        self.outbox.push_header(bhs, len);
+        self.drain(libc::MSG_MORE).await?;
+        let mut at = i64::try_from(offset).map_err(|_| WireError::Protocol("offset"))?;
+        let mut left = len;
+        let mut stalled = 0;
+        while left > 0 {
+            let sent = self.stream.try_io(Interest::WRITABLE, || {
+                nix::sys::sendfile::sendfile64(&self.stream, lun.file(), Some(&mut at), left)
+                    .map_err(io::Error::from)
+            });
+            match sent {
+                Ok(0) => return Err(WireError::Disk(io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => {
+                    left -= count;
+                    stalled = 0;
+                    self.spent(count).await;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait_to_write(&mut stalled).await?;
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+                    return Err(WireError::Disk(error));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.outbox.push_padding(len);
+        Ok(())
+    }
+
+    async fn drain(&mut self, flags: libc::c_int) -> Result<(), WireError> {
+        let mut stalled = 0;
+        while self.outbox.len() > 0 {
+            let sent = self.stream.try_io(Interest::WRITABLE, || {
+                let flags = flags | libc::MSG_NOSIGNAL;
+                SockRef::from(&self.stream).send_with_flags(self.outbox.unsent(), flags)
+            });
+            match sent {
+                Ok(count) => {
+                    self.outbox.advance(count);
+                    stalled = 0;
+                    self.spent(count).await;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait_to_write(&mut stalled).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets others have their turn when this connection has had its own.
+    async fn spent(&mut self, count: usize) {
+        self.turn += count as u64;
+        if self.turn >= self.turn_bytes {
+            self.turn = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn wait_to_write(&mut self, stalled: &mut u32) -> Result<(), WireError> {
+        self.turn = 0;
+        loop {
+            match self.wait(Interest::WRITABLE).await? {
+                Woken::Ready | Woken::Stopping => return Ok(()),
+                Woken::Tick if *stalled < STALLED_TICKS => *stalled += 1,
+                Woken::Tick => return Err(WireError::Stalled),
+            }
+        }
+    }
+
+    /// Waits for the socket, the tick or, when reading, the server's end; whichever is first. The
+    /// tick's timer stays armed across calls, so that a wait costs no shared lock.
+    async fn wait(&mut self, interest: Interest) -> Result<Woken, WireError> {
+        let reading = interest.is_readable();
+        poll_fn(|cx| {
+            let ready = match reading {
+                true => self.stream.poll_read_ready(cx),
+                false => self.stream.poll_write_ready(cx),
+            };
+            if let Poll::Ready(ready) = ready {
+                return Poll::Ready(ready.map(|()| Woken::Ready));
+            }
+            if reading && self.stopping.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(Woken::Stopping));
+            }
+            self.tick.poll_tick(cx).map(|_| Ok(Woken::Tick))
+        })
+        .await
+        .map_err(WireError::from)
+    }
+}

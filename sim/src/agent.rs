@@ -1,0 +1,291 @@
+//! The agent on a simulated node: what `bootagent` says to haasd, without a kernel under it.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use haas_api::agent::{
+    BootPlan, BootStage, Failure, HEARTBEAT_S, Heartbeat, OverlayPlan, Proof, ShutdownHow, ToAgent,
+    ToController,
+};
+
+use crate::{
+    boot::{Cmdline, End, at, hold, soft_off},
+    disk,
+    folder::{Folder, Lie},
+    iscsi::Session,
+    link::{Heard, Link},
+};
+
+const TURN: Duration = Duration::from_millis(50);
+
+/// What was brought up.
+struct Running {
+    plan: BootPlan,
+    wwid: String,
+    rank: u32,
+    root_bytes: u64,
+    /// Held, as a node's kernel holds it.
+    session: Session,
+}
+
+struct Agent<'a> {
+    folder: &'a Folder,
+    link: Link,
+    started: Instant,
+}
+
+/// Boots from the token on the command line, and stays until the node goes down.
+pub(crate) fn run(folder: &Folder, cmdline: &Cmdline) -> Result<End> {
+    let link =
+        Link::new(cmdline.get("haas.url")?, cmdline.get("haas.fp")?, cmdline.get("haas.token")?)?;
+    let mut agent = Agent { folder, link, started: Instant::now() };
+    let mut plan = match agent.welcome()? {
+        Ok(plan) => plan,
+        Err(end) => return Ok(end),
+    };
+    folder.note(&format!(
+        "boot generation={} image={} overlay={:?}",
+        plan.generation, plan.root.name, plan.overlay
+    ))?;
+    let running = loop {
+        match agent.bring_up(&plan)? {
+            Up::Runs(running) => break *running,
+            Up::Ends(end) => return Ok(end),
+            Up::Failed(failure) => match agent.held(failure)? {
+                Ok(new) => plan = new,
+                Err(end) => return Ok(end),
+            },
+        }
+    };
+    agent.serve(running)
+}
+
+enum Up {
+    Runs(Box<Running>),
+    Failed(Failure),
+    Ends(End),
+}
+
+impl Agent<'_> {
+    fn welcome(&mut self) -> Result<std::result::Result<BootPlan, End>> {
+        loop {
+            match self.link.hear(TURN) {
+                Some(Heard::Welcome(welcome)) => return Ok(Ok(welcome.plan)),
+                Some(Heard::Refused(reason)) => {
+                    self.folder.note(&format!("refused: {reason}"))?;
+                    return hold(self.folder).map(Err);
+                }
+                Some(Heard::Said(_)) | None => {}
+            }
+            if soft_off(self.folder)? {
+                return Ok(Err(End::Off));
+            }
+        }
+    }
+
+    /// Root, overlay and userspace.
+    fn bring_up(&mut self, plan: &BootPlan) -> Result<Up> {
+        if let Some(end) = at(self.folder, BootStage::Root)? {
+            return Ok(Up::Ends(end));
+        }
+        let (session, wwid, read) = match attach(plan) {
+            Ok(attached) => attached,
+            Err(error) => {
+                let failure = failure(BootStage::Root, "iscsi-login", format!("{error:#}"), true);
+                return Ok(Up::Failed(failure));
+            }
+        };
+        self.reached(BootStage::Root);
+        if let Some(end) = at(self.folder, BootStage::Overlay)? {
+            return Ok(Up::Ends(end));
+        }
+        let rank = match &plan.overlay {
+            OverlayPlan::Ram { rank } => *rank,
+            OverlayPlan::Disk { .. } => {
+                self.link.say(ToController::Disks { disks: disk::disks(self.folder)? });
+                match disk::open(self.folder, plan)? {
+                    Ok(Some((report, rank))) => {
+                        self.link.say(ToController::Store(report));
+                        rank
+                    }
+                    Ok(None) => 0,
+                    Err(failure) => return Ok(Up::Failed(failure)),
+                }
+            }
+        };
+        self.reached(BootStage::Overlay);
+        if let Some(end) = at(self.folder, BootStage::Userspace)? {
+            return Ok(Up::Ends(end));
+        }
+        self.reached(BootStage::Userspace);
+        let plan = plan.clone();
+        Ok(Up::Runs(Box::new(Running { plan, wwid, rank, root_bytes: read, session })))
+    }
+
+    /// Tells of a failure and waits: for a new plan, or for the end.
+    fn held(&mut self, failure: Failure) -> Result<std::result::Result<BootPlan, End>> {
+        let retryable = failure.retryable;
+        self.folder.note(&format!("held: {} {}", failure.code, failure.cause))?;
+        self.link.say(ToController::Failure(failure));
+        let until = Instant::now() + Duration::from_secs(2);
+        let mut last = None;
+        loop {
+            match self.link.hear(TURN) {
+                Some(Heard::Said(ToAgent::Retry { plan })) => return Ok(Ok(*plan)),
+                Some(Heard::Said(ToAgent::Shutdown { how })) => {
+                    return self.goodbye(how).map(Err);
+                }
+                Some(Heard::Welcome(welcome)) => last = Some(welcome.plan),
+                _ => {}
+            }
+            if retryable
+                && Instant::now() > until
+                && let Some(plan) = last.take()
+            {
+                return Ok(Ok(plan));
+            }
+            if soft_off(self.folder)? {
+                return Ok(Err(End::Off));
+            }
+        }
+    }
+
+    /// Proves what runs, and lives until the node goes down.
+    fn serve(&mut self, mut running: Running) -> Result<End> {
+        if let Some(end) = at(self.folder, BootStage::Ready)? {
+            return Ok(end);
+        }
+        self.prove(&running)?;
+        let mut beat_at = Instant::now();
+        loop {
+            if Instant::now() >= beat_at {
+                // The session is used, so that one that broke is noticed.
+                let attached = running.session.read(1).is_ok();
+                if !attached && let Ok((session, _, _)) = attach(&running.plan) {
+                    running.session = session;
+                }
+                self.heartbeat(&running, 0)?;
+                beat_at = Instant::now() + Duration::from_secs(HEARTBEAT_S);
+            }
+            match self.link.hear(TURN) {
+                Some(Heard::Said(ToAgent::Admit)) => self.folder.note("admitted")?,
+                Some(Heard::Said(ToAgent::NotReady { reason })) => {
+                    self.folder.note(&format!("not ready: {reason}"))?;
+                }
+                Some(Heard::Said(ToAgent::Shutdown { how })) => {
+                    self.folder.note("asked to shut down")?;
+                    if !self.folder.behaviour()?.ignores_shutdown {
+                        return self.shut_down(&running, how);
+                    }
+                }
+                Some(Heard::Welcome(_)) => self.prove(&running)?,
+                Some(Heard::Refused(reason)) => {
+                    self.folder.note(&format!("refused: {reason}"))?;
+                    return hold(self.folder);
+                }
+                Some(Heard::Said(ToAgent::Retry { .. } | ToAgent::Ack)) | None => {}
+            }
+            if soft_off(self.folder)? {
+                return self.shut_down(&running, ShutdownHow::Poweroff);
+            }
+        }
+    }
+
+    /// Writes its dirty pages back, says goodbye and ends.
+    fn shut_down(&mut self, running: &Running, how: ShutdownHow) -> Result<End> {
+        let end = Instant::now() + Duration::from_secs(self.folder.behaviour()?.dirty_s);
+        let mut beat_at = Instant::now();
+        while Instant::now() < end {
+            if Instant::now() >= beat_at {
+                let left = end.saturating_duration_since(Instant::now());
+                self.heartbeat(running, u64::try_from(left.as_millis())?)?;
+                beat_at = Instant::now() + Duration::from_secs(1);
+            }
+            self.link.hear(TURN);
+        }
+        self.goodbye(how)
+    }
+
+    fn goodbye(&mut self, how: ShutdownHow) -> Result<End> {
+        let (reason, end) = match how {
+            ShutdownHow::Poweroff => ("poweroff", End::Off),
+            ShutdownHow::Reboot => ("reboot", End::Reboot),
+        };
+        self.link.say(ToController::Goodbye { reason: reason.to_owned(), clean: true });
+        let until = Instant::now() + Duration::from_secs(5);
+        while !self.link.is_flushed() && Instant::now() < until {
+            self.link.hear(TURN);
+        }
+        self.folder.note(&format!("goodbye: {reason}"))?;
+        Ok(end)
+    }
+
+    fn prove(&mut self, running: &Running) -> Result<()> {
+        let Running { plan, wwid, rank, .. } = running;
+        let overlay_id = match &plan.overlay {
+            OverlayPlan::Ram { .. } => None,
+            OverlayPlan::Disk { overlay_id, .. } => Some(overlay_id.clone()),
+        };
+        let mut proof = Proof {
+            generation: plan.generation,
+            wwid: wwid.clone(),
+            target: plan.root.target.clone(),
+            read_only: true,
+            overlay_id,
+            rank: *rank,
+            hostname: plan.node.to_string(),
+            addresses: vec![plan.net.address],
+            machine_id: "5a".repeat(16),
+            kernel: "6.1.0-sim".to_owned(),
+        };
+        match self.folder.behaviour()?.lie {
+            None => {}
+            Some(Lie::Image) => proof.wwid = "naa.3000000000000bad".to_owned(),
+            Some(Lie::Overlay) => proof.overlay_id = Some("another".to_owned()),
+            Some(Lie::Rank) => proof.rank += 1,
+            Some(Lie::Hostname) => proof.hostname = "another".to_owned(),
+            Some(Lie::Writable) => proof.read_only = false,
+        }
+        self.link.say(ToController::Proof(proof));
+        Ok(())
+    }
+
+    fn heartbeat(&mut self, running: &Running, dirty_kib: u64) -> Result<()> {
+        let has_store = matches!(running.plan.overlay, OverlayPlan::Disk { .. });
+        self.link.say(ToController::Heartbeat(Heartbeat {
+            uptime_ms: self.uptime_ms(),
+            logins: self.folder.behaviour()?.logins,
+            dirty_kib,
+            root_read_bytes: running.root_bytes,
+            store_free: has_store.then_some(4 << 30),
+            root_attached: true,
+        }));
+        Ok(())
+    }
+
+    fn reached(&mut self, stage: BootStage) {
+        let uptime_ms = self.uptime_ms();
+        self.link.say(ToController::Stage { stage, uptime_ms });
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Logs in to the plan's image and reads who it is and its first blocks.
+fn attach(plan: &BootPlan) -> Result<(Session, String, u64)> {
+    let root = &plan.root;
+    let portal = SocketAddr::new(root.portal, root.port);
+    let mut session = Session::login(portal, &root.initiator, &root.target)?;
+    let wwid = session.wwid().context("INQUIRY")?;
+    let blocks = session.read(64).context("READ")?;
+    Ok((session, wwid, blocks.len() as u64))
+}
+
+fn failure(stage: BootStage, code: &str, cause: String, retryable: bool) -> Failure {
+    Failure { stage, code: code.to_owned(), cause, kernel_log: Vec::new(), retryable }
+}

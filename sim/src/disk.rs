@@ -1,0 +1,120 @@
+//! The node's own disk, as a JSON file: one overlay store that outlives every power cut.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use haas_api::agent::{
+    BootPlan, BootStage, Disk, DiskState, Failure, MissingShard, OverlayPlan, ShardReport,
+    StoreReport,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::folder::Folder;
+
+const FILE: &str = "disk.json";
+const SIZE: u64 = 8 << 30;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Store {
+    store_id: String,
+    cluster_id: String,
+    node_id: String,
+    generation: i64,
+    /// By overlay id.
+    shards: BTreeMap<String, Shard>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Shard {
+    rank: u32,
+    /// How often it was mounted.
+    mounts: u32,
+}
+
+/// What the node would list before it opens its store.
+pub(crate) fn disks(folder: &Folder) -> Result<Vec<Disk>> {
+    let state = match folder.read::<Store>(FILE)? {
+        Some(store) => DiskState::Ours { store_id: store.store_id },
+        None => DiskState::Blank,
+    };
+    let disk = Disk {
+        name: "vda".to_owned(),
+        serial: Some(serial(folder)),
+        model: Some("simulated".to_owned()),
+        size: SIZE,
+        state,
+    };
+    Ok(vec![disk])
+}
+
+/// Opens the store and the plan's shard in it, as the plan demands; None for an overlay in RAM.
+pub(crate) fn open(
+    folder: &Folder,
+    plan: &BootPlan,
+) -> Result<std::result::Result<Option<(StoreReport, u32)>, Failure>> {
+    let OverlayPlan::Disk { overlay_id, rank, missing, store_id, store_generation, .. } =
+        &plan.overlay
+    else {
+        return Ok(Ok(None));
+    };
+    let known: Option<Store> = folder.read(FILE)?;
+    let created = known.is_none();
+    let mut store = known.unwrap_or_else(|| Store {
+        store_id: hex::encode(rand::random::<[u8; 8]>()),
+        cluster_id: plan.cluster_id.clone(),
+        node_id: plan.node_id.clone(),
+        generation: 0,
+        shards: BTreeMap::new(),
+    });
+    if store.cluster_id != plan.cluster_id || store.node_id != plan.node_id {
+        return Ok(Err(failure("disk-foreign", "the store is another cluster's or node's")));
+    }
+    if store_id.as_ref().is_some_and(|id| *id != store.store_id) {
+        return Ok(Err(failure("store-other", "another store than haasd has seen here")));
+    }
+    if store.generation < *store_generation {
+        return Ok(Err(failure("store-old", "an older generation than haasd has seen here")));
+    }
+    let is_known = store.shards.contains_key(overlay_id);
+    if !is_known && *missing == MissingShard::Fault {
+        return Ok(Err(failure("shard-missing", "haasd knows of a shard that is not here")));
+    }
+    store.generation += 1;
+    let shard = store.shards.entry(overlay_id.clone()).or_insert(Shard { rank: *rank, mounts: 0 });
+    shard.mounts += 1;
+    let found = shard.rank;
+    folder.write(FILE, &store)?;
+    let report = StoreReport {
+        store_id: store.store_id,
+        generation: store.generation,
+        disk_serial: Some(serial(folder)),
+        size: SIZE,
+        free: SIZE / 2,
+        created,
+        shards: store
+            .shards
+            .iter()
+            .map(|(id, shard)| ShardReport {
+                overlay_id: id.clone(),
+                rank: shard.rank,
+                bytes: u64::from(shard.mounts) * 4096,
+            })
+            .collect(),
+    };
+    Ok(Ok(Some((report, found))))
+}
+
+fn serial(folder: &Folder) -> String {
+    let name = folder.path().file_name().map(|n| n.to_string_lossy().into_owned());
+    format!("SIM-{}", name.unwrap_or_default())
+}
+
+fn failure(code: &str, cause: &str) -> Failure {
+    Failure {
+        stage: BootStage::Overlay,
+        code: code.to_owned(),
+        cause: cause.to_owned(),
+        kernel_log: Vec::new(),
+        retryable: false,
+    }
+}

@@ -1,0 +1,153 @@
+//! A minimal iSCSI initiator: log in, ask the disk who it is, keep the session (RFC 7143).
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+const LOGIN: u8 = 0x03;
+const SCSI: u8 = 0x01;
+const LOGIN_RESPONSE: u8 = 0x23;
+const SCSI_RESPONSE: u8 = 0x21;
+const DATA_IN: u8 = 0x25;
+const IMMEDIATE: u8 = 0x40;
+
+/// A session in its full feature phase. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Session {
+    stream: TcpStream,
+    cmd_sn: u32,
+    exp_stat_sn: u32,
+}
+
+struct Pdu {
+    header: [u8; 48],
+    data: Vec<u8>,
+}
+
+impl Session {
+    /// Logs in to `target` without CHAP and without digests.
+    pub(crate) fn login(portal: SocketAddr, initiator: &str, target: &str) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&portal, Duration::from_secs(5))
+            .with_context(|| format!("no TCP to the portal {portal}"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_nodelay(true)?;
+        let mut session = Self { stream, cmd_sn: 1, exp_stat_sn: 0 };
+        // Security negotiation to operational negotiation, then to the full feature phase.
+        session.login_step(
+            0x81,
+            &format!(
+                "InitiatorName={initiator}\0SessionType=Normal\0TargetName={target}\0AuthMethod=None\0"
+            ),
+        )?;
+        session.login_step(
+            0x87,
+            "HeaderDigest=None\0DataDigest=None\0MaxRecvDataSegmentLength=65536\0\
+             MaxBurstLength=65536\0ErrorRecoveryLevel=0\0MaxConnections=1\0",
+        )?;
+        Ok(session)
+    }
+
+    fn login_step(&mut self, flags: u8, text: &str) -> Result<()> {
+        let mut header = [0; 48];
+        header[0] = LOGIN | IMMEDIATE;
+        header[1] = flags;
+        // ISID: random type, our own qualifier.
+        header[8..14].copy_from_slice(&[0x80, 0x51, 0x4d, 0, 0, 1]);
+        header[24..28].copy_from_slice(&self.cmd_sn.to_be_bytes());
+        header[28..32].copy_from_slice(&self.exp_stat_sn.to_be_bytes());
+        self.send(header, text.as_bytes())?;
+        let answer = self.receive()?;
+        ensure!(answer.header[0] == LOGIN_RESPONSE, "not a login response");
+        let (class, detail) = (answer.header[36], answer.header[37]);
+        if class != 0 {
+            bail!("the login was refused with status {class:02x}{detail:02x}");
+        }
+        ensure!(answer.header[1] == flags, "the target wants another step in its login");
+        Ok(())
+    }
+
+    /// The identity in VPD page 83 as Linux shows it: `naa.` and the digits.
+    pub(crate) fn wwid(&mut self) -> Result<String> {
+        let page = self.scsi_read(&[0x12, 0x01, 0x83, 0, 255, 0], 255)?;
+        let mut rest = page.get(4..).context("page 83 is cut short")?;
+        while let [_, kind, _, length, ..] = *rest {
+            let end = 4 + usize::from(length);
+            let id = rest.get(4..end).context("a designator is cut short")?;
+            // Of the logical unit, in the NAA format.
+            if kind & 0x3f == 3 {
+                return Ok(format!("naa.{}", hex::encode(id)));
+            }
+            rest = &rest[end..];
+        }
+        bail!("page 83 has no NAA designator")
+    }
+
+    /// Reads `blocks` blocks from the beginning of the disk: READ(10).
+    pub(crate) fn read(&mut self, blocks: u16) -> Result<Vec<u8>> {
+        let [high, low] = blocks.to_be_bytes();
+        self.scsi_read(&[0x28, 0, 0, 0, 0, 0, 0, high, low, 0], u32::from(blocks) * 512)
+    }
+
+    fn scsi_read(&mut self, cdb: &[u8], most: u32) -> Result<Vec<u8>> {
+        let mut header = [0; 48];
+        header[0] = SCSI;
+        // Final, read, simple queue.
+        header[1] = 0x80 | 0x40 | 0x01;
+        header[16..20].copy_from_slice(&self.cmd_sn.to_be_bytes());
+        header[20..24].copy_from_slice(&most.to_be_bytes());
+        header[24..28].copy_from_slice(&self.cmd_sn.to_be_bytes());
+        header[28..32].copy_from_slice(&self.exp_stat_sn.to_be_bytes());
+        header[32..32 + cdb.len()].copy_from_slice(cdb);
+        self.cmd_sn += 1;
+        self.send(header, &[])?;
+        let mut data = Vec::new();
+        loop {
+            let answer = self.receive()?;
+            match answer.header[0] {
+                DATA_IN => {
+                    data.extend(answer.data);
+                    // The status may come with the last data.
+                    if answer.header[1] & 1 == 1 {
+                        ensure!(answer.header[3] == 0, "SCSI status {}", answer.header[3]);
+                        return Ok(data);
+                    }
+                }
+                SCSI_RESPONSE => {
+                    ensure!(answer.header[3] == 0, "SCSI status {}", answer.header[3]);
+                    return Ok(data);
+                }
+                // A NOP-In that wants no answer, or news of the target.
+                _ => {}
+            }
+        }
+    }
+
+    fn send(&mut self, mut header: [u8; 48], data: &[u8]) -> Result<()> {
+        let length = u32::try_from(data.len())?.to_be_bytes();
+        header[5..8].copy_from_slice(&length[1..]);
+        let mut bytes = header.to_vec();
+        bytes.extend(data);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        Ok(self.stream.write_all(&bytes)?)
+    }
+
+    fn receive(&mut self) -> Result<Pdu> {
+        let mut header = [0; 48];
+        self.stream.read_exact(&mut header).context("the target said nothing")?;
+        let length = u32::from_be_bytes([0, header[5], header[6], header[7]]) as usize;
+        let mut data = vec![0; usize::from(header[4]) * 4 + length.next_multiple_of(4)];
+        self.stream.read_exact(&mut data)?;
+        data.truncate(usize::from(header[4]) * 4 + length);
+        data.drain(..usize::from(header[4]) * 4);
+        let has_status = header[0] != DATA_IN || header[1] & 1 == 1;
+        if has_status {
+            let stat_sn = u32::from_be_bytes([header[24], header[25], header[26], header[27]]);
+            self.exp_stat_sn = stat_sn.wrapping_add(1);
+        }
+        Ok(Pdu { header, data })
+    }
+}

@@ -1,0 +1,57 @@
+//! Invariants of ARCHITECTURE.md that the source itself shows.
+
+use std::{fs, path::Path};
+
+use anyhow::{Result, ensure};
+
+use crate::pages::root;
+
+#[test]
+fn only_the_store_contains_sql() -> Result<()> {
+    let found = sources_with("sqlx::", &["store"])?;
+    ensure!(found.is_empty(), "SQL outside of controller/src/store: {found:?}");
+    Ok(())
+}
+
+#[test]
+fn only_act_speaks_to_power_drivers() -> Result<()> {
+    let found = sources_with("power::driver(", &["power", "reconcile/act.rs"])?;
+    ensure!(found.is_empty(), "nodes are powered elsewhere than in reconcile/act.rs: {found:?}");
+    Ok(())
+}
+
+#[test]
+fn decisions_read_no_clock() -> Result<()> {
+    let source = root().join("controller/src");
+    for file in ["lifecycle.rs", "lifecycle/ending.rs", "lifecycle/proof.rs"] {
+        let text = fs::read_to_string(source.join(file))?;
+        for clock in ["SystemTime", "Instant", "Clock", "clock::", "async fn"] {
+            ensure!(!text.contains(clock), "{file} has {clock}: decisions take `now`");
+        }
+    }
+    Ok(())
+}
+
+/// The files of controller/src that contain `text`, but for those below `allowed`.
+fn sources_with(text: &str, allowed: &[&str]) -> Result<Vec<String>> {
+    let source = root().join("controller/src");
+    let mut found = Vec::new();
+    let mut folders = vec![source.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            let name = path.strip_prefix(&source)?.to_owned();
+            if allowed.iter().any(|place| name.starts_with(Path::new(place))) {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ext| ext == "rs")
+                && fs::read_to_string(&path)?.contains(text)
+            {
+                found.push(name.display().to_string());
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,105 @@
+//! Nodes that do not boot, or boot something else: the fault names the stage and what to look at,
+//! nothing is wiped or reset, and once mended a switch works.
+
+#[path = "faults_support.rs"]
+mod support;
+
+use anyhow::{Context, Result, ensure};
+use support::{BOOT, Lab, boots, with_lines};
+use tests::{Content, DiskHw, NodeHw, OldOs, Rack, RackSpec, files};
+
+/// Short, so that the test is; a healthy boot needs a fraction of it.
+const LIMITS: &str = "\n[boot]\nfirmware = \"60s\"\nstage = \"50s\"\ntotal = \"120s\"\n";
+/// No init in the initramfs, no root to fall back to: the kernel panics and reboots at once.
+const PANICS: &str = "kernel_args = [\"console=ttyS0,115200\", \"rdinit=/nowhere\", \"panic=1\"]";
+
+fn old(then: OldOs) -> NodeHw {
+    let content = Content::OldOs { marker: "OLD-OS-RUNS".into(), then };
+    NodeHw { disks: vec![DiskHw { content, ..DiskHw::default() }], ..NodeHw::default() }
+}
+
+#[test]
+#[ignore = "needs QEMU; run: cargo xtask e2e"]
+fn slow_a_node_that_boots_nothing_or_something_else_is_left_as_it_is() -> Result<()> {
+    let nodes = vec![old(OldOs::Hangs), old(OldOs::Hangs), NodeHw::default(), NodeHw::default()];
+    Rack::with(RackSpec::new("faults-boot", nodes), |rack| {
+        let nodes = files::nodes_toml(rack)?;
+        let lab = Lab::start_with(rack, LIMITS, with_lines(&nodes, "node3", PANICS))?;
+        let disks = [rack.node(1).disks[0].fingerprint()?, rack.node(2).disks[0].fingerprint()?];
+        rack.node(1).cut_link()?;
+        rack.node(2).cut_link()?;
+        lab.switch("node[1-4]", "none")?;
+        boots_elsewhere(&lab)?;
+        in_use(&lab)?;
+        never_boots(&lab)?;
+        panics(&lab)?;
+        for (number, before) in [1, 2].into_iter().zip(disks) {
+            let now = rack.node(number).disks[0].fingerprint()?;
+            ensure!(now == before, "the old system's disk of node{number} was written to");
+        }
+        mended(&lab)
+    })
+}
+
+/// An image that nodes are booting cannot be removed, and they do boot it.
+fn in_use(lab: &Lab<'_>) -> Result<()> {
+    let text = lab.refused(5, &["image", "rm", "minimal", "--yes"])?;
+    ensure!(text.contains("minimal") && text.contains("node4"), "{text}");
+    lab.wait_ready("node4")?;
+    lab.refused(5, &["image", "rm", "minimal", "--yes"])?;
+    Ok(())
+}
+
+/// The old system on node2 comes up and asks for an address, as installed systems do.
+fn boots_elsewhere(lab: &Lab<'_>) -> Result<()> {
+    let rack = lab.rack;
+    rack.node(2).console.wait_for("OLD-OS-RUNS", Default::default(), BOOT)?;
+    let run = |line: &str| -> Result<()> {
+        let mut words = line.split(' ');
+        let output = rack.command(words.next().unwrap_or_default()).args(words).output()?;
+        ensure!(output.status.success(), "{line}: {output:?}");
+        Ok(())
+    };
+    // Its NIC as the network sees it, with a real DHCP client behind it.
+    run("ip link add oldos type veth peer name oldos-port")?;
+    run(&format!("ip link set oldos address {} up", rack.node(2).mac))?;
+    run("ip link set oldos-port master br0 up")?;
+    let client = rack
+        .command("busybox")
+        .args(["udhcpc", "-i", "oldos", "-n", "-q"])
+        .args(["-s", "/bin/true", "-t", "10"])
+        .output()?;
+    lab.wait_fault("node2", &["node2", "its own disk", "network boot first"])
+        .with_context(|| format!("{client:?}"))?;
+    run("ip link del oldos")
+}
+
+fn never_boots(lab: &Lab<'_>) -> Result<()> {
+    let why = lab.wait_fault("node1", &["firmware", "node1", "has not asked the network"])?;
+    ensure!(why.contains("own disk") && why.contains("NIC"), "{why}");
+    // What runs there now may be somebody's: it was switched on once, and nothing more.
+    for number in [1, 2] {
+        let commands = lab.rack.node(number).bmc.power_commands();
+        let told = (commands.on, commands.off, commands.reset, commands.soft);
+        ensure!(told == (1, 0, 0, 0), "node{number}: {commands:?}");
+        ensure!(lab.rack.node(number).is_on()?);
+    }
+    Ok(())
+}
+
+fn panics(lab: &Lab<'_>) -> Result<()> {
+    lab.rack.node(3).console.wait_for("Kernel panic", Default::default(), BOOT)?;
+    lab.wait_fault("node3", &["kernel", "no agent called", "console", "2 attempts"])?;
+    let tried = boots(lab, "node3")?;
+    ensure!(tried.len() == 2, "it was not tried again, or too often: {tried:?}");
+    Ok(())
+}
+
+fn mended(lab: &Lab<'_>) -> Result<()> {
+    lab.rack.node(1).mend_link()?;
+    lab.rack.node(2).mend_link()?;
+    let file = lab.haasd.write("mended.toml", files::nodes_toml(lab.rack)?)?;
+    lab.ok(&["node", "apply", file.to_str().context("plain text")?, "--yes"])?;
+    lab.bring_up(&["node1", "node2", "node3"], "none")?;
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! The suites that need many boots in little time: the real haasd, and simulated nodes (package
+//! `sim`) on real sockets in network namespaces. They need root and the workspace's binaries, not
+//! QEMU; `cargo xtask e2e` builds what they start and runs them.
+
+mod clock;
+mod crash;
+mod faults;
+mod inventory;
+mod many;
+mod rack;
+mod requests;

@@ -1,0 +1,68 @@
+//! haasd's files for a rack, as an administrator of it would write them.
+
+use std::fmt::Write;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::bmc::{PASSWORD, USER};
+use crate::rack::{Rack, target_dir};
+
+/// A haasd.toml that serves the rack's network, with state in the rack's directory.
+pub fn haasd_toml(rack: &Rack) -> Result<String> {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    Ok(format!(
+        r#"state_dir = "{state}"
+nodes_file = "nodes.toml"
+agent_cpio = "{agent}"
+templates_dir = "{templates}"
+
+[[network]]
+name = "rack"
+interface = "br0"
+cidr = "10.77.0.0/24"
+dhcp = "own"
+pool = "10.77.0.200-10.77.0.250"
+"#,
+        state = rack.dir().join("state").display(),
+        agent = target_dir()?.join("agent.cpio.zst").display(),
+        templates = checkout.join("templates").display(),
+    ))
+}
+
+/// A nodes.toml with all nodes of the rack, and the file with their BMCs' password beside it.
+pub fn nodes_toml(rack: &Rack) -> Result<String> {
+    let secret = rack.dir().join("bmc-password");
+    fs::write(&secret, PASSWORD)?;
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
+    let mut text = format!(
+        r#"[defaults]
+kernel_args = ["console=ttyS0,115200"]
+cache = "0"
+
+[defaults.power]
+driver = "ipmi"
+user = "{USER}"
+password_file = "bmc-password"
+"#
+    );
+    for node in rack.nodes() {
+        write!(
+            text,
+            r#"
+[[node]]
+name = "{}"
+mac = "{}"
+address = "{}"
+power = {{ address = "{}" }}
+"#,
+            node.name,
+            node.mac,
+            node.address,
+            node.bmc.address.ip(),
+        )?;
+    }
+    Ok(text)
+}

@@ -1,0 +1,108 @@
+//! What a rack is built of: plain data, given by a test.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::rack::Lifetime;
+
+/// A rack to be built.
+#[derive(Clone, Debug)]
+pub struct RackSpec {
+    /// Short, of letters, digits and hyphens: it names the namespace `haas-NAME` and the work directory.
+    pub name: String,
+    /// The nodes, numbered from 1.
+    pub nodes: Vec<NodeHw>,
+    pub lifetime: Lifetime,
+}
+
+impl RackSpec {
+    /// A rack that ends with the process that starts it.
+    pub fn new(name: &str, nodes: Vec<NodeHw>) -> RackSpec {
+        RackSpec { name: name.to_owned(), nodes, lifetime: Lifetime::OfThisProcess }
+    }
+}
+
+/// One node's hardware.
+#[derive(Clone, Debug)]
+pub struct NodeHw {
+    pub memory_mib: u32,
+    pub nic: NicModel,
+    /// The first is what the node starts when its BMC does not say "network".
+    pub disks: Vec<DiskHw>,
+    /// What its clock says at power-on, `2001-02-03T04:05:06`; none: the right time.
+    pub clock: Option<String>,
+}
+
+impl Default for NodeHw {
+    /// 512 MiB, virtio, one blank disk of 2 GiB.
+    fn default() -> NodeHw {
+        NodeHw {
+            memory_mib: 512,
+            nic: NicModel::VirtioNet,
+            disks: vec![DiskHw::default()],
+            clock: None,
+        }
+    }
+}
+
+/// A disk and what is on it at first.
+#[derive(Clone, Debug)]
+pub struct DiskHw {
+    pub bytes: u64,
+    pub serial: Option<String>,
+    pub model: DiskModel,
+    /// Writes fail. Only virtio-blk can say so to its guest.
+    pub read_only: bool,
+    pub content: Content,
+}
+
+impl Default for DiskHw {
+    fn default() -> DiskHw {
+        DiskHw {
+            bytes: 2 << 30,
+            serial: None,
+            model: DiskModel::VirtioBlk,
+            read_only: false,
+            content: Content::Blank,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NicModel {
+    VirtioNet,
+    E1000,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskModel {
+    VirtioBlk,
+    Ahci,
+}
+
+/// What a disk holds when the rack starts, or when a test puts another one in.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// All zero.
+    Blank,
+    /// Bytes at offsets, zero elsewhere.
+    Bytes(Vec<(u64, Vec<u8>)>),
+    /// A copy of this file, zero behind it.
+    File(PathBuf),
+    /// A boot sector that prints the marker on the serial line.
+    OldOs { marker: String, then: OldOs },
+}
+
+/// What the old operating system on a disk does once it has printed its marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OldOs {
+    /// Stays up and is deaf to the power button, as a hung one.
+    Hangs,
+    /// Stays up until somebody presses the power button, then powers off.
+    ObeysThePowerButton,
+    PowersOff,
+    Reboots,
+}

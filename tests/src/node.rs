@@ -1,0 +1,74 @@
+//! One node of a running rack: its parts, and what can happen to it.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::bmc::Bmc;
+use crate::chassis::{NodeConfig, PowerCut};
+use crate::console::Console;
+use crate::disk::Disk;
+use crate::netns::{Netns, Traffic};
+use crate::wait::wait_for;
+
+/// A node with its BMC.
+#[derive(Debug)]
+pub struct Node {
+    /// `node1` and so on.
+    pub name: String,
+    /// `52:54:00:77:00:01` and so on.
+    pub mac: String,
+    /// The address that [`crate::files::nodes_toml`] gives it: .11 for the first.
+    pub address: Ipv4Addr,
+    pub bmc: Bmc,
+    pub console: Console,
+    pub disks: Vec<Disk>,
+    pub(crate) netns: Netns,
+    pub(crate) config: NodeConfig,
+}
+
+impl Node {
+    /// What the BMC says.
+    pub fn is_on(&self) -> Result<bool> {
+        Ok(self.bmc.ipmitool(&["chassis", "power", "status"])?.contains("is on"))
+    }
+
+    /// Powers on from the disk, or from the network if the boot device was set before.
+    pub fn power_on(&self) -> Result<()> {
+        self.bmc.ipmitool(&["chassis", "power", "on"]).map(drop)
+    }
+
+    pub fn power_off(&self) -> Result<()> {
+        self.bmc.ipmitool(&["chassis", "power", "off"])?;
+        self.wait_off(Duration::from_secs(10))
+    }
+
+    /// The next start (one) is from the network.
+    pub fn boot_from_network(&self) -> Result<()> {
+        self.bmc.ipmitool(&["chassis", "bootdev", "pxe"]).map(drop)
+    }
+
+    pub fn wait_off(&self, limit: Duration) -> Result<()> {
+        wait_for(&format!("{} to be off", self.name), limit, || matches!(self.is_on(), Ok(false)))
+    }
+
+    /// The plug is pulled: QEMU ends at once, no command passes the BMC.
+    pub fn power_cut(&self) -> Result<()> {
+        PowerCut::strike(&self.config)
+    }
+
+    /// The cable is cut at the switch: neither side sees its link go down.
+    pub fn cut_link(&self) -> Result<()> {
+        self.netns.cut(&self.config.tap)
+    }
+
+    pub fn mend_link(&self) -> Result<()> {
+        self.netns.mend(&self.config.tap)
+    }
+
+    /// Bytes and packets since the rack started.
+    pub fn traffic(&self) -> Result<Traffic> {
+        self.netns.traffic(&self.config.tap)
+    }
+}

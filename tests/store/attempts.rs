@@ -1,0 +1,207 @@
+//! Boot attempts: one that lives per node, one token each, only forward.
+
+use controller::model::{Attempt, AttemptState};
+use haas_api::agent::{BootStage, Failure};
+
+use crate::{
+    promises::Db,
+    samples::{attempt, node, open, want, wanted},
+};
+
+promises!(
+    an_attempt_is_found_as_it_was_opened,
+    a_new_attempt_ends_the_one_before,
+    many_that_open_at_once_leave_one_alive,
+    a_token_is_spent_once_though_many_try,
+    a_credential_whose_answer_was_lost_is_replaced,
+    the_token_of_an_attempt_that_is_over_is_worthless,
+    an_attempt_goes_only_forward,
+    ready_is_adopted_and_open_is_not,
+    what_is_over_is_not_failed_or_brought_back,
+    failed_attempts_count_per_generation,
+    bytes_add_up,
+);
+
+async fn the(db: &Db, id: &str) -> Attempt {
+    db.store.read().await.unwrap().attempt(id).await.unwrap().expect("it was opened")
+}
+
+fn failure() -> Failure {
+    Failure {
+        stage: BootStage::Dhcp,
+        code: "no-script".into(),
+        cause: "it hangs".into(),
+        kernel_log: vec!["[0.0] panic".into()],
+        retryable: true,
+    }
+}
+
+async fn an_attempt_is_found_as_it_was_opened(db: Db) {
+    let node = node(&db.store, 1).await;
+    let opened = open(&db.store, &node, "b1", 10).await;
+    let mut tx = db.store.read().await.unwrap();
+    assert_eq!(tx.attempt("b1").await.unwrap().as_ref(), Some(&opened));
+    assert_eq!(tx.last_attempt(&node.id).await.unwrap().as_ref(), Some(&opened));
+    assert_eq!(tx.attempt_by_token("token of b1").await.unwrap(), Some(opened));
+    assert_eq!(tx.attempt_by_token("b1").await.unwrap(), None);
+    assert_eq!(tx.attempt_by_credential("token of b1").await.unwrap(), None);
+}
+
+async fn a_new_attempt_ends_the_one_before(db: Db) {
+    let (one, two) = (node(&db.store, 1).await, node(&db.store, 2).await);
+    open(&db.store, &one, "b1", 10).await;
+    open(&db.store, &two, "other", 10).await;
+    open(&db.store, &one, "b2", 20).await;
+    let before = the(&db, "b1").await;
+    assert_eq!((before.state, before.ended_at), (AttemptState::Ended, Some(20)));
+    let mut tx = db.store.read().await.unwrap();
+    let mut live: Vec<_> = tx.live_attempts().await.unwrap().into_iter().map(|a| a.id).collect();
+    live.sort();
+    assert_eq!(live, ["b2", "other"]);
+    let all: Vec<_> = tx.attempts_of(&one.id, 9).await.unwrap().into_iter().map(|a| a.id).collect();
+    assert_eq!(all, ["b2", "b1"]);
+    assert_eq!(tx.attempts_of(&one.id, 1).await.unwrap().len(), 1);
+}
+
+async fn many_that_open_at_once_leave_one_alive(db: Db) {
+    let node = node(&db.store, 1).await;
+    let other = db.again().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..20 {
+        let store = if n % 2 == 0 { db.store.clone() } else { other.clone() };
+        let attempt = attempt(&node, &format!("b{n}"), n);
+        tasks.spawn(async move {
+            let mut tx = store.write().await.unwrap();
+            tx.open_attempt(&attempt, &attempt.id).await.unwrap();
+            tokio::task::yield_now().await;
+            tx.commit().await.unwrap();
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(db.store.read().await.unwrap().live_attempts().await.unwrap().len(), 1);
+    other.close().await;
+}
+
+async fn a_token_is_spent_once_though_many_try(db: Db) {
+    let node = node(&db.store, 1).await;
+    open(&db.store, &node, "b1", 10).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..20 {
+        let store = db.store.clone();
+        tasks.spawn(async move {
+            let mut tx = store.write().await.unwrap();
+            let won = tx.spend_token("b1", &format!("credential {n}")).await.unwrap();
+            if won {
+                tx.set_agent_seq("b1", 1).await.unwrap();
+            }
+            tx.commit().await.unwrap();
+            won.then_some(n)
+        });
+    }
+    let winners: Vec<i32> = tasks.join_all().await.into_iter().flatten().collect();
+    let [winner] = winners[..] else { panic!("spent by {winners:?}") };
+    assert!(the(&db, "b1").await.token_spent);
+    let mut tx = db.store.read().await.unwrap();
+    let found = tx.attempt_by_credential(&format!("credential {winner}")).await.unwrap();
+    assert_eq!(found.map(|a| a.id).as_deref(), Some("b1"));
+}
+
+async fn a_credential_whose_answer_was_lost_is_replaced(db: Db) {
+    let node = node(&db.store, 1).await;
+    open(&db.store, &node, "b1", 10).await;
+    let mut tx = db.store.write().await.unwrap();
+    assert!(tx.spend_token("b1", "lost").await.unwrap());
+    assert!(tx.spend_token("b1", "second").await.unwrap());
+    assert!(tx.attempt_by_credential("lost").await.unwrap().is_none());
+    tx.set_agent_seq("b1", 1).await.unwrap();
+    assert!(!tx.spend_token("b1", "replayed").await.unwrap());
+    assert!(tx.attempt_by_credential("second").await.unwrap().is_some());
+}
+
+async fn the_token_of_an_attempt_that_is_over_is_worthless(db: Db) {
+    let node = node(&db.store, 1).await;
+    open(&db.store, &node, "b1", 10).await;
+    open(&db.store, &node, "b2", 20).await;
+    let mut tx = db.store.write().await.unwrap();
+    assert!(!tx.spend_token("b1", "credential").await.unwrap());
+    tx.fail_attempt("b2", &failure(), 30).await.unwrap();
+    assert!(!tx.spend_token("b2", "credential").await.unwrap());
+    assert!(!tx.spend_token("never", "credential").await.unwrap());
+}
+
+async fn an_attempt_goes_only_forward(db: Db) {
+    let node = node(&db.store, 1).await;
+    let stale = open(&db.store, &node, "b1", 10).await;
+    let mut tx = db.store.write().await.unwrap();
+    tx.set_failure("b1", Some(&failure())).await.unwrap();
+    assert!(tx.advance(&stale, BootStage::Script, 20).await.unwrap());
+    let now = tx.attempt("b1").await.unwrap().unwrap();
+    assert_eq!((now.stage, now.stage_since), (BootStage::Script, 20));
+    assert_eq!(now.stages, [(BootStage::Power, 10), (BootStage::Script, 20)]);
+    assert_eq!(now.failure, None, "a stage that is reached lifts what held it");
+    for stage in [BootStage::Power, BootStage::Dhcp, BootStage::Script] {
+        assert!(!tx.advance(&now, stage, 30).await.unwrap());
+    }
+    assert!(!tx.advance(&stale, BootStage::Kernel, 30).await.unwrap(), "somebody was first");
+    assert!(tx.advance(&now, BootStage::Ready, 40).await.unwrap());
+    let ready = tx.attempt("b1").await.unwrap().unwrap();
+    assert_eq!((ready.state, ready.stage), (AttemptState::Ready, BootStage::Ready));
+}
+
+async fn ready_is_adopted_and_open_is_not(db: Db) {
+    let node = node(&db.store, 1).await;
+    let opened = open(&db.store, &node, "b1", 10).await;
+    let mut tx = db.store.write().await.unwrap();
+    tx.adopt_attempt("b1", 7).await.unwrap();
+    assert_eq!(tx.attempt("b1").await.unwrap().unwrap().generation, 0);
+    tx.advance(&opened, BootStage::Ready, 20).await.unwrap();
+    tx.adopt_attempt("b1", 7).await.unwrap();
+    assert_eq!(tx.attempt("b1").await.unwrap().unwrap().generation, 7);
+}
+
+async fn what_is_over_is_not_failed_or_brought_back(db: Db) {
+    let node = node(&db.store, 1).await;
+    let opened = open(&db.store, &node, "b1", 10).await;
+    let mut tx = db.store.write().await.unwrap();
+    tx.end_attempts(&node.id, 20).await.unwrap();
+    tx.fail_attempt("b1", &failure(), 30).await.unwrap();
+    assert!(!tx.advance(&opened, BootStage::Ready, 30).await.unwrap());
+    tx.end_attempts(&node.id, 30).await.unwrap();
+    let over = tx.attempt("b1").await.unwrap().unwrap();
+    assert_eq!((over.state, over.ended_at), (AttemptState::Ended, Some(20)));
+    assert_eq!(over.failure, None);
+}
+
+async fn failed_attempts_count_per_generation(db: Db) {
+    node(&db.store, 1).await;
+    for (generation, tries) in [(1, 2), (2, 1)] {
+        want(&db.store, 1, &wanted("a", None)).await;
+        let node = crate::samples::reread(&db.store, 1).await;
+        for n in 0..tries {
+            let id = format!("b{generation}{n}");
+            open(&db.store, &node, &id, generation * 10 + n).await;
+            let mut tx = db.store.write().await.unwrap();
+            tx.fail_attempt(&id, &failure(), 99).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        open(&db.store, &node, &format!("open{generation}"), 99 + generation).await;
+        let mut tx = db.store.read().await.unwrap();
+        assert_eq!(tx.failed_attempts(&node.id, generation).await.unwrap(), tries);
+    }
+    let failed = the(&db, "b10").await;
+    assert_eq!((failed.state, failed.failure), (AttemptState::Failed, Some(failure())));
+}
+
+async fn bytes_add_up(db: Db) {
+    let node = node(&db.store, 1).await;
+    open(&db.store, &node, "b1", 10).await;
+    let mut tx = db.store.write().await.unwrap();
+    for bytes in [1 << 40, 5] {
+        tx.add_boot_bytes("b1", bytes).await.unwrap();
+        tx.set_root_bytes("b1", bytes).await.unwrap();
+    }
+    tx.set_agent_seq("b1", 17).await.unwrap();
+    tx.commit().await.unwrap();
+    let now = the(&db, "b1").await;
+    assert_eq!((now.boot_bytes, now.root_bytes, now.agent_seq), ((1 << 40) + 5, 5, 17));
+}

@@ -1,0 +1,18 @@
+//! What the store promises, kept by the same code on SQLite and on PostgreSQL.
+//!
+//! Each promise is an async function over a [`Db`], an empty database of its own. `promises!` makes
+//! two tests of each. Without a PostgreSQL the second one fails: nothing is ever skipped.
+
+#[macro_use]
+mod promises;
+
+mod attempts;
+mod desired;
+mod events;
+mod images;
+mod nodes;
+mod operations;
+mod overlays;
+mod samples;
+mod schema;
+mod users;

@@ -1,0 +1,80 @@
+//! Users and tokens.
+
+use controller::store::StoreError;
+use haas_api::user::Role;
+
+use crate::{promises::Db, samples::user};
+
+promises!(
+    a_user_is_found_by_name_id_and_token,
+    a_name_is_taken_once,
+    every_user_has_a_uid_of_its_own_though_many_are_added_at_once,
+    a_user_who_owns_overlays_stays,
+    tokens_go_with_their_user,
+    ssh_keys_are_replaced_whole,
+);
+
+async fn a_user_is_found_by_name_id_and_token(db: Db) {
+    let mut tx = db.store.write().await.unwrap();
+    let keys = ["ssh-ed25519 AAAA a".to_owned()];
+    let alice = tx.add_user(&"alice".parse().unwrap(), Role::Admin, &keys, 42).await.unwrap();
+    tx.add_token("t1", &alice.id, "hash-1", 43).await.unwrap();
+    tx.add_token("t2", &alice.id, "hash-2", 43).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!((alice.role, alice.created_at, &alice.ssh_keys[..]), (Role::Admin, 42, &keys[..]));
+    let mut tx = db.store.read().await.unwrap();
+    assert_eq!(tx.user("alice").await.unwrap().as_ref(), Some(&alice));
+    assert_eq!(tx.user_by_id(&alice.id).await.unwrap().as_ref(), Some(&alice));
+    assert_eq!(tx.user_by_token("hash-2").await.unwrap().as_ref(), Some(&alice));
+    assert_eq!(tx.user_by_token("hash-3").await.unwrap(), None);
+    assert_eq!(tx.user("bob").await.unwrap(), None);
+}
+
+async fn a_name_is_taken_once(db: Db) {
+    user(&db.store, "alice").await;
+    let mut tx = db.store.write().await.unwrap();
+    let second = tx.add_user(&"alice".parse().unwrap(), Role::User, &[], 1).await;
+    assert!(matches!(second, Err(StoreError::Conflict(_))), "{second:?}");
+}
+
+async fn every_user_has_a_uid_of_its_own_though_many_are_added_at_once(db: Db) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..20 {
+        let store = db.store.clone();
+        tasks.spawn(async move { user(&store, &format!("user{n}")).await });
+    }
+    tasks.join_all().await;
+    let users = db.store.read().await.unwrap().users().await.unwrap();
+    let mut uids: Vec<_> = users.iter().map(|u| u.uid).collect();
+    uids.sort_unstable();
+    assert_eq!(uids, (10_000..10_020).collect::<Vec<_>>());
+}
+
+async fn a_user_who_owns_overlays_stays(db: Db) {
+    let alice = user(&db.store, "alice").await;
+    let mut tx = db.store.write().await.unwrap();
+    let overlay = tx.add_overlay(&alice, &"dev".parse().unwrap(), 1).await.unwrap();
+    assert!(!tx.remove_user(&alice).await.unwrap());
+    tx.remove_overlay(&overlay).await.unwrap();
+    assert!(tx.remove_user(&alice).await.unwrap());
+    assert!(!tx.remove_user(&alice).await.unwrap());
+}
+
+async fn tokens_go_with_their_user(db: Db) {
+    let alice = user(&db.store, "alice").await;
+    let mut tx = db.store.write().await.unwrap();
+    tx.add_token("t1", &alice, "hash", 1).await.unwrap();
+    assert!(tx.remove_user(&alice).await.unwrap());
+    tx.commit().await.unwrap();
+    assert_eq!(db.store.read().await.unwrap().user_by_token("hash").await.unwrap(), None);
+}
+
+async fn ssh_keys_are_replaced_whole(db: Db) {
+    let alice = user(&db.store, "alice").await;
+    for keys in [vec!["ssh-rsa A".to_owned(), "ssh-rsa B".to_owned()], Vec::new()] {
+        let mut tx = db.store.write().await.unwrap();
+        tx.set_ssh_keys(&alice, &keys).await.unwrap();
+        assert_eq!(tx.user("alice").await.unwrap().unwrap().ssh_keys, keys);
+        tx.commit().await.unwrap();
+    }
+}

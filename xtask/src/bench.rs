@@ -1,0 +1,38 @@
+//! Measurements. Each returns numbers with their unit in the name, printed for people or as JSON.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use serde_json::{Map, Value};
+
+use crate::{agent, bench_iscsi, run};
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Bench {
+    /// The size of the agent, which each boot sends to each node.
+    AgentSize,
+    /// Our iSCSI target beside tgtd, on the same file, by libiscsi's own load generator.
+    Iscsi,
+}
+
+pub(crate) fn run(name: Bench, json: bool) -> Result<()> {
+    let numbers = match name {
+        Bench::AgentSize => agent_size()?,
+        Bench::Iscsi => bench_iscsi::run()?,
+    };
+    for (key, value) in &numbers {
+        run::say(format!("{key:<24} {value}"));
+    }
+    if json {
+        run::say(Value::Object(numbers));
+    }
+    Ok(())
+}
+
+fn agent_size() -> Result<Map<String, Value>> {
+    let binary = agent::build()?;
+    let bytes = fs::metadata(&binary).with_context(|| format!("no {}", binary.display()))?.len();
+    Ok(Map::from_iter([("bootagent_bytes".to_owned(), bytes.into())]))
+}

@@ -1,0 +1,48 @@
+//! The suites on the virtual rack: the tests of package `tests` that are ignored otherwise.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{agent, run, setup};
+
+/// Tests whose names begin so take minutes, and run only when asked for.
+const SLOW: &str = "slow_";
+
+/// Builds what the suites start, then runs them one test after the other: each wants all the CPUs.
+/// `slow` runs also the tests that take minutes.
+pub(crate) fn run(slow: bool, args: &[String]) -> Result<()> {
+    setup::run()?;
+    build()?;
+    let mut cargo = run::cargo(&["test", "--package", "tests", "--tests", "--"]);
+    cargo.args(["--ignored", "--test-threads=1"]);
+    if !slow {
+        cargo.args(["--skip", SLOW]);
+    }
+    cargo.args(args);
+    if !run::is_root() {
+        cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "sudo --preserve-env");
+    }
+    run::run(&mut cargo)?;
+    if slow {
+        // haasd's own: recipes built twice, firmware of several kinds against netboot.
+        let own = ["test", "--package", "controller", "--lib", "--", "--ignored"];
+        run::run(run::cargo(&own).arg("--test-threads=1"))?;
+    }
+    Ok(())
+}
+
+/// The programs that run in a rack: daemon, CLI, the rack's own, and the agent's archive.
+pub(crate) fn build() -> Result<()> {
+    let packages = ["controller", "haasctl", "sim", "tests", "iscsi-target"];
+    let packages = packages.map(|name| ["--package", name]);
+    run::run(run::cargo(&["build", "--bins"]).args(packages.as_flattened()))?;
+    agent::build()?;
+    // A rack has no way out to Debian's mirrors: its haasd finds the packages here.
+    let mut fetch = Command::new(run::built("haasd"));
+    fetch.arg("fetch").arg("--into").arg(run::target().join("debs"));
+    for recipe in ["minimal", "tools"] {
+        fetch.arg(run::root().join("images").join(recipe));
+    }
+    run::run(&mut fetch)
+}

@@ -1,0 +1,85 @@
+//! `cargo xtask`: everything that is done to this repository besides compiling it.
+//!
+//! Each command is a module and calls the ones that it needs, so that any of them works on a fresh
+//! machine.
+
+mod agent;
+mod bench;
+mod bench_iscsi;
+mod ci;
+mod demo;
+mod deny;
+mod e2e;
+mod openapi;
+mod run;
+mod setup;
+mod test;
+
+use anyhow::Result;
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "Everything that is done to this repository")]
+enum Task {
+    /// Install the Debian packages that are missing, and say why each is needed.
+    Setup,
+    /// Run the tests of all packages, on SQLite and PostgreSQL.
+    Test {
+        /// Passed on to cargo test, e.g. `-p controller` or `-- a_name`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run the suites that boot virtual nodes. Needs root, and asks sudo for it.
+    E2e {
+        /// Also the tests that take minutes, whose names begin with slow_.
+        #[arg(long)]
+        slow: bool,
+        /// Passed on to the test binaries, e.g. a part of a test's name.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Boot two virtual nodes and show what haas is for. Needs root, and asks sudo for it.
+    Demo {
+        /// Leave the rack up, and say how to use it.
+        #[arg(long, conflicts_with = "down")]
+        keep: bool,
+        /// Only take down the rack that --keep left.
+        #[arg(long)]
+        down: bool,
+    },
+    /// Measure something.
+    Bench {
+        name: bench::Bench,
+        /// Print one JSON object as the last line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write docs/openapi.json from the API's code.
+    Openapi {
+        /// Only say whether it is up to date.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the node's agent, static and small, and the archive that carries it to the nodes.
+    Agent,
+    /// What decides whether a change lands: all checks, tests and suites.
+    Ci {
+        /// Also the tests that take minutes.
+        #[arg(long)]
+        slow: bool,
+    },
+}
+
+fn main() -> Result<()> {
+    match Task::parse() {
+        Task::Setup => setup::run(),
+        Task::Test { args } => test::run(&args),
+        Task::E2e { slow, args } => e2e::run(slow, &args),
+        Task::Demo { keep, down } => demo::run(keep, down),
+        Task::Bench { name, json } => bench::run(name, json),
+        Task::Openapi { check: false } => openapi::write(),
+        Task::Openapi { check: true } => openapi::check(),
+        Task::Agent => agent::build().map(drop),
+        Task::Ci { slow } => ci::run(slow),
+    }
+}

@@ -1,0 +1,100 @@
+//! The Debian packages that building, testing and demonstrating need, and why each.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run;
+
+const PACKAGES: &[(&str, &str)] = &[
+    // Building.
+    ("gcc", "links our programs, compiles the C parts of ring, SQLite and zstd"),
+    ("libc6-dev", "the C library's headers, and its static form for the agent"),
+    // What goes into images and initramfs.
+    ("busybox-static", "the user land of the image `minimal`, and the agent's rescue shell"),
+    ("dropbear-bin", "the ssh server of the image `minimal`"),
+    ("e2fsprogs", "makes the overlay store's ext4; also in the initramfs"),
+    ("erofs-utils", "packs an image's root as erofs"),
+    ("squashfs-tools", "packs an image's root as squashfs"),
+    ("cryptsetup-bin", "veritysetup: an image's hash tree"),
+    ("kmod", "depmod, for images that carry all of their kernel's modules"),
+    ("bzip2", "reads archives that are imported as images"),
+    ("xz-utils", "reads archives that are imported as images"),
+    ("cpio", "an independent reader of the initramfs archives, for tests"),
+    ("zstd", "an independent reader of compressed archives, for tests"),
+    // What haasd serves to firmware.
+    ("ipxe", "undionly.kpxe and snponly.efi, served to nodes over TFTP"),
+    // The virtual rack.
+    ("qemu-system-x86", "emulates the nodes"),
+    ("seabios", "the nodes' BIOS"),
+    ("ipxe-qemu", "the boot code of the nodes' network cards"),
+    ("openipmi", "ipmi_sim: the nodes' BMCs"),
+    ("ipmitool", "asks the BMCs from outside, to check our own IPMI"),
+    ("iproute2", "namespace, bridge and taps of the rack"),
+    ("ovmf", "UEFI firmware, to try snponly.efi"),
+    ("openssh-client", "logs in to the nodes as their users do"),
+    ("socat", "talks to consoles and sockets of the rack"),
+    ("fdisk", "sfdisk: disks as other systems leave them, for tests"),
+    ("tcpdump", "shows what went over the rack's network when a test fails"),
+    // Other people's programs that ours are tested against.
+    ("libiscsi-bin", "an independent iSCSI initiator"),
+    ("qemu-utils", "qemu-img, which reads a whole image over iSCSI"),
+    ("qemu-block-extra", "QEMU's own iSCSI initiator"),
+    ("curl", "an independent TFTP and HTTP client"),
+    ("python3", "makes odd archives for the tests of the import"),
+    ("tgt", "an independent iSCSI target, to compare speeds with"),
+    ("libfaketime", "makes the controller's clock jump, to see that nothing expires"),
+    ("postgresql", "the second database that every store test runs on"),
+];
+
+/// Installs what is missing. Does nothing, quickly, if nothing is.
+pub(crate) fn run() -> Result<()> {
+    if !Path::new("/etc/debian_version").exists() {
+        bail!("this needs Debian (12 or later); by hand: {}", names(PACKAGES).join(" "));
+    }
+    let missing = missing()?;
+    if missing.is_empty() {
+        if !knows_packages() {
+            run::say("apt has no package lists; building images needs them.");
+            run::run(&mut apt_get(&["update", "-q"]))?;
+        }
+        return Ok(());
+    }
+    run::say("These Debian packages are missing and will be installed:");
+    for (name, why) in &missing {
+        run::say(format!("  {name:<18} {why}"));
+    }
+    run::run(&mut apt_get(&["update", "-q"]))?;
+    let mut install = apt_get(&["install", "-q", "-y", "--no-install-recommends"]);
+    run::run(install.args(names(&missing)))
+}
+
+/// Whether apt has lists, which image builds look packages up in.
+fn knows_packages() -> bool {
+    std::fs::read_dir("/var/lib/apt/lists").is_ok_and(|entries| {
+        entries.flatten().any(|e| e.file_name().to_string_lossy().contains("Packages"))
+    })
+}
+
+/// The packages of the list that are not installed.
+fn missing() -> Result<Vec<(&'static str, &'static str)>> {
+    let mut query = Command::new("dpkg-query");
+    query.args(["-W", "-f", "${Package} ${db:Status-Status}\n"]).args(names(PACKAGES));
+    // It fails if one is unknown, and still lists the others.
+    let output = query.output().context("cannot run dpkg-query")?;
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let installed = |name: &str| listed.lines().any(|line| line == format!("{name} installed"));
+    Ok(PACKAGES.iter().copied().filter(|(name, _)| !installed(name)).collect())
+}
+
+fn apt_get(args: &[&str]) -> Command {
+    // Through env, since sudo may drop our variables.
+    let mut apt = run::as_root("env");
+    apt.arg("DEBIAN_FRONTEND=noninteractive").arg("apt-get").args(args);
+    apt
+}
+
+fn names(packages: &[(&'static str, &'static str)]) -> Vec<&'static str> {
+    packages.iter().map(|(name, _)| *name).collect()
+}
