@@ -49,8 +49,10 @@ fn every_command_is_one_that_its_program_takes() -> Result<()> {
             "ab".repeat(32)
         ),
     )?;
-    desk.write("fingerprint", &"ab".repeat(32))?;
-    desk.write("admin.token", "none")?;
+    for folder in ["", "state/"] {
+        desk.write(&format!("{folder}fingerprint"), &"ab".repeat(32))?;
+        desk.write(&format!("{folder}admin.token"), "none")?;
+    }
     let mut seen = 0;
     for page in pages()? {
         for line in page.lines() {
@@ -314,14 +316,16 @@ impl Desk {
         Ok(())
     }
 
-    /// Runs a line as a reader would type it, with the folder as home and haasctl's configuration in
-    /// `config`.
+    /// Runs a line as a reader would type it, with the folder as home, haasd's state in `state` and
+    /// haasctl's configuration in `config`.
     fn run(&self, line: &str, config: &str) -> Result<Output> {
+        let line = line.replace("/var/lib/haas/", "state/");
         let mut shell = Command::new("timeout");
-        shell.args(["60", "sh", "-c", line]).current_dir(&self.folder);
+        shell.args(["60", "sh", "-c", &line]).current_dir(&self.folder);
+        shell.env("HAASD_CONFIG", self.path("haasd.toml"));
         shell.env("HOME", self.folder.path()).env("PATH", &self.path_variable);
         shell.env("HAASCTL_CONFIG", self.path(config)).stdin(Stdio::null());
-        for variable in ["HAASCTL_CONTEXT", "HAASD_CONFIG", "XDG_CONFIG_HOME"] {
+        for variable in ["HAASCTL_CONTEXT", "XDG_CONFIG_HOME"] {
             shell.env_remove(variable);
         }
         shell.output().context("cannot run timeout or sh")
