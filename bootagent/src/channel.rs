@@ -2,6 +2,7 @@
 //!
 //! What the agent says is numbered when it is first sent and kept until it is acknowledged, so that
 //! nothing is lost with a connection; heartbeats that could not be sent are replaced by the next.
+//! What haasd says is not repeated: who was away learns from the next [`Welcome`] what holds now.
 //! haasd's numbers begin anew with each connection, since [`Hello`] acknowledges nothing.
 
 use std::{
@@ -30,8 +31,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const HELLO_WITHIN: Duration = Duration::from_secs(20);
 /// How long a read waits before it is looked whether there is something to say.
 const TURN: Duration = Duration::from_millis(100);
-/// haasd acknowledges heartbeats; silence for this long means that the connection is dead.
-const SILENCE: Duration = Duration::from_secs(30);
+/// What is said and heard at the least, however long the agent works on something or is held.
+const PACE: Pace = Pace { speak: Duration::from_secs(10), silence: Duration::from_secs(30) };
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MOST: Duration = Duration::from_secs(15);
 /// A boot plan with every node of a large cluster in its hosts is some hundred KiB.
@@ -61,6 +62,10 @@ pub(crate) struct Channel {
 impl Channel {
     /// Starts the thread, which connects as soon as it can.
     pub(crate) fn start(controller: &Controller) -> Result<Self, Fault> {
+        Self::start_at(controller, PACE)
+    }
+
+    fn start_at(controller: &Controller, pace: Pace) -> Result<Self, Fault> {
         let (host, port) = host_and_port(&controller.url).ok_or_else(|| {
             let cause = format!("haas.url={} is not https://ADDRESS:PORT", controller.url);
             Fault::hold("channel-url", cause)
@@ -74,6 +79,7 @@ impl Channel {
             address: (host, port).into(),
             tls: Arc::new(tls),
             auth: HelloAuth::Token(controller.token.clone()),
+            pace,
             said,
             heard,
             flushing,
@@ -116,6 +122,15 @@ impl Channel {
     }
 }
 
+/// How a connection that is dead is told from one on which nobody has anything to say.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// The agent says something at least so often, and haasd acknowledges it.
+    speak: Duration,
+    /// Silence for this long means that the connection is dead.
+    silence: Duration,
+}
+
 /// Why a connection ended.
 #[derive(Debug)]
 enum End {
@@ -133,6 +148,7 @@ struct Line {
     address: std::net::SocketAddr,
     tls: Arc<ClientConfig>,
     auth: HelloAuth,
+    pace: Pace,
     said: mpsc::Receiver<ToController>,
     heard: mpsc::Sender<Heard>,
     flushing: mpsc::Sender<()>,
@@ -164,7 +180,7 @@ impl Line {
                     }
                 }
             }
-            if begun.elapsed() > SILENCE {
+            if begun.elapsed() > self.pace.silence {
                 pause = RETRY_FIRST;
             }
             thread::sleep(pause);
@@ -219,6 +235,7 @@ impl Line {
             self.send(&mut socket, seq, msg)?;
         }
         let mut last_heard = Instant::now();
+        let mut last_spoke = Instant::now();
         loop {
             loop {
                 match self.said.try_recv() {
@@ -227,9 +244,13 @@ impl Line {
                     Err(mpsc::TryRecvError::Disconnected) => return Ok(()),
                 }
             }
+            if self.waiting.is_empty() && last_spoke.elapsed() > self.pace.speak {
+                self.waiting.push_back(ToController::Ack);
+            }
             while let Some(msg) = self.waiting.pop_front() {
                 let seq = self.number(&msg);
                 self.send(&mut socket, seq, msg)?;
+                last_spoke = Instant::now();
             }
             match socket.read() {
                 Ok(Message::Text(text)) => {
@@ -241,8 +262,8 @@ impl Line {
                 Err(tungstenite::Error::Io(error)) if is_timeout(&error) => {}
                 Err(error) => return Err(error.into()),
             }
-            if last_heard.elapsed() > SILENCE {
-                return Err(End::Lost(format!("silent for {} s", SILENCE.as_secs())));
+            if last_heard.elapsed() > self.pace.silence {
+                return Err(End::Lost(format!("silent for {:?}", self.pace.silence)));
             }
         }
     }
@@ -301,4 +322,37 @@ impl Line {
 
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+#[cfg(test)]
+pub(crate) mod fake;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_with_nothing_to_say_keeps_its_connection() {
+        let haasd = fake::Haasd::new();
+        let pace = Pace { speak: Duration::from_millis(100), silence: Duration::from_secs(1) };
+        let channel = Channel::start_at(&haasd.controller(), pace).unwrap();
+        let mut connection = haasd.welcome(fake::plan(0));
+        assert!(matches!(channel.hear(Duration::from_secs(10)), Some(Heard::Welcome(_))));
+        let begun = Instant::now();
+        while begun.elapsed() < pace.silence * 3 {
+            assert!(matches!(connection.acknowledge(), ToController::Ack));
+        }
+        assert!(channel.hear(Duration::ZERO).is_none(), "it connected anew");
+    }
+
+    #[test]
+    fn a_connection_on_which_haasd_is_silent_is_given_up_for_a_new_one() {
+        let haasd = fake::Haasd::new();
+        let pace = Pace { speak: Duration::from_millis(100), silence: Duration::from_millis(500) };
+        let channel = Channel::start_at(&haasd.controller(), pace).unwrap();
+        let _dead = haasd.welcome(fake::plan(0));
+        assert!(matches!(channel.hear(Duration::from_secs(10)), Some(Heard::Welcome(_))));
+        let _next = haasd.welcome(fake::plan(0));
+        assert!(matches!(channel.hear(Duration::from_secs(10)), Some(Heard::Welcome(_))));
+    }
 }

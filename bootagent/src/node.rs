@@ -215,10 +215,12 @@ impl Node {
             });
             match self.channel.hear(left) {
                 Some(Heard::Said(ToAgent::Retry { plan })) => {
-                    if plan.overlay != self.plan.overlay && !self.is_merged {
-                        self.layer = None;
-                    }
-                    self.plan = *plan;
+                    self.replan(*plan);
+                    return true;
+                }
+                // Whatever haasd said while there was no connection is lost: this holds now.
+                Some(Heard::Welcome(welcome)) => {
+                    self.replan(welcome.plan);
                     return true;
                 }
                 Some(Heard::Said(ToAgent::Shutdown { how })) => {
@@ -227,11 +229,18 @@ impl Node {
                 Some(Heard::Refused(reason)) => {
                     log::error(&format!("haasd refuses this boot: {reason}"));
                 }
-                Some(Heard::Welcome(_) | Heard::Said(_)) => {}
+                Some(Heard::Said(_)) => {}
                 None if until.is_some() => return false,
                 None => {}
             }
         }
+    }
+
+    fn replan(&mut self, plan: BootPlan) {
+        if plan.overlay != self.plan.overlay && !self.is_merged {
+            self.layer = None;
+        }
+        self.plan = plan;
     }
 
     fn attach_root(&mut self) -> Result<(), Fault> {
@@ -430,4 +439,32 @@ fn is_mounted(at: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     let device = |path: &Path| fs::symlink_metadata(path).map(|m| m.dev()).ok();
     device(at) != at.parent().and_then(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::fake;
+
+    #[test]
+    fn a_held_node_takes_the_plan_that_changed_while_it_had_no_connection() {
+        let haasd = fake::Haasd::new();
+        let channel = Channel::start(&haasd.controller()).unwrap();
+        let lost = haasd.welcome(fake::plan(0));
+        assert!(matches!(channel.hear(Duration::from_secs(10)), Some(Heard::Welcome(_))));
+        let mut node = Node {
+            channel,
+            plan: fake::plan(0),
+            pid1: UnixStream::pair().unwrap().0,
+            keeper: None,
+            disk: None,
+            layer: None,
+            store: None,
+            is_merged: false,
+        };
+        drop(lost);
+        let _next = haasd.welcome(fake::plan(1));
+        assert!(node.wait(None), "it tries again");
+        assert_eq!(node.plan, fake::plan(1));
+    }
 }

@@ -501,7 +501,8 @@ pub enum ToAgent {
         /// Which of the two.
         how: ShutdownHow,
     },
-    /// Try the failed stage again; the plan may have changed (a disk was claimed).
+    /// Try the failed stage again; the plan may have changed (a disk was claimed). Lost with a
+    /// connection, so a held agent takes each [`Welcome`] for one.
     Retry {
         /// The plan as it is now.
         plan: Box<BootPlan>,

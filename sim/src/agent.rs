@@ -20,6 +20,8 @@ use crate::{
 };
 
 const TURN: Duration = Duration::from_millis(50);
+/// Between two tries of what may come right by itself.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// What was brought up.
 struct Running {
@@ -54,7 +56,7 @@ pub(crate) fn run(folder: &Folder, cmdline: &Cmdline) -> Result<End> {
         match agent.bring_up(&plan)? {
             Up::Runs(running) => break *running,
             Up::Ends(end) => return Ok(end),
-            Up::Failed(failure) => match agent.held(failure)? {
+            Up::Failed(failure) => match agent.held(failure, &plan)? {
                 Ok(new) => plan = new,
                 Err(end) => return Ok(end),
             },
@@ -125,27 +127,26 @@ impl Agent<'_> {
         Ok(Up::Runs(Box::new(Running { plan, wwid, rank, root_bytes: read, session })))
     }
 
-    /// Tells of a failure and waits: for a new plan, or for the end.
-    fn held(&mut self, failure: Failure) -> Result<std::result::Result<BootPlan, End>> {
-        let retryable = failure.retryable;
+    /// Tells of a failure and waits: for a plan, for the time to try again, or for the end.
+    fn held(
+        &mut self,
+        failure: Failure,
+        plan: &BootPlan,
+    ) -> Result<std::result::Result<BootPlan, End>> {
+        let until = failure.retryable.then(|| Instant::now() + RETRY);
         self.folder.note(&format!("held: {} {}", failure.code, failure.cause))?;
         self.link.say(ToController::Failure(failure));
-        let until = Instant::now() + Duration::from_secs(2);
-        let mut last = None;
         loop {
             match self.link.hear(TURN) {
                 Some(Heard::Said(ToAgent::Retry { plan })) => return Ok(Ok(*plan)),
                 Some(Heard::Said(ToAgent::Shutdown { how })) => {
                     return self.goodbye(how).map(Err);
                 }
-                Some(Heard::Welcome(welcome)) => last = Some(welcome.plan),
+                Some(Heard::Welcome(welcome)) => return Ok(Ok(welcome.plan)),
                 _ => {}
             }
-            if retryable
-                && Instant::now() > until
-                && let Some(plan) = last.take()
-            {
-                return Ok(Ok(plan));
+            if until.is_some_and(|until| Instant::now() > until) {
+                return Ok(Ok(plan.clone()));
             }
             if soft_off(self.folder)? {
                 return Ok(Err(End::Off));

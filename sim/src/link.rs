@@ -22,7 +22,9 @@ type Socket = WebSocket<StreamOwned<ClientConnection, TcpStream>>;
 
 /// Between two tries to connect.
 const PAUSE: Duration = Duration::from_millis(100);
-/// haasd acknowledges each heartbeat; a longer silence means that the connection is dead.
+/// Something is said at least so often.
+const SPEAK: Duration = Duration::from_secs(5);
+/// haasd acknowledges what is said; a longer silence means that the connection is dead.
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// What the channel brings.
@@ -40,6 +42,7 @@ pub(crate) struct Link {
     socket: Option<Socket>,
     tried_at: Option<Instant>,
     heard_at: Instant,
+    spoke_at: Instant,
     unacknowledged: VecDeque<(u64, ToController)>,
     next: u64,
     taken: u64,
@@ -56,6 +59,7 @@ impl Link {
             socket: None,
             tried_at: None,
             heard_at: Instant::now(),
+            spoke_at: Instant::now(),
             unacknowledged: VecDeque::new(),
             next: 1,
             taken: 0,
@@ -96,6 +100,9 @@ impl Link {
         let end = Instant::now() + within;
         loop {
             let left = end.saturating_duration_since(Instant::now());
+            if self.spoke_at.elapsed() > SPEAK {
+                self.say(ToController::Ack);
+            }
             let socket = self.socket.as_mut()?;
             let wait = left.max(Duration::from_millis(1));
             if socket.get_ref().sock.set_read_timeout(Some(wait)).is_err() {
@@ -175,6 +182,7 @@ impl Link {
 
     fn send(&mut self, seq: u64, msg: ToController) {
         let Some(socket) = &mut self.socket else { return };
+        self.spoke_at = Instant::now();
         let frame = Frame { seq, ack: self.taken, msg };
         let text = serde_json::to_string(&frame).expect("frames are plain data");
         if socket.send(Message::text(text)).is_err() {
