@@ -115,9 +115,13 @@ impl<'r> Lab<'r> {
     }
 
     pub(crate) fn wait_ready(&self, name: &str) -> Result<()> {
+        self.ready_within(name, BOOT)
+    }
+
+    pub(crate) fn ready_within(&self, name: &str, limit: Duration) -> Result<()> {
         let mut state = String::new();
         self.rack
-            .wait_for(&format!("{name} to be ready"), BOOT, || {
+            .wait_for(&format!("{name} to be ready"), limit, || {
                 state = self.state(name);
                 state == "ready" || state == "fault"
             })

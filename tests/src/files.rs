@@ -3,11 +3,12 @@
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::bmc::{PASSWORD, USER};
+use crate::hardware::Firmware;
 use crate::rack::{Rack, target_dir};
 
 /// A haasd.toml that serves the rack's network, with state in the rack's directory.
@@ -63,6 +64,19 @@ power = {{ address = "{}" }}
             node.address,
             node.bmc.address.ip(),
         )?;
+        if node.config.firmware != Firmware::Bios {
+            writeln!(text, "firmware = \"uefi\"")?;
+        }
     }
     Ok(text)
+}
+
+/// One of the Debian packages that `cargo xtask` has downloaded for the recipes.
+pub fn debian_package(name: &str) -> Result<PathBuf> {
+    let folder = target_dir()?.join("debs");
+    let part = format!("-{name}_");
+    fs::read_dir(&folder)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.to_string_lossy().contains(&part))
+        .with_context(|| format!("no package {name} in {}", folder.display()))
 }

@@ -26,6 +26,7 @@ impl RackSpec {
 /// One node's hardware.
 #[derive(Clone, Debug)]
 pub struct NodeHw {
+    pub firmware: Firmware,
     pub memory_mib: u32,
     pub nic: NicModel,
     /// The first is what the node starts when its BMC does not say "network".
@@ -35,9 +36,10 @@ pub struct NodeHw {
 }
 
 impl Default for NodeHw {
-    /// 512 MiB, virtio, one blank disk of 2 GiB.
+    /// BIOS, 512 MiB, virtio, one blank disk of 2 GiB.
     fn default() -> NodeHw {
         NodeHw {
+            firmware: Firmware::Bios,
             memory_mib: 512,
             nic: NicModel::VirtioNet,
             disks: vec![DiskHw::default()],
@@ -67,6 +69,20 @@ impl Default for DiskHw {
             content: Content::Blank,
         }
     }
+}
+
+/// What starts the node, and how it boots from the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Firmware {
+    /// SeaBIOS; the card's boot code is iPXE.
+    Bios,
+    /// OVMF; the card's boot code is iPXE.
+    UefiCard,
+    /// OVMF with a card that has no boot code: the firmware's own PXE, which loads a file by TFTP.
+    UefiPxe,
+    /// The same, booting by HTTP (UEFI specification 2.10 section 24.7).
+    UefiHttp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

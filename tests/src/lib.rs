@@ -25,6 +25,7 @@ mod node;
 mod process;
 mod rack;
 mod sys;
+mod uefi;
 mod wait;
 
 pub use bmc::{Bmc, CIPHER_SUITE, PASSWORD, PowerCommands, USER};
@@ -32,7 +33,7 @@ pub use console::{Console, Mark};
 pub use detour::Detour;
 pub use disk::Disk;
 pub use haasd::{Haasd, Memory, Output};
-pub use hardware::{Content, DiskHw, DiskModel, NicModel, NodeHw, OldOs, RackSpec};
+pub use hardware::{Content, DiskHw, DiskModel, Firmware, NicModel, NodeHw, OldOs, RackSpec};
 pub use netns::Traffic;
 pub use node::Node;
 pub use rack::{CONTROLLER, Lifetime, Rack, built};

@@ -1,5 +1,6 @@
 //! One node of a running rack: its parts, and what can happen to it.
 
+use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use crate::chassis::{NodeConfig, PowerCut};
 use crate::console::Console;
 use crate::disk::Disk;
 use crate::netns::{Netns, Traffic};
+use crate::uefi;
 use crate::wait::wait_for;
 
 /// A node with its BMC.
@@ -65,6 +67,11 @@ impl Node {
 
     pub fn mend_link(&self) -> Result<()> {
         self.netns.mend(&self.config.tap)
+    }
+
+    /// A variable that the UEFI firmware keeps, none if it has none of this name.
+    pub fn uefi_variable(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        Ok(uefi::variable(&fs::read(self.config.uefi_variables())?, name))
     }
 
     /// Bytes and packets since the rack started.

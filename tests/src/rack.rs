@@ -14,7 +14,7 @@ use crate::chassis::{DiskConfig, NodeConfig};
 use crate::console::Console;
 use crate::detour;
 use crate::disk::Disk;
-use crate::hardware::{NodeHw, RackSpec};
+use crate::hardware::{Firmware, NodeHw, RackSpec};
 use crate::netns::Netns;
 use crate::node::Node;
 use crate::sys;
@@ -299,6 +299,7 @@ fn node_config(
         number,
         dir: dir.to_owned(),
         owner: None,
+        firmware: hardware.firmware,
         memory_mib: hardware.memory_mib,
         tap: format!("tap{number}"),
         mac: format!("52:54:00:77:00:{number:02x}"),
@@ -307,6 +308,10 @@ fn node_config(
         clock: hardware.clock.clone(),
         serial: SocketAddr::new(bmc, 4000),
     };
+    if hardware.firmware != Firmware::Bios {
+        let fresh = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+        fs::copy(fresh, config.uefi_variables()).with_context(|| format!("cannot copy {fresh}"))?;
+    }
     Ok((config, disks))
 }
 

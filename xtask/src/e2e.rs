@@ -14,6 +14,9 @@ const SLOW: &str = "slow_";
 pub(crate) fn run(slow: bool, args: &[String]) -> Result<()> {
     setup::run()?;
     build()?;
+    if slow {
+        fetch(&["debian-12"])?;
+    }
     let mut cargo = run::cargo(&["test", "--package", "tests", "--tests", "--"]);
     cargo.args(["--ignored", "--test-threads=1"]);
     if !slow {
@@ -38,11 +41,13 @@ pub(crate) fn build() -> Result<()> {
     let packages = packages.map(|name| ["--package", name]);
     run::run(run::cargo(&["build", "--bins"]).args(packages.as_flattened()))?;
     agent::build()?;
-    // A rack has no way out to Debian's mirrors: its haasd finds the packages here.
+    fetch(&["minimal", "tools"])
+}
+
+/// A rack has no way out to Debian's mirrors: its haasd finds the packages of these recipes here.
+fn fetch(recipes: &[&str]) -> Result<()> {
     let mut fetch = Command::new(run::built("haasd"));
     fetch.arg("fetch").arg("--into").arg(run::target().join("debs"));
-    for recipe in ["minimal", "tools"] {
-        fetch.arg(run::root().join("images").join(recipe));
-    }
+    fetch.args(recipes.iter().map(|recipe| run::root().join("images").join(recipe)));
     run::run(&mut fetch)
 }

@@ -18,6 +18,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("erofs-utils", "packs an image's root as erofs"),
     ("squashfs-tools", "packs an image's root as squashfs"),
     ("cryptsetup-bin", "veritysetup: an image's hash tree"),
+    ("mmdebstrap", "installs the packages of an image that is a whole Debian system"),
+    ("apt-utils", "apt-ftparchive: lists the packages that such an image is installed from"),
     ("kmod", "depmod, for images that carry all of their kernel's modules"),
     ("bzip2", "reads archives that are imported as images"),
     ("xz-utils", "reads archives that are imported as images"),

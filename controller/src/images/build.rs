@@ -18,7 +18,7 @@ use super::{
     kernel::{self, Kernel},
     manifest::Manifest,
     pack::{Parts, pack},
-    recipe::{Recipe, RootModules},
+    recipe::{Method, Recipe, RootModules},
     rootfs::{cannot, copy_over, make_skeleton, within},
     tool::{run, say, tool},
     worker::PackModules,
@@ -35,19 +35,26 @@ pub(super) fn build(
     let recipe = Recipe::load(folder)?;
     say(&format!("building {}: {}", recipe.name, recipe.description));
     let root = work.join("root");
-    make_skeleton(&root)?;
-    let packages = debs::fetch(&recipe.packages, recipe.arch, cache, work)?;
-    for deb in &packages {
-        debs::unpack(deb, &root)?;
-    }
+    let packages = fetch_packages(&recipe, cache, work)?;
     let kernel = unpack_kernel(&recipe, cache, work)?;
+    // From here on nothing comes from the network, so that neither packages' scripts nor commands
+    // can fetch what no recipe names and no signature covers.
+    unshare(CloneFlags::CLONE_NEWNET).context("cannot leave the network")?;
+    match recipe.method {
+        Method::Unpack => {
+            make_skeleton(&root)?;
+            for deb in &packages {
+                debs::unpack(deb, &root)?;
+            }
+        }
+        Method::Install => {
+            say(&format!("installing {} packages", packages.len()));
+            debs::install_system(&recipe.packages, &packages, recipe.arch, &root, work)?;
+        }
+    }
     if recipe.root_modules == RootModules::All {
         copy_modules(&kernel, &root)?;
     }
-
-    // From here on nothing comes from the network, so that commands cannot fetch what no recipe
-    // names and no signature covers.
-    unshare(CloneFlags::CLONE_NEWNET).context("cannot leave the network")?;
     for layer in &recipe.layers {
         if let Some(files) = &layer.files {
             copy_over(files, &root, "")?;
@@ -67,6 +74,13 @@ pub(super) fn build(
     pack(&root, parts, work, pack_modules)
 }
 
+fn fetch_packages(recipe: &Recipe, cache: &Path, work: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    match recipe.method {
+        Method::Unpack => debs::fetch(&recipe.packages, recipe.arch, cache, work),
+        Method::Install => debs::fetch_system(&recipe.packages, recipe.arch, cache, work),
+    }
+}
+
 /// Copies a kernel's modules into the root and lists their dependencies.
 pub(super) fn copy_modules(kernel: &Kernel, root: &Path) -> anyhow::Result<()> {
     let folder = within(root, "lib").context("the root has no /lib")?.join("modules");
@@ -80,7 +94,7 @@ pub(super) fn copy_modules(kernel: &Kernel, root: &Path) -> anyhow::Result<()> {
 pub fn prefetch(folder: &Path, cache: &Path) -> anyhow::Result<()> {
     let recipe = Recipe::load(folder)?;
     let work = tempfile::tempdir().context("cannot make a work folder")?;
-    debs::fetch(&recipe.packages, recipe.arch, cache, work.path())?;
+    fetch_packages(&recipe, cache, work.path())?;
     fetch_kernel(&recipe, cache, work.path()).map(drop)
 }
 

@@ -1,9 +1,9 @@
 //! Debian packages for a recipe: downloaded by apt from the mirrors that the controller is
 //! configured for, which checks their signatures, and kept, so that a rebuild needs no network
-//! beyond apt's lists.
+//! beyond apt's lists. A whole system is installed from what was kept by mmdebstrap.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -35,53 +35,132 @@ pub(super) fn fetch(
     cache: &Path,
     work: &Path,
 ) -> anyhow::Result<Vec<PathBuf>> {
-    let arch = match arch {
-        Arch::X86_64 => "amd64",
-        Arch::Aarch64 => "arm64",
-    };
+    let arch = debian_arch(arch);
     let names: Vec<String> = packages.iter().map(|package| format!("{package}:{arch}")).collect();
-    let listed = output(apt(work).args(["download", "--print-uris"]).args(&names)).context(
-        "apt does not know all these packages: run apt-get update, and check the names in the \
-         recipe",
-    )?;
+    let listed = output(apt(work).args(["download", "--print-uris"]).args(&names))
+        .context(UNKNOWN_PACKAGES)?;
     let candidates = listed.lines().map(parse_uri).collect::<anyhow::Result<Vec<_>>>()?;
-    fs::create_dir_all(cache).with_context(|| cannot("create", cache))?;
-    let place = |candidate: &Candidate| {
-        cache.join(format!("{}-{}", &candidate.sha256[..16], candidate.file))
-    };
-    let whole = |candidate: &Candidate, path: &Path| {
-        digest_file(path).is_ok_and(|blob| blob.digest.hex() == candidate.sha256)
-    };
-
-    let (kept, missing): (Vec<_>, Vec<_>) =
-        candidates.iter().partition(|candidate| whole(candidate, &place(candidate)));
-    say(&format!("{} packages: {} kept, {} to download", names.len(), kept.len(), missing.len()));
-    if !missing.is_empty() {
-        let folder = work.join("debs");
-        fs::create_dir_all(&folder).with_context(|| cannot("create", &folder))?;
-        let names = missing.iter().map(|candidate| format!("{}:{arch}", candidate.package));
-        run(apt(&folder).args(["--quiet", "download"]).args(names))?;
-        for candidate in &missing {
-            let path = folder.join(&candidate.file);
-            ensure!(whole(candidate, &path), "apt downloaded another {}", candidate.file);
-            // The work folder may be on another file system than the cache.
-            let temporary = cache.join(format!(".{}", candidate.sha256));
-            fs::copy(&path, &temporary)
-                .and_then(|_| fs::rename(&temporary, place(candidate)))
-                .with_context(|| cannot("keep", &path))?;
-        }
-        sync_dir(cache)?;
-    }
+    keep(&candidates, arch, cache, work)?;
     packages
         .iter()
         .map(|package| {
             candidates
                 .iter()
                 .find(|candidate| candidate.package == *package)
-                .map(place)
+                .map(|candidate| candidate.place(cache))
                 .with_context(|| format!("apt offers no file for package {package}"))
         })
         .collect()
+}
+
+/// The files of a whole system: these packages, what they depend on, apt, and what Debian calls
+/// essential.
+pub(super) fn fetch_system(
+    packages: &[String],
+    arch: Arch,
+    cache: &Path,
+    work: &Path,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let arch = debian_arch(arch);
+    let mut command = apt(work);
+    // As if nothing were installed yet, so that nothing is left out.
+    command.args(["-o", "Dir::State::status=/dev/null", "-o", "Acquire::ForceHash=SHA256"]);
+    command.arg("-o").arg(format!("APT::Architecture={arch}"));
+    command.args(["--print-uris", "--quiet", "--yes", "--no-install-recommends"]);
+    command.args(["install", "?essential", "apt"]);
+    let listed = output(command.args(packages)).context(UNKNOWN_PACKAGES)?;
+    let candidates = listed
+        .lines()
+        .filter(|line| line.starts_with('\''))
+        .map(parse_uri)
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    keep(&candidates, arch, cache, work)?;
+    Ok(candidates.iter().map(|candidate| candidate.place(cache)).collect())
+}
+
+/// Installs a whole system from the files of [`fetch_system`] into the folder `root`, which it
+/// makes. Needs no network.
+pub(super) fn install_system(
+    packages: &[String],
+    files: &[PathBuf],
+    arch: Arch,
+    root: &Path,
+    work: &Path,
+) -> anyhow::Result<()> {
+    let mirror = work.join("mirror");
+    fs::create_dir(&mirror).with_context(|| cannot("create", &mirror))?;
+    for file in files {
+        let name = file.file_name().with_context(|| cannot("name", file))?;
+        // The cache may lie on another file system.
+        fs::hard_link(file, mirror.join(name))
+            .or_else(|_| fs::copy(file, mirror.join(name)).map(drop))
+            .with_context(|| cannot("take", file))?;
+    }
+    let index = mirror.join("Packages");
+    let index = File::create(&index).with_context(|| cannot("write", &index))?;
+    run(tool("apt-ftparchive").current_dir(&mirror).args(["packages", "."]).stdout(index))?;
+    // apt has checked the signatures when the files were fetched.
+    let source = format!("deb [trusted=yes] copy://{} ./", mirror.display());
+    let mut command = tool("mmdebstrap");
+    command.args(["--mode=root", "--format=directory", "--variant=apt", "--quiet"]);
+    command.arg(format!("--architectures={}", debian_arch(arch)));
+    if !packages.is_empty() {
+        command.arg(format!("--include={}", packages.join(",")));
+    }
+    // What names the mirror that is gone in a moment.
+    command.arg("--customize-hook=rm -f \"$1\"/etc/apt/sources.list.d/*");
+    // The codename is for mmdebstrap's own defaults; what is installed is what lies in the mirror.
+    run(command.arg("bookworm").arg(root).arg(source))?;
+    fs::remove_dir_all(&mirror).with_context(|| cannot("remove", &mirror))
+}
+
+const UNKNOWN_PACKAGES: &str =
+    "apt does not know all these packages: run apt-get update, and check the names in the recipe";
+
+fn debian_arch(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "amd64",
+        Arch::Aarch64 => "arm64",
+    }
+}
+
+impl Candidate {
+    fn place(&self, cache: &Path) -> PathBuf {
+        cache.join(format!("{}-{}", &self.sha256[..16], self.file))
+    }
+
+    fn is_whole(&self, path: &Path) -> bool {
+        digest_file(path).is_ok_and(|blob| blob.digest.hex() == self.sha256)
+    }
+}
+
+/// Downloads what the cache does not hold.
+fn keep(candidates: &[Candidate], arch: &str, cache: &Path, work: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(cache).with_context(|| cannot("create", cache))?;
+    let (kept, missing): (Vec<_>, Vec<_>) =
+        candidates.iter().partition(|candidate| candidate.is_whole(&candidate.place(cache)));
+    let (all, kept) = (candidates.len(), kept.len());
+    say(&format!("{all} packages: {kept} kept, {} to download", missing.len()));
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let folder = work.join("debs");
+    fs::create_dir_all(&folder).with_context(|| cannot("create", &folder))?;
+    let names = missing.iter().map(|candidate| match candidate.file.ends_with("_all.deb") {
+        true => candidate.package.clone(),
+        false => format!("{}:{arch}", candidate.package),
+    });
+    run(apt(&folder).args(["--quiet", "download"]).args(names))?;
+    for candidate in &missing {
+        let path = folder.join(&candidate.file);
+        ensure!(candidate.is_whole(&path), "apt downloaded another {}", candidate.file);
+        // The work folder may be on another file system than the cache.
+        let temporary = cache.join(format!(".{}", candidate.sha256));
+        fs::copy(&path, &temporary)
+            .and_then(|_| fs::rename(&temporary, candidate.place(cache)))
+            .with_context(|| cannot("keep", &path))?;
+    }
+    Ok(sync_dir(cache)?)
 }
 
 /// Unpacks a package; its scripts do not run. `dpkg-deb --extract` would put folders in the place

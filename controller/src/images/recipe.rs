@@ -23,6 +23,8 @@ use crate::inventory::Arch;
 /// A recipe and the recipes that it is based on, put together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
+    /// How its packages get into the root.
+    pub method: Method,
     /// The image's name, where the caller gives no other.
     pub name: ImageName,
     /// One line for people.
@@ -36,13 +38,25 @@ pub struct Recipe {
     pub kernel_package: String,
     /// Which of the kernel's modules the root gets.
     pub root_modules: RootModules,
-    /// Names of Debian packages, unpacked in this order. Their maintainer scripts do not run and
-    /// their dependencies are not followed.
+    /// Names of Debian packages.
     pub packages: Vec<String>,
     /// What is done to the root then, the base's first.
     pub layers: Vec<Layer>,
     /// Arguments for the kernel command line.
     pub cmdline: Vec<String>,
+}
+
+/// How packages get into the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Method {
+    /// Unpacked in the order of the recipe. Their maintainer scripts do not run and their
+    /// dependencies are not followed.
+    #[serde(rename = "debian-packages")]
+    Unpack,
+    /// Installed as on any Debian system: essential packages and dependencies come along,
+    /// maintainer scripts run, and the image knows what it consists of.
+    #[serde(rename = "debian-system")]
+    Install,
 }
 
 /// What one recipe folder does to the root.
@@ -95,7 +109,7 @@ const MAX_BASES: usize = 8;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RecipeFile {
-    kind: Kind,
+    kind: Spanned<Method>,
     name: Spanned<String>,
     description: String,
     /// A folder beside this one.
@@ -109,12 +123,6 @@ struct RecipeFile {
     commands: Vec<Spanned<Vec<String>>>,
     #[serde(default)]
     cmdline: Vec<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Kind {
-    DebianPackages,
 }
 
 #[derive(Deserialize)]
@@ -141,7 +149,7 @@ impl Recipe {
         };
         let file: RecipeFile = toml::from_str(&text)
             .map_err(|e| refuse(e.span().unwrap_or(0..0), e.message().to_owned()))?;
-        let Kind::DebianPackages = file.kind;
+        let method = *file.kind.get_ref();
 
         let name: ImageName =
             file.name.get_ref().parse().map_err(|e| refuse(file.name.span(), format!("{e}")))?;
@@ -189,6 +197,7 @@ impl Recipe {
                     )
                 })?;
                 Self {
+                    method,
                     name: name.clone(),
                     description: String::new(),
                     arch,
@@ -205,6 +214,11 @@ impl Recipe {
             && arch != recipe.arch
         {
             return Err(refuse(base.span(), "the base is for another arch".into()));
+        }
+        if method != recipe.method {
+            let problem =
+                "the base is of another kind: packages are unpacked or installed, not both";
+            return Err(refuse(file.kind.span(), problem.into()));
         }
         recipe.name = name;
         recipe.description = file.description;
@@ -350,6 +364,9 @@ modules = "none"
             let error = Recipe::load(&folder).unwrap_err().to_string();
             assert!(error.contains(reason) && error.contains(":4:"), "{error}");
         }
+        let system = format!("{head}base = \"small\"\n").replace("-packages", "-system");
+        let error = Recipe::load(&folder("system", &system)).unwrap_err().to_string();
+        assert!(error.contains("another kind") && error.contains(":1:"), "{error}");
     }
 
     #[test]
@@ -365,6 +382,6 @@ modules = "none"
             }
         }
         names.sort();
-        assert_eq!(names, ["minimal", "tools"]);
+        assert_eq!(names, ["debian-12", "minimal", "tools"]);
     }
 }

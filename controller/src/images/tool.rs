@@ -86,6 +86,8 @@ fn package_of(tool: &str) -> Option<&'static str> {
         "depmod" => "kmod",
         "dpkg-deb" => "dpkg",
         "apt-get" => "apt",
+        "apt-ftparchive" => "apt-utils",
+        "mmdebstrap" => "mmdebstrap",
         "partx" => "util-linux",
         "mount" => "mount",
         "xz" => "xz-utils",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::hardware::{DiskModel, NicModel};
+use crate::hardware::{DiskModel, Firmware, NicModel};
 
 /// One node, as the rack built it. All its files lie in `dir` and begin with its name.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -17,6 +17,7 @@ pub struct NodeConfig {
     pub dir: PathBuf,
     /// Whoever locks this file owns the rack; when the lock falls, the node ends. None: it stays up.
     pub owner: Option<PathBuf>,
+    pub firmware: Firmware,
     pub memory_mib: u32,
     pub tap: String,
     pub mac: String,
@@ -58,6 +59,10 @@ impl NodeConfig {
     /// Milliseconds that each set command takes; absent: none.
     pub fn slow_file(&self) -> PathBuf {
         self.file("slow")
+    }
+    /// UEFI's variables, which the firmware keeps over power cuts.
+    pub fn uefi_variables(&self) -> PathBuf {
+        self.file("uefi-variables")
     }
     pub(super) fn tty_socket(&self) -> PathBuf {
         self.file("tty")

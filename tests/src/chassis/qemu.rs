@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::config::NodeConfig;
-use crate::hardware::{DiskModel, NicModel};
+use crate::hardware::{DiskModel, Firmware, NicModel};
 
 /// QEMU for `node`. A reset by the guest or by us ends it, so that the next start chooses its boot
 /// device anew; the firmware tries the NIC or the first disk first.
@@ -18,12 +18,29 @@ pub(super) fn command(node: &NodeConfig, network_first: bool) -> Command {
     qemu.args(["-nodefaults", "-display", "none", "-vga", "none", "-monitor", "none"]);
     qemu.args(["-action", "reboot=shutdown"]);
 
+    if node.firmware != Firmware::Bios {
+        let code = "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd";
+        let variables = node.uefi_variables().display().to_string().replace(',', ",,");
+        let variables = format!("if=pflash,format=raw,unit=1,file={variables}");
+        qemu.args(["-drive", code, "-drive", &variables]);
+    }
+    if node.firmware == Firmware::UefiHttp {
+        // OVMF tries PXE before HTTP, for which it takes its time.
+        for version in ["IPv4", "IPv6"] {
+            let name = format!("name=opt/org.tianocore/{version}PXESupport,string=no");
+            qemu.args(["-fw_cfg", &name]);
+        }
+    }
+
     qemu.args(["-netdev", &format!("tap,id=n0,ifname={},script=no,downscript=no", node.tap)]);
     let nic = match node.nic {
         NicModel::VirtioNet => "virtio-net-pci",
         NicModel::E1000 => "e1000",
     };
-    let nic = format!("{nic},netdev=n0,mac={},bootindex={nic_index}", node.mac);
+    let mut nic = format!("{nic},netdev=n0,mac={},bootindex={nic_index}", node.mac);
+    if matches!(node.firmware, Firmware::UefiPxe | Firmware::UefiHttp) {
+        nic += ",romfile=";
+    }
     qemu.args(["-device", &nic]);
 
     for (i, disk) in node.disks.iter().enumerate() {
