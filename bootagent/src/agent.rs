@@ -77,7 +77,7 @@ impl Agent {
                 is_proved = self.prove();
             }
             if Instant::now() >= next_beat {
-                self.channel.say(ToController::Heartbeat(self.heartbeat()));
+                self.beat();
                 next_beat = Instant::now() + Duration::from_secs(HEARTBEAT_S);
             }
             match self.channel.hear(TURN) {
@@ -116,8 +116,9 @@ impl Agent {
         }
     }
 
-    fn heartbeat(&self) -> Heartbeat {
-        Heartbeat {
+    /// Says that the node lives, and how.
+    pub(crate) fn beat(&self) {
+        self.channel.say(ToController::Heartbeat(Heartbeat {
             uptime_ms: usage::uptime_ms(),
             logins: usage::logins(),
             dirty_kib: usage::dirty_kib(),
@@ -126,7 +127,7 @@ impl Agent {
                 .has_store
                 .then(|| usage::file_system(store::MOUNT).map_or(0, |(_, free)| free)),
             root_attached: self.keeper.is_attached(),
-        }
+        }));
     }
 
     fn end(&self, how: ShutdownHow) {

@@ -74,7 +74,8 @@ impl Channel {
             .map_err(|e| Fault::hold("channel-tls", format!("TLS cannot be set up: {e}")))?;
         let (say, said) = mpsc::channel();
         let (heard, hear) = mpsc::channel();
-        let (flushing, flushed) = mpsc::channel();
+        // Holds the one word "all is taken", however often it is said while nobody waits for it.
+        let (flushing, flushed) = mpsc::sync_channel(1);
         let line = Line {
             address: (host, port).into(),
             tls: Arc::new(tls),
@@ -151,7 +152,7 @@ struct Line {
     pace: Pace,
     said: mpsc::Receiver<ToController>,
     heard: mpsc::Sender<Heard>,
-    flushing: mpsc::Sender<()>,
+    flushing: mpsc::SyncSender<()>,
     /// Not yet numbered.
     waiting: VecDeque<ToController>,
     /// Sent at least once.
@@ -315,7 +316,7 @@ impl Line {
     fn acknowledged(&mut self, ack: u64) {
         self.unacknowledged.retain(|(seq, _)| *seq > ack);
         if self.unacknowledged.is_empty() && self.waiting.is_empty() {
-            let _ = self.flushing.send(());
+            let _ = self.flushing.try_send(());
         }
     }
 }

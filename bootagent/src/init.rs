@@ -115,7 +115,8 @@ fn make_agent_root() -> io::Result<()> {
     let root = Path::new(AGENT_ROOT);
     fs::create_dir_all(root)?;
     mount(Some("haas-agent"), root, Some("tmpfs"), MsFlags::MS_NODEV, Some("mode=700,size=64m"))?;
-    for folder in ["sbin", "lib", "lib64", "etc", "tmp", "run", "lower", "store", "newroot"] {
+    for folder in ["sbin", "lib", "lib64", "etc", "tmp", "run", "lower", "store", "ram", "newroot"]
+    {
         fs::create_dir(root.join(folder))?;
     }
     fs::copy("/init", root.join("init"))?;

@@ -310,13 +310,18 @@ impl Node {
     fn mount_overlay(&mut self) -> Result<(), Fault> {
         if self.layer.is_none() {
             let layer = match &self.plan.overlay {
-                OverlayPlan::Ram { rank } => overlay::in_ram(*rank)?,
-                OverlayPlan::Disk { removed, .. } => {
+                OverlayPlan::Ram { rank } => overlay::in_ram(store::MOUNT, *rank)?,
+                OverlayPlan::Disk { removed, rescue, .. } => {
                     if self.store.is_none() {
                         self.store = Some(self.open_store()?);
                         overlay::forget(removed);
                     }
-                    overlay::shard(&self.plan.overlay)?
+                    // What haasd knows of shards was in another store than one that was just made.
+                    let is_new = self.store.as_ref().is_some_and(|store| store.created);
+                    match rescue {
+                        true => overlay::rescue(&self.plan.overlay)?,
+                        false => overlay::shard(&self.plan.overlay, is_new)?,
+                    }
                 }
             };
             if let Some(store) = &self.store {
@@ -331,6 +336,9 @@ impl Node {
         }
         write_run(&self.plan, layer.rank).or_retry("run", "cannot write to /run")?;
         mount_into_merged()?;
+        if let Some(shown) = &layer.shown {
+            show(shown)?;
+        }
         identity::write(&self.plan, layer)?;
         if self.store.is_some() {
             store::keep_reserve();
@@ -433,6 +441,19 @@ fn mount_into_merged() -> Result<(), Fault> {
             .or_hold("image-folders", &format!("cannot mount /{name}"))?;
     }
     Ok(())
+}
+
+/// Shows the overlay of a rescue in the merged root.
+fn show(upper: &Path) -> Result<(), Fault> {
+    let at = Path::new(overlay::MERGED).join(overlay::SHOWN);
+    if !fs::symlink_metadata(&at).is_ok_and(|m| m.is_dir()) {
+        fs::create_dir(&at).or_hold("image-folders", "/overlay is no folder")?;
+    }
+    if is_mounted(&at) {
+        return Ok(());
+    }
+    mount(Some(upper), &at, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .or_hold("image-folders", "cannot mount /overlay")
 }
 
 fn is_mounted(at: &Path) -> bool {

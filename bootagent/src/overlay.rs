@@ -25,6 +25,10 @@ use crate::{
 pub(crate) const LOWER: &str = "/lower";
 /// Where the merged root is mounted before switch_root.
 pub(crate) const MERGED: &str = "/newroot";
+/// Where a rescue's writable layer is, in RAM, since the store is mounted too.
+const RAM: &str = "/ram";
+/// Where a rescue shows the overlay, in the merged root.
+pub(crate) const SHOWN: &str = "overlay";
 
 /// Quota projects of shards begin here; below are those that a person may have made.
 const FIRST_PROJECT: u32 = 10_000;
@@ -52,11 +56,22 @@ pub(crate) struct Layer {
     pub meta: Option<Meta>,
     /// The node's place in the set.
     pub rank: u32,
+    /// In a rescue: the folder that holds what the user wrote.
+    pub shown: Option<PathBuf>,
 }
 
-/// Finds or makes the shard in the store.
-pub(crate) fn shard(plan: &OverlayPlan) -> Result<Layer, Fault> {
-    let OverlayPlan::Disk { overlay_id, name, rank, missing, .. } = plan else {
+/// Finds or makes the shard in the store, which may have been made a moment ago.
+pub(crate) fn shard(plan: &OverlayPlan, is_new: bool) -> Result<Layer, Fault> {
+    let missing = match plan {
+        _ if is_new => MissingShard::Create,
+        OverlayPlan::Disk { missing, .. } => *missing,
+        OverlayPlan::Ram { .. } => MissingShard::Fault,
+    };
+    find_shard(plan, missing)
+}
+
+fn find_shard(plan: &OverlayPlan, missing: MissingShard) -> Result<Layer, Fault> {
+    let OverlayPlan::Disk { overlay_id, name, rank, .. } = plan else {
         return Err(Fault::hold("overlay-none", "an overlay in RAM has no shard"));
     };
     if !names_a_folder(overlay_id) {
@@ -97,7 +112,14 @@ pub(crate) fn shard(plan: &OverlayPlan) -> Result<Layer, Fault> {
             return Err(Fault::hold("shard-damaged", cause));
         }
     };
-    Ok(Layer { folder, rank: meta.rank, meta: Some(meta) })
+    Ok(Layer { folder, rank: meta.rank, meta: Some(meta), shown: None })
+}
+
+/// A layer in RAM beside the shard, which is only looked at and mended.
+pub(crate) fn rescue(plan: &OverlayPlan) -> Result<Layer, Fault> {
+    // A shard that is not there is not to be made by a rescue.
+    let shard = find_shard(plan, MissingShard::Fault)?;
+    Ok(Layer { shown: Some(shard.folder.join("upper")), ..in_ram(RAM, shard.rank)? })
 }
 
 /// Takes the shards of removed overlays out of the store at once, and deletes what they held in
@@ -127,21 +149,15 @@ fn names_a_folder(overlay_id: &str) -> bool {
     !overlay_id.is_empty() && overlay_id.len() <= 64 && overlay_id.bytes().all(safe)
 }
 
-/// A writable layer in RAM, at most half of it.
-pub(crate) fn in_ram(rank: u32) -> Result<Layer, Fault> {
-    mount(
-        Some("haas-ram"),
-        store::MOUNT,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some("size=50%,mode=755"),
-    )
-    .or_retry("overlay-ram", "cannot mount a tmpfs")?;
-    let folder = PathBuf::from(store::MOUNT);
+/// A writable layer in RAM, at most half of it, where nothing is mounted yet.
+pub(crate) fn in_ram(at: &str, rank: u32) -> Result<Layer, Fault> {
+    mount(Some("haas-ram"), at, Some("tmpfs"), MsFlags::empty(), Some("size=50%,mode=755"))
+        .or_retry("overlay-ram", "cannot mount a tmpfs")?;
+    let folder = PathBuf::from(at);
     for part in ["upper", "work"] {
         fs::create_dir(folder.join(part)).or_retry("overlay-ram", "cannot make the layer")?;
     }
-    Ok(Layer { folder, meta: None, rank })
+    Ok(Layer { folder, meta: None, rank, shown: None })
 }
 
 /// Mounts the merged root.

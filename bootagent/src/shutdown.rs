@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use haas_api::agent::{ShutdownHow, ToController};
+use haas_api::agent::{HEARTBEAT_S, ShutdownHow, ToController};
 use nix::{
     errno::Errno,
     mount::{MsFlags, mount},
@@ -52,16 +52,53 @@ pub(crate) fn run(agent: &Agent, how: ShutdownHow) {
         };
         if signal_pid1(libc::SIGRTMIN() + signal) {
             let until = Instant::now() + SYSTEMD_WITHIN;
+            let mut beat = Beat::new(agent);
             while Instant::now() < until {
                 follow_systemd(agent);
+                beat.keep();
                 thread::sleep(POLL);
             }
             log::error("systemd does not end; the agent ends the node itself");
         }
     }
-    end_processes();
-    let clean = close_file_systems(agent.has_store);
+    let has_store = agent.has_store;
+    let clean = while_beating(agent, move || {
+        end_processes();
+        close_file_systems(has_store)
+    });
     finish(&agent.channel, Some(&agent.keeper), how, clean);
+}
+
+/// Says that the node lives while something takes its time: haasd cuts no node off whose dirty pages
+/// become fewer.
+fn while_beating(agent: &Agent, work: impl FnOnce() -> bool + Send + 'static) -> bool {
+    let work = thread::spawn(work);
+    let mut beat = Beat::new(agent);
+    while !work.is_finished() {
+        beat.keep();
+        thread::sleep(POLL);
+    }
+    work.join().unwrap_or(false)
+}
+
+/// Heartbeats at their pace.
+struct Beat<'a> {
+    agent: &'a Agent,
+    next: Instant,
+}
+
+impl<'a> Beat<'a> {
+    fn new(agent: &'a Agent) -> Self {
+        Self { agent, next: Instant::now() }
+    }
+
+    /// Sends one if it is time.
+    fn keep(&mut self) {
+        if Instant::now() >= self.next {
+            self.agent.beat();
+            self.next = Instant::now() + Duration::from_secs(HEARTBEAT_S);
+        }
+    }
 }
 
 /// Ends a node whose userspace never ran.
@@ -104,10 +141,14 @@ pub(crate) fn follow_systemd(agent: &Agent) {
         line if line.contains("poweroff") || line.contains("halt") => ShutdownHow::Poweroff,
         _ => ShutdownHow::Reboot,
     };
-    sync();
-    let merged = make_read_only("/proc/1/root/oldroot");
-    let clean = merged && (!agent.has_store || make_read_only(store::MOUNT));
-    sync();
+    let has_store = agent.has_store;
+    let clean = while_beating(agent, move || {
+        sync();
+        let merged = make_read_only("/proc/1/root/oldroot");
+        let clean = merged && (!has_store || make_read_only(store::MOUNT));
+        sync();
+        clean
+    });
     finish(&agent.channel, Some(&agent.keeper), how, clean);
 }
 

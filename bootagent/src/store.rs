@@ -182,13 +182,23 @@ pub(crate) fn open(
     owner: Owner<'_>,
     survey: &[(Candidate, DiskState)],
 ) -> Result<Store, Fault> {
-    let OverlayPlan::Disk { disk, store_id, store_generation, cache_mib, wipe_serial, .. } = plan
+    let OverlayPlan::Disk {
+        disk,
+        store_id,
+        store_generation,
+        cache_mib,
+        wipe_serial,
+        wipe_store,
+        ..
+    } = plan
     else {
         return Err(Fault::hold("store-none", "an overlay in RAM has no store"));
     };
-    let chosen = choose(survey, disk, wipe_serial.as_deref(), owner)?;
+    let claim = wipe_serial.as_deref().map(|serial| Claim { serial, store: wipe_store.as_deref() });
+    let chosen = choose(survey, disk, claim, owner)?;
     let (device, created) = match chosen {
         Choice::Ours(candidate) => (overlay_partition(candidate)?, false),
+        Choice::Claimed(candidate) => (make(candidate, owner, *cache_mib)?, true),
         Choice::Make(candidate) => {
             if let Some(known) = store_id {
                 return Err(Fault::hold(
@@ -206,7 +216,9 @@ pub(crate) fn open(
     };
     check(&device)?;
     mount_ext4(&device)?;
-    let opened = begin(owner, chosen.candidate(), store_id.as_deref(), *store_generation);
+    // A store that was just made is not the one that haasd knows.
+    let known = store_id.as_deref().filter(|_| !created).map(|id| (id, *store_generation));
+    let opened = begin(owner, chosen.candidate(), known);
     match opened {
         Ok(header) => {
             let serial = chosen.candidate().serial.clone();
@@ -219,17 +231,29 @@ pub(crate) fn open(
     }
 }
 
+/// A disk that an admin has given up with what is on it.
+#[derive(Debug, Clone, Copy)]
+struct Claim<'a> {
+    serial: &'a str,
+    /// The store of ours that goes with it.
+    store: Option<&'a str>,
+}
+
 /// What to do with which disk.
 #[derive(Debug, Clone, Copy)]
 enum Choice<'a> {
+    /// Open the store.
     Ours(&'a Candidate),
+    /// It is blank: make a store.
     Make(&'a Candidate),
+    /// It was claimed: make a store, whatever was there.
+    Claimed(&'a Candidate),
 }
 
 impl<'a> Choice<'a> {
     fn candidate(self) -> &'a Candidate {
         match self {
-            Self::Ours(candidate) | Self::Make(candidate) => candidate,
+            Self::Ours(candidate) | Self::Make(candidate) | Self::Claimed(candidate) => candidate,
         }
     }
 }
@@ -237,7 +261,7 @@ impl<'a> Choice<'a> {
 fn choose<'a>(
     survey: &'a [(Candidate, DiskState)],
     selector: &DiskSelector,
-    wipe: Option<&str>,
+    claim: Option<Claim<'_>>,
     owner: Owner<'_>,
 ) -> Result<Choice<'a>, Fault> {
     let selected: Vec<_> = survey
@@ -255,13 +279,18 @@ fn choose<'a>(
         |disks: &[&Candidate]| disks.iter().map(|d| told(d)).collect::<Vec<_>>().join(" and ");
     let say_which = "say which one in nodes.toml: overlay_disk = { serial = \"...\" }";
 
-    if let Some(serial) = wipe {
+    if let Some(claim) = claim {
         let claimed = selected.iter().find(|(disk, state)| {
-            disk.serial.as_deref() == Some(serial)
-                && matches!(state, DiskState::Foreign { .. } | DiskState::Other { .. })
+            disk.serial.as_deref() == Some(claim.serial)
+                && match state {
+                    DiskState::Foreign { .. } | DiskState::Other { .. } | DiskState::Blank => true,
+                    // Any other store of ours there was made by this very claim.
+                    DiskState::Ours { store_id } => claim.store == Some(store_id),
+                    DiskState::Unusable { .. } => false,
+                }
         });
         if let Some((disk, _)) = claimed {
-            return Ok(Choice::Make(disk));
+            return Ok(Choice::Claimed(disk));
         }
     }
     match with(|s| matches!(s, DiskState::Ours { .. }))[..] {
@@ -481,17 +510,12 @@ fn mount_ext4(device: &Path) -> Result<(), Fault> {
 }
 
 /// Compares the header with what haasd knows, and counts this opening.
-fn begin(
-    owner: Owner<'_>,
-    disk: &Candidate,
-    known: Option<&str>,
-    known_generation: i64,
-) -> Result<Header, Fault> {
+fn begin(owner: Owner<'_>, disk: &Candidate, known: Option<(&str, i64)>) -> Result<Header, Fault> {
     let path = Path::new(MOUNT).join("store.json");
     let text = fs::read(&path).or_hold("store-header", "the store's header cannot be read")?;
     let header: Header =
         serde_json::from_slice(&text).or_hold("store-header", "the store's header is damaged")?;
-    let mut header = admit(header, owner, disk, known, known_generation)?;
+    let mut header = admit(header, owner, disk, known)?;
     let _ = fs::remove_file(RESERVE);
     header.generation += 1;
     write_json(&path, &header).or_hold("overlay-disk-full", "cannot write the store's header")?;
@@ -502,8 +526,7 @@ fn admit(
     header: Header,
     owner: Owner<'_>,
     disk: &Candidate,
-    known: Option<&str>,
-    known_generation: i64,
+    known: Option<(&str, i64)>,
 ) -> Result<Header, Fault> {
     if header.format != FORMAT {
         let cause = format!(
@@ -523,19 +546,21 @@ fn admit(
         );
         return Err(Fault::hold("disk-foreign", cause));
     }
-    if known.is_some_and(|known| known != header.store_id) {
+    let Some((store_id, generation)) = known else { return Ok(header) };
+    if store_id != header.store_id {
         let cause = format!(
-            "{} holds the store {}, but this node had {}: put the old disk back",
+            "{} holds the store {}, but this node had {store_id}: put the old disk back, or give up \
+             what both hold: {}",
             told(disk),
             header.store_id,
-            known.unwrap_or_default(),
+            give_up(disk, owner)
         );
         return Err(Fault::hold("store-other", cause));
     }
-    if header.generation < known_generation {
+    if header.generation < generation {
         let cause = format!(
-            "the store on {} was opened {} times, but haasd knows of {known_generation}: this is an \
-             old copy, which lacks what was written since; put the newest disk back, or give its \
+            "the store on {} was opened {} times, but haasd knows of {generation}: this is an old \
+             copy, which lacks what was written since; put the newest disk back, or give its \
              overlays up: {}",
             told(disk),
             header.generation,
@@ -671,15 +696,21 @@ mod tests {
     #[test]
     fn only_the_claimed_serial_is_wiped() {
         let survey = [(disk("vda", "A"), other())];
-        assert_eq!(code(choose(&survey, &DiskSelector::Auto, Some("B"), OWNER)), "disk-not-blank");
-        let choice = choose(&survey, &DiskSelector::Auto, Some("A"), OWNER).expect("claimed");
-        assert!(matches!(choice, Choice::Make(d) if d.name == "vda"));
+        let claim = |serial| Some(Claim { serial, store: None });
+        assert_eq!(code(choose(&survey, &DiskSelector::Auto, claim("B"), OWNER)), "disk-not-blank");
+        let choice = choose(&survey, &DiskSelector::Auto, claim("A"), OWNER).expect("claimed");
+        assert!(matches!(choice, Choice::Claimed(d) if d.name == "vda"));
         let ours = [(disk("vda", "A"), DiskState::Ours { store_id: "s".into() })];
-        let choice = choose(&ours, &DiskSelector::Auto, Some("A"), OWNER).expect("ours");
+        let choice = choose(&ours, &DiskSelector::Auto, claim("A"), OWNER).expect("ours");
         assert!(
             matches!(choice, Choice::Ours(_)),
             "a claim that was carried out does not wipe again"
         );
+        let its = |store| Some(Claim { serial: "A", store: Some(store) });
+        let choice = choose(&ours, &DiskSelector::Auto, its("s"), OWNER).expect("given up");
+        assert!(matches!(choice, Choice::Claimed(_)), "a store that was given up by its id");
+        let choice = choose(&ours, &DiskSelector::Auto, its("older"), OWNER).expect("ours");
+        assert!(matches!(choice, Choice::Ours(_)), "another store than the one that was given up");
     }
 
     #[test]
@@ -692,18 +723,18 @@ mod tests {
             store_id: "s1".into(),
             generation: 7,
         };
-        assert!(admit(header.clone(), OWNER, &disk("vda", "A"), None, 0).is_ok());
-        assert!(admit(header.clone(), OWNER, &disk("vda", "A"), Some("s1"), 7).is_ok());
-        let refused = |header, known, generation| {
-            admit(header, OWNER, &disk("vda", "A"), known, generation).expect_err("refused").code
+        assert!(admit(header.clone(), OWNER, &disk("vda", "A"), None).is_ok());
+        assert!(admit(header.clone(), OWNER, &disk("vda", "A"), Some(("s1", 7))).is_ok());
+        let refused = |header, known| {
+            admit(header, OWNER, &disk("vda", "A"), known).expect_err("refused").code
         };
-        assert_eq!(refused(header.clone(), Some("s1"), 8), "store-old");
-        assert_eq!(refused(header.clone(), Some("s2"), 0), "store-other");
+        assert_eq!(refused(header.clone(), Some(("s1", 8))), "store-old");
+        assert_eq!(refused(header.clone(), Some(("s2", 0))), "store-other");
         assert_eq!(
-            refused(Header { node_id: "n2".into(), ..header.clone() }, None, 0),
+            refused(Header { node_id: "n2".into(), ..header.clone() }, None),
             "disk-foreign"
         );
-        assert_eq!(refused(Header { format: 2, ..header }, None, 0), "store-format");
+        assert_eq!(refused(Header { format: 2, ..header }, None), "store-format");
     }
 
     #[test]

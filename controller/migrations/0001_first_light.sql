@@ -61,6 +61,8 @@ create table nodes (
     power_error     text,
     -- Since when the BMC cannot be asked.
     power_failed_at bigint,
+    -- When the BMC was last asked, whatever came of it.
+    power_asked_at  bigint,
     -- The attempt whose agent spoke last, when, and its last words.
     agent_attempt   text,
     agent_at        bigint,
@@ -86,11 +88,15 @@ create table desired (
     image_name    text,
     overlay_id    text,
     rank          bigint not null,
+    -- Whether the system runs without its overlay, which is only mounted to be mended.
+    rescue        boolean not null,
     forced        boolean not null,
     -- Whether an image and overlay that already run are booted again (`power cycle`).
     reboot        boolean not null,
     cause         text not null,
     actor         text not null,
+    -- Who asked, for what he may do on the node: another may have his name later.
+    actor_id      text not null,
     operation_id  text,
     created_at    bigint not null,
     primary key (node_id, generation)
@@ -113,6 +119,8 @@ create table attempts (
     agent_seq        bigint not null,
     initiator        text not null unique,
     opened_at        bigint not null,
+    -- Where the time of the whole boot is counted from: its opening, or a person's help.
+    counted_from     bigint not null,
     ended_at         bigint,
     boot_bytes       bigint not null,
     root_bytes       bigint not null,
@@ -181,8 +189,10 @@ create table operations (
     kind        text not null,
     actor       text not null,
     summary     text not null,
-    -- A request that is sent again with its key is answered with the operation that it started.
+    -- A request that is sent again with its key is answered with the operation that it started;
+    -- another one with the same key is refused by the SHA-256 of what it asks for.
     key         text,
+    request     text not null,
     at_most     bigint,
     state       text not null,
     created_at  bigint not null,

@@ -27,8 +27,11 @@ impl Clock {
         let mut tx = store.write().await?;
         let (cluster, offset) = match tx.cluster().await? {
             Some((cluster, known, offset)) if known == boot_id => (cluster, offset),
-            // The controller was rebooted: its steady clock goes on from the wall clock.
-            Some((cluster, _, _)) => (cluster, wall() - since_boot()),
+            // The controller was rebooted: its steady clock goes on from the wall clock, but never
+            // back, though the wall clock may have been set or lost meanwhile.
+            Some((cluster, _, _)) => {
+                (cluster, wall().max(tx.latest_steady().await?) - since_boot())
+            }
             None => (ulid::Ulid::new().to_string(), wall() - since_boot()),
         };
         tx.set_cluster(&cluster, boot_id, offset, wall()).await?;
@@ -67,4 +70,26 @@ pub fn wall() -> Micros {
 /// A wall clock time as the API has it.
 pub fn rfc3339(at: Micros) -> String {
     jiff::Timestamp::from_microsecond(at).map(|t| format!("{t:.3}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Bench;
+
+    #[tokio::test]
+    async fn a_controller_that_comes_back_in_the_past_goes_on_where_it_was() {
+        let bench = Bench::new().await;
+        bench.add_nodes([1]).await;
+        let node = bench.node(1).await;
+        // What was noted before the reboot lies an hour ahead of the clock that came back.
+        let noted = wall() + 3_600 * crate::model::SECOND;
+        let mut tx = bench.context.store.write().await.unwrap();
+        tx.agent_spoke(&node.id, "boot", noted).await.unwrap();
+        let (cluster, _, _) = tx.cluster().await.unwrap().expect("the bench has one");
+        tx.set_cluster(&cluster, "another boot", 0, 1).await.unwrap();
+        tx.commit().await.unwrap();
+        let (clock, _) = Clock::open(&bench.context.store).await.unwrap();
+        assert!(clock.now() >= noted);
+    }
 }

@@ -66,7 +66,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         fingerprint,
     });
     first_admin(&context).await?;
-    enroll::at_start(&context).await?;
+    enroll::at_start(&context).await.context("cannot read the inventory")?;
+    clear_up(&context).await.context("cannot clear up what a crash left")?;
     exports.reload(&context.store).await.context("cannot read what is to be exported")?;
 
     let stop = CancellationToken::new();
@@ -111,6 +112,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     context.store.close().await;
     info!("haasd has stopped");
     result
+}
+
+/// Removes what a crash left: images without a row, and uploads.
+async fn clear_up(context: &Context) -> anyhow::Result<()> {
+    let known = context.store.read().await?.images().await?;
+    context.images.keep_only(&known.into_iter().map(|row| row.digest).collect())?;
+    match std::fs::remove_dir_all(context.config.state_dir.join("uploads")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Tells systemd, and whoever reads our output, that everything listens.

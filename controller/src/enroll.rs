@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::{
     clock,
@@ -28,8 +28,22 @@ pub enum EnrollError {
     Store(#[from] StoreError),
 }
 
-/// Imports the configured file when its hash differs from the last import's.
-pub async fn at_start(context: &Context) -> Result<(), EnrollError> {
+/// Imports the configured file when its hash differs from the last import's. A file that cannot be
+/// taken is told of and left: nodes that run need their images whatever a person has mistyped.
+pub async fn at_start(context: &Context) -> Result<(), StoreError> {
+    match import_new(context).await {
+        Ok(()) => Ok(()),
+        Err(EnrollError::Store(error)) => Err(error),
+        Err(error @ (EnrollError::Inventory(_) | EnrollError::InUse(_))) => {
+            let file = context.config.nodes_file.display();
+            error!(%file, error = &error as &dyn std::error::Error,
+                "the inventory file is not taken; haasd goes on with the one that it has");
+            Ok(())
+        }
+    }
+}
+
+async fn import_new(context: &Context) -> Result<(), EnrollError> {
     let path = &context.config.nodes_file;
     if !path.exists() {
         info!(file = %path.display(), "there is no inventory file; nodes come by `haasctl node apply`");
@@ -63,14 +77,20 @@ pub async fn apply(
     let present: Vec<NodeSpec> =
         known.iter().filter(|n| n.present).map(|n| n.spec.clone()).collect();
     let diff = Inventory::diff(&present, &inventory.nodes);
-    for name in &diff.removed {
-        if let Some(node) = known.iter().find(|n| n.present && n.name == *name)
-            && node.managed
-            && tx.last_attempt(&node.id).await?.is_some_and(|a| a.ended_at.is_none())
-        {
+    for node in known.iter().filter(|node| node.present && node.managed) {
+        let name = &node.name;
+        let change = match inventory.nodes.iter().find(|spec| spec.name == *name) {
+            None => format!("is not in {} any more", file.display()),
+            Some(spec) if spec.boot_mac() != node.boot_mac => "gets another MAC".to_owned(),
+            // Its root hangs on the address that it has.
+            Some(spec) if spec.address.is_some() && spec.address != node.address => {
+                "gets another address".to_owned()
+            }
+            Some(_) => continue,
+        };
+        if tx.last_attempt(&node.id).await?.is_some_and(|a| a.ended_at.is_none()) {
             return Err(EnrollError::InUse(format!(
-                "{name} is not in {} any more but runs; power it off first: haasctl power off {name}",
-                file.display()
+                "{name} {change} but runs; power it off first: haasctl power off {name}"
             )));
         }
     }
@@ -122,4 +142,55 @@ async fn note(tx: &mut Tx, file: &Path, diff: &Diff, actor: &str) -> Result<(), 
     })
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{model::Cause, reconcile, testing::Bench};
+
+    fn stanza(address: &str, mac: &str) -> String {
+        format!(
+            "[[node]]\nname = \"n11\"\nmac = \"{mac}\"\naddress = \"{address}\"\n\
+             power = {{ driver = \"manual\" }}\n"
+        )
+    }
+
+    #[tokio::test]
+    async fn a_node_that_runs_keeps_the_address_and_the_nic_that_its_root_hangs_on() {
+        let bench = Bench::new().await;
+        bench.add_nodes([11]).await;
+        bench.add_image("a").await;
+        let body = json!({ "nodeset": "n11", "image": "a", "overlay": "none" });
+        assert_eq!(bench.post("/v1/switch", body).await.status, 202);
+        let _ =
+            reconcile::open_attempt(&bench.context, &bench.node(11).await, None, Cause::Desired)
+                .await;
+        let same = ("10.77.0.11", "52:54:00:00:00:0b");
+        for (address, mac, problem) in [
+            ("10.77.0.9", same.1, "gets another address"),
+            (same.0, "52:54:00:00:00:09", "gets another MAC"),
+        ] {
+            let text = stanza(address, mac);
+            let body = json!({ "file": "nodes.toml", "text": text, "dry_run": false });
+            let answer = bench.post("/v1/nodes/apply", body).await;
+            assert_eq!((answer.status, answer.code().as_str()), (409, "node-in-use"));
+            assert!(answer.text.contains(problem), "{}", answer.text);
+        }
+        let body =
+            json!({ "file": "nodes.toml", "text": stanza(same.0, same.1), "dry_run": false });
+        assert_eq!(bench.post("/v1/nodes/apply", body).await.status, 200);
+    }
+
+    #[tokio::test]
+    async fn a_file_with_a_mistake_does_not_keep_haasd_from_its_nodes() {
+        let bench = Bench::new().await;
+        bench.add_nodes([1]).await;
+        std::fs::write(&bench.context.config.nodes_file, "[[node]]\nnmae = \"n01\"\n").unwrap();
+        at_start(&bench.context).await.unwrap();
+        assert!(bench.node(1).await.present);
+        assert!(reload(&bench.context).await.is_err(), "who asks for it is told");
+    }
 }

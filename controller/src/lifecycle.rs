@@ -163,10 +163,15 @@ fn off_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Micr
         Known::Off if live.is_some() || view.node.ending.is_some() => Step::Do(Action::EndAttempt),
         Known::Off => Step::Converged(Standing::Off),
         Known::Nobody if live.is_none() => Step::Converged(Standing::Off),
-        Known::On | Known::Nobody => match live {
-            Some(attempt) => ending::step(view, attempt, now),
-            None => foreign_step(view, desired, now),
-        },
+        Known::On | Known::Nobody => end_step(view, desired, live, now),
+    }
+}
+
+/// The node is on, or nobody can say, and what runs there is to end.
+fn end_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Micros) -> Step {
+    match live {
+        Some(attempt) if !may_run_foreign(attempt) => ending::step(view, attempt, now),
+        Some(_) | None => foreign_step(view, desired, now),
     }
 }
 
@@ -174,12 +179,19 @@ fn off_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Micr
 fn start_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Micros) -> Step {
     if let (Some(attempt), Some(serves)) = (live, view.serves)
         && attempt.state == AttemptState::Ready
-        && agent_is_live(view.node, attempt, now)
+        && view.node.goodbye.is_none()
         && view.node.ending.is_none()
         && !desired.wanted.reboot
         && same_system(serves, desired)
     {
-        return Step::Do(Action::Adopt);
+        // An agent that is silent, perhaps since haasd was away, does not mean that nobody works
+        // there: only a node that is off has ended.
+        match known_power(view, now) {
+            _ if agent_is_live(view.node, attempt, now) => return Step::Do(Action::Adopt),
+            Known::Ask => return ask(view, now),
+            Known::On | Known::Nobody => return Step::Do(Action::Adopt),
+            Known::Off => {}
+        }
     }
     if !view.turn {
         return Step::Queued;
@@ -188,10 +200,7 @@ fn start_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Mi
         Known::Ask => ask(view, now),
         Known::Off => Step::Do(Action::OpenAttempt(Cause::Desired)),
         Known::Nobody if live.is_none() => Step::Do(Action::OpenAttempt(Cause::Desired)),
-        Known::On | Known::Nobody => match live {
-            Some(attempt) => ending::step(view, attempt, now),
-            None => foreign_step(view, desired, now),
-        },
+        Known::On | Known::Nobody => end_step(view, desired, live, now),
     }
 }
 
@@ -200,13 +209,17 @@ fn same_system(a: &Desired, b: &Desired) -> bool {
     a.wanted.image.as_ref().map(|i| &i.digest) == b.wanted.image.as_ref().map(|i| &i.digest)
         && a.wanted.overlay_id == b.wanted.overlay_id
         && a.wanted.rank == b.wanted.rank
+        && a.wanted.rescue == b.wanted.rescue
 }
 
-/// The node is on and no attempt of ours lives on it.
+/// The node is on and no attempt of ours lives on it, or none that is known to run.
 fn foreign_step(view: View<'_>, desired: &Desired, now: Micros) -> Step {
     match view.attempt {
+        Some(attempt) if may_run_foreign(attempt) && desired.wanted.forced => {
+            ending::foreign(view, now)
+        }
         // Our own boot that failed hangs there; nobody was let in.
-        Some(attempt) if attempt.state == AttemptState::Failed => {
+        Some(attempt) if attempt.state == AttemptState::Failed && !may_run_foreign(attempt) => {
             ending::hard(view, "a boot that failed is still on", now)
         }
         Some(attempt) if desired.wanted.forced => ending::step(view, attempt, now),
@@ -270,7 +283,8 @@ fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
     let mut deadline = attempt.stage_since + seconds(stage_limit);
     // Nobody knows when a person will press the button; what follows has its deadlines.
     if !by_hand {
-        deadline = deadline.min(attempt.opened_at + seconds(limits.total_s.max(limits.firmware_s)));
+        let total = seconds(limits.total_s.max(limits.firmware_s));
+        deadline = deadline.min(attempt.counted_from + total);
     }
     if now >= deadline {
         return Step::Do(Action::FailAttempt(timed_out(node, attempt, now)));
@@ -354,10 +368,12 @@ fn retry_step(view: View<'_>, desired: &Desired, attempt: &Attempt, now: Micros)
     }
 }
 
-/// The node was switched on and nobody saw it boot from the network: what runs there now may be
-/// somebody's old system, which is not to be switched off only to try again.
+/// The node was switched on and nobody saw it boot from the network, or something else was seen to
+/// boot: what runs there now may be somebody's old system, which is not to be switched off only to
+/// try again.
 fn may_run_foreign(attempt: &Attempt) -> bool {
-    attempt.failure.as_ref().is_some_and(|f| f.code == "no-network-boot")
+    let foreign = |code: &str| matches!(code, "no-network-boot" | "booted-elsewhere");
+    attempt.failure.as_ref().is_some_and(|f| foreign(&f.code))
 }
 
 /// What is known of a node's power, for a step that depends on it.

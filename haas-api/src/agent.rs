@@ -193,8 +193,15 @@ pub enum OverlayPlan {
         /// Overlays that were removed while this node had shards of them, by id: their data goes.
         #[serde(default)]
         removed: Vec<String>,
+        /// Whether the shard is only mounted at `/overlay`, and the root's writable layer is in RAM.
+        #[serde(default)]
+        rescue: bool,
         /// Set when an admin has claimed this disk's serial to be wiped though it is not blank.
         wipe_serial: Option<String>,
+        /// The store of our own on the claimed disk that is to be wiped with it. Another store on
+        /// that disk was made since, and stays.
+        #[serde(default)]
+        wipe_store: Option<String>,
     },
 }
 

@@ -19,6 +19,10 @@ pub struct SwitchRequest {
     /// The overlay; the present one stays where none is given, `none` is RAM.
     #[serde(default)]
     pub overlay: Option<OverlayRef>,
+    /// Run without the overlay, which is mounted at `/overlay` to be looked at and mended; what is
+    /// written elsewhere is in RAM.
+    #[serde(default)]
+    pub rescue: bool,
     /// Boot at most this many nodes at once.
     #[serde(default)]
     pub at_most: Option<u32>,

@@ -15,12 +15,13 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("what").args(["image", "overlay"]).multiple(true).required(true)))]
+#[command(group(clap::ArgGroup::new("what").args(["image", "overlay", "rescue"]).multiple(true).required(true)))]
 #[command(after_help = "\
 Examples:
   haasctl switch n[01-16] --image minimal --overlay dev --wait
   haasctl switch @rack1 --overlay alice/debug --dry-run
-  haasctl switch n03 --image rocky:9.4 --overlay none --force --wait --timeout 900")]
+  haasctl switch n03 --image rocky:9.4 --overlay none --force --wait --timeout 900
+  haasctl switch n03 --rescue --wait")]
 pub(crate) struct SwitchArgs {
     /// The nodes, `n[01-16],@rack1`. Where the overlay is new, their order is the rank.
     #[arg(value_parser = nodeset)]
@@ -32,6 +33,9 @@ pub(crate) struct SwitchArgs {
     /// none is given.
     #[arg(long)]
     overlay: Option<OverlayRef>,
+    /// Run without the overlay, which is mounted at /overlay to be mended.
+    #[arg(long)]
+    rescue: bool,
     /// Boot at most this many nodes at once.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     at_most: Option<u32>,
@@ -72,6 +76,7 @@ impl SwitchArgs {
             nodeset: self.nodeset,
             image: self.image,
             overlay: self.overlay,
+            rescue: self.rescue,
             at_most: self.at_most,
             force: self.common.force,
             dry_run: self.common.dry_run,

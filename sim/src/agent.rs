@@ -228,6 +228,7 @@ impl Agent<'_> {
         let Running { plan, wwid, rank, .. } = running;
         let overlay_id = match &plan.overlay {
             OverlayPlan::Ram { .. } => None,
+            OverlayPlan::Disk { rescue: true, .. } => None,
             OverlayPlan::Disk { overlay_id, .. } => Some(overlay_id.clone()),
         };
         let mut proof = Proof {

@@ -18,6 +18,7 @@ fn operation(id: &str, created_at: i64, nodes: &[&str]) -> Operation {
         kind: "switch".into(),
         actor: "admin".into(),
         summary: "switch n[01-02]".into(),
+        request: "request".into(),
         key: None,
         at_most: Some(1),
         state: OperationState::Running,

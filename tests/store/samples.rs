@@ -62,10 +62,12 @@ pub(crate) fn wanted(image: &str, overlay: Option<&str>) -> NewDesired {
         image: Some(ImageWanted { digest: digest(image), name: image.into() }),
         overlay_id: overlay.map(str::to_owned),
         rank: 3,
+        rescue: false,
         forced: true,
         reboot: false,
         cause: "switch".into(),
         actor: "admin".into(),
+        actor_id: "admin-id".into(),
         operation_id: Some("op".into()),
     }
 }
@@ -93,6 +95,7 @@ pub(crate) fn attempt(node: &Node, id: &str, opened_at: i64) -> Attempt {
         agent_seq: 0,
         initiator: format!("iqn.x:{id}"),
         opened_at,
+        counted_from: opened_at,
         ended_at: None,
         boot_bytes: 0,
         root_bytes: 0,

@@ -15,8 +15,8 @@ use axum::{
     response::Response,
 };
 use haas_api::agent::{
-    BootStage, Frame, Hello, HelloAnswer, HelloAuth, PROTO, ShutdownHow, ToAgent, ToController,
-    Welcome,
+    BootStage, Failure, Frame, Hello, HelloAnswer, HelloAuth, PROTO, ShutdownHow, ToAgent,
+    ToController, Welcome,
 };
 use tokio::{sync::mpsc, time::timeout};
 use tracing::{info, warn};
@@ -69,6 +69,11 @@ enum ChannelError {
     Silent,
     #[error("its boot attempt is over")]
     Over,
+    #[error(
+        "there is no plan for it at the moment: its image is gone, or its address is in no network \
+         of haasd.toml"
+    )]
+    NoPlan,
 }
 
 async fn serve(context: &Arc<Context>, socket: &mut WebSocket) -> Result<(), ChannelError> {
@@ -77,7 +82,7 @@ async fn serve(context: &Arc<Context>, socket: &mut WebSocket) -> Result<(), Cha
         Ok(None) => return Ok(()),
         Err(_) => return Err(ChannelError::Silent),
     };
-    let admitted = match admit(context, &hello).await? {
+    let (attempt, credential) = match admit(context, &hello).await? {
         Ok(admitted) => admitted,
         Err(reason) => {
             warn!(version = hello.version, reason, "an agent was refused");
@@ -85,10 +90,13 @@ async fn serve(context: &Arc<Context>, socket: &mut WebSocket) -> Result<(), Cha
             return Ok(());
         }
     };
-    let Admitted { attempt, welcome } = admitted;
     info!(boot = %attempt.id, version = hello.version, "an agent is connected");
-    let ack = welcome.ack;
+    // First the way to it, then its plan: what is told meanwhile is newer than the plan.
     let (link, mut outbox) = context.agents.connect(&attempt.id);
+    // It is ours, so it is not refused for good: it calls again, and a person may have mended it.
+    let plan = boots::plan(context, &attempt).await?.ok_or(ChannelError::NoPlan)?;
+    let ack = attempt.agent_seq;
+    let welcome = Welcome { now_us: clock::wall(), ack, credential, plan };
     send(socket, &HelloAnswer::Welcome(Box::new(welcome))).await?;
     boots::reached(context, &attempt.id, BootStage::Agent).await?;
     context.wake.notify_one();
@@ -101,47 +109,44 @@ async fn serve(context: &Arc<Context>, socket: &mut WebSocket) -> Result<(), Cha
     ended
 }
 
-struct Admitted {
-    attempt: Attempt,
-    welcome: Welcome,
-}
-
-/// Who it is, or why it is refused.
+/// Whose agent it is, with the credential for its later connections where it came with its token,
+/// or why it is refused.
 async fn admit(
     context: &Context,
     hello: &Hello,
-) -> Result<std::result::Result<Admitted, &'static str>, ChannelError> {
+) -> Result<std::result::Result<(Attempt, Option<String>), &'static str>, ChannelError> {
     if hello.proto != PROTO {
         return Ok(Err("this haasd does not speak the agent's version of the channel"));
     }
+    // Looked up without the writer's lock, which strangers must not hold.
+    let mut tx = context.store.read().await?;
+    let found = match &hello.auth {
+        HelloAuth::Token(token) => tx.attempt_by_token(&tokens::hash(token)).await?,
+        HelloAuth::Credential(credential) => {
+            tx.attempt_by_credential(&tokens::hash(credential)).await?
+        }
+    };
+    drop(tx);
+    let Some(attempt) = found else {
+        return Ok(Err("its boot token or credential is unknown"));
+    };
+    if !matches!(attempt.state, AttemptState::Open | AttemptState::Ready) {
+        return Ok(Err("its boot attempt is over"));
+    }
     let mut tx = context.store.write().await?;
-    let (attempt, credential) = match &hello.auth {
-        HelloAuth::Token(token) => {
-            let Some(attempt) = tx.attempt_by_token(&tokens::hash(token)).await? else {
-                return Ok(Err("the boot token is unknown"));
-            };
+    let credential = match &hello.auth {
+        HelloAuth::Token(_) => {
             let credential = tokens::random();
             if !tx.spend_token(&attempt.id, &tokens::hash(credential.expose())).await? {
                 return Ok(Err("the boot token was used before, or its attempt is over"));
             }
-            (attempt, Some(credential.expose().clone()))
+            Some(credential.expose().clone())
         }
-        HelloAuth::Credential(credential) => {
-            let found = tx.attempt_by_credential(&tokens::hash(credential)).await?;
-            match found {
-                Some(a) if matches!(a.state, AttemptState::Open | AttemptState::Ready) => (a, None),
-                Some(_) => return Ok(Err("its boot attempt is over")),
-                None => return Ok(Err("the credential is unknown")),
-            }
-        }
+        HelloAuth::Credential(_) => None,
     };
     tx.agent_spoke(&attempt.node_id, &attempt.id, context.clock.now()).await?;
     tx.commit().await?;
-    let Some(plan) = boots::plan(context, &attempt).await? else {
-        return Ok(Err("nothing is wanted of this node any more, or its image is gone"));
-    };
-    let welcome = Welcome { now_us: clock::wall(), ack: attempt.agent_seq, credential, plan };
-    Ok(Ok(Admitted { attempt, welcome }))
+    Ok(Ok((attempt, credential)))
 }
 
 /// A shutdown that was asked for while the agent was away.
@@ -188,20 +193,18 @@ async fn talk(
                 if frame.seq <= taken {
                     ToAgent::Ack
                 } else {
-                    still_live(context, attempt).await?;
+                    let node = still_live(context, attempt).await?;
+                    // Taking one of these twice does no harm, and a fleet sends many.
                     let passing =
                         matches!(frame.msg, ToController::Heartbeat(_) | ToController::Ack);
-                    let answer = take(context, attempt, frame.msg).await?;
+                    let answer = take(context, attempt, &node, frame.msg).await?;
                     taken = frame.seq;
-                    if passing {
-                        // Taking one twice does no harm, and a fleet sends many.
-                        seq += 1;
-                        send(socket, &Frame { seq, ack: taken, msg: answer }).await?;
-                        continue;
+                    if !passing {
+                        let mut tx = context.store.write().await?;
+                        tx.agent_spoke(&node, attempt, context.clock.now()).await?;
+                        tx.set_agent_seq(attempt, taken).await?;
+                        tx.commit().await?;
                     }
-                    let mut tx = context.store.write().await?;
-                    tx.set_agent_seq(attempt, taken).await?;
-                    tx.commit().await?;
                     answer
                 }
             }
@@ -211,14 +214,14 @@ async fn talk(
     }
 }
 
-/// Refuses what is said for an attempt that is over: the node runs something else by now, and whoever
-/// still has this channel is not its agent.
-async fn still_live(context: &Context, attempt: &str) -> Result<(), ChannelError> {
+/// The node of an attempt that is not over. What is said for one that is, is refused: the node runs
+/// something else by now, and whoever still has this channel is not its agent.
+async fn still_live(context: &Context, attempt: &str) -> Result<String, ChannelError> {
     let attempt = context.store.read().await?.attempt(attempt).await?;
-    match attempt.map(|a| a.state) {
-        Some(AttemptState::Open | AttemptState::Ready) => Ok(()),
-        Some(AttemptState::Ended | AttemptState::Failed) | None => Err(ChannelError::Over),
-    }
+    attempt
+        .filter(|a| matches!(a.state, AttemptState::Open | AttemptState::Ready))
+        .map(|a| a.node_id)
+        .ok_or(ChannelError::Over)
 }
 
 enum Next {
@@ -226,8 +229,13 @@ enum Next {
     Say(ToAgent),
 }
 
-/// Does what a frame asks for, and answers it.
-async fn take(context: &Context, attempt: &str, message: ToController) -> Result<ToAgent> {
+/// Does what a frame of a node's agent asks for, and answers it.
+async fn take(
+    context: &Context,
+    attempt: &str,
+    node: &str,
+    message: ToController,
+) -> Result<ToAgent> {
     match message {
         ToController::Stage { stage, uptime_ms: _ } => {
             // Ready is for the proof alone to say.
@@ -235,11 +243,14 @@ async fn take(context: &Context, attempt: &str, message: ToController) -> Result
                 boots::reached(context, attempt, stage).await?;
             }
         }
-        ToController::Failure(failure) => boots::held(context, attempt, &failure).await?,
+        ToController::Failure(failure) => {
+            boots::held(context, attempt, &shortened(failure)).await?;
+        }
         ToController::Disks { disks } => {
             let mut tx = context.store.write().await?;
-            if let Some(row) = tx.attempt(attempt).await? {
-                tx.set_disks(&row.node_id, &disks, clock::wall()).await?;
+            // From the overlay on users are on the node, and may speak in its agent's name.
+            if tx.attempt(attempt).await?.is_some_and(|a| a.stage < BootStage::Overlay) {
+                tx.set_disks(node, &disks, clock::wall()).await?;
                 tx.commit().await?;
             }
         }
@@ -254,34 +265,45 @@ async fn take(context: &Context, attempt: &str, message: ToController) -> Result
             });
         }
         ToController::Heartbeat(heartbeat) => {
+            let now = context.clock.now();
             let mut tx = context.store.write().await?;
-            if let Some(row) = tx.attempt(attempt).await?
-                && let Some(node) = tx.node_by_id(&row.node_id).await?
-            {
-                let fell = node
-                    .heartbeat
-                    .as_ref()
-                    .is_some_and(|before| heartbeat.dirty_kib < before.dirty_kib);
-                let now = context.clock.now();
-                tx.agent_spoke(&node.id, attempt, now).await?;
+            tx.agent_spoke(node, attempt, now).await?;
+            if let Some(node) = tx.node_by_id(node).await? {
+                let before = node.heartbeat.map(|before| before.dirty_kib);
+                let fell = before.is_some_and(|before| heartbeat.dirty_kib < before);
                 tx.set_heartbeat(&node.id, &heartbeat, fell, now).await?;
-                tx.commit().await?;
             }
+            tx.commit().await?;
         }
         ToController::Goodbye { reason, clean } => {
             let how = if reason == "reboot" { ShutdownHow::Reboot } else { ShutdownHow::Poweroff };
             let mut tx = context.store.write().await?;
-            if let Some(row) = tx.attempt(attempt).await? {
-                tx.agent_spoke(&row.node_id, attempt, context.clock.now()).await?;
-                tx.set_goodbye(&row.node_id, how).await?;
-                tx.commit().await?;
-            }
-            info!(boot = attempt, reason, clean, "the agent said goodbye");
+            tx.set_goodbye(node, how).await?;
+            tx.commit().await?;
+            info!(boot = attempt, ?how, clean, "the agent said goodbye");
             context.changed();
         }
-        ToController::Ack => {}
+        ToController::Ack => {
+            let mut tx = context.store.write().await?;
+            tx.agent_spoke(node, attempt, context.clock.now()).await?;
+            tx.commit().await?;
+        }
     }
     Ok(ToAgent::Ack)
+}
+
+/// Whoever speaks on the node must not fill the controller's disk.
+fn shortened(mut failure: Failure) -> Failure {
+    let cut = |text: &mut String, most: usize| {
+        if let Some((at, _)) = text.char_indices().nth(most) {
+            text.truncate(at);
+        }
+    };
+    cut(&mut failure.code, 64);
+    cut(&mut failure.cause, 1_000);
+    failure.kernel_log.truncate(64);
+    failure.kernel_log.iter_mut().for_each(|line| cut(line, 400));
+    failure
 }
 
 async fn receive(socket: &mut WebSocket) -> Option<Result<String, ChannelError>> {

@@ -175,6 +175,7 @@ pub(super) async fn remove(
     seen: IfMatch,
 ) -> Answer<StatusCode> {
     caller.may(Verb::Manage, Object::Images)?;
+    let _change = context.images.change().await;
     let mut tx = context.store.write().await?;
     let digest = resolve(&mut tx, &image).await?;
     seen.check(&find(&context, &mut tx, &digest).await?)?;
@@ -277,6 +278,9 @@ async fn keep(
         None => "latest".parse().expect("a valid tag"),
     };
     let text = String::from_utf8(manifest.canonical()).map_err(|e| Fail::internal(&e))?;
+    let _change = context.images.change().await;
+    // Somebody may have removed the same image a moment ago.
+    context.images.manifest(digest).map_err(|e| Fail::internal(&e))?;
     let mut tx = context.store.write().await?;
     tx.add_image(digest, &text, clock::wall()).await?;
     tx.set_tag(&naming.name, &tag, digest).await?;

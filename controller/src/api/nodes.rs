@@ -5,7 +5,7 @@ use std::{path::Path as FilePath, sync::Arc};
 use axum::extract::State;
 use haas_api::{
     List,
-    agent::ToAgent,
+    agent::{DiskState, ToAgent},
     names::{NodeGroupName, NodeName},
     node::{
         ApplyRequest, ApplyResult, Desired, Discovered, ManageRequest, Node, NodeState, Observed,
@@ -253,6 +253,20 @@ pub(super) async fn claim(
     }
     let mut tx = context.store.write().await?;
     let node = find(&mut tx, &name).await?;
+    let other = tx.disks(&node.id).await?.into_iter().map(|row| row.disk).find(|disk| {
+        disk.serial.as_deref() != Some(&request.serial)
+            && matches!(&disk.state, DiskState::Ours { store_id } if node.store_id.as_ref() == Some(store_id))
+    });
+    if let Some(other) = other {
+        return Err(Fail::conflict(
+            "store-elsewhere",
+            format!(
+                "the overlays of {name} are on its disk {} (serial {}): take that one out first, or claim it",
+                other.name,
+                other.serial.as_deref().unwrap_or("none")
+            ),
+        ));
+    }
     let matched = tx.claim_disk(&node.id, &request.serial, true).await?;
     if matched != 1 {
         return Err(Fail::not_found(
@@ -264,9 +278,6 @@ pub(super) async fn claim(
             ),
         ));
     }
-    // A store that is known is given up with what it held: the claim says so.
-    tx.set_store(&node.id, None, 0).await?;
-    tx.forget_shards(&node.id).await?;
     tx.add_event(NewEvent {
         at: clock::wall(),
         kind: "disk-claimed",

@@ -56,6 +56,10 @@ pub async fn held(context: &Context, attempt: &str, failure: &Failure) -> Result
     let Some(attempt) = tx.attempt(attempt).await?.filter(|a| a.state == AttemptState::Open) else {
         return Ok(());
     };
+    if attempt.failure.as_ref() == Some(failure) {
+        // It was told so before.
+        return Ok(());
+    }
     tx.set_failure(&attempt.id, Some(failure)).await?;
     let node = event(
         &mut tx,
@@ -78,6 +82,10 @@ pub async fn store_opened(context: &Context, attempt: &str, report: &StoreReport
     if attempt.stage >= BootStage::Overlay {
         // From here on users are on the node, and may speak in its agent's name.
         return Ok(());
+    }
+    if report.created {
+        // A store that was lost or claimed is given up with what it held, now that another is there.
+        tx.forget_shards(&attempt.node_id).await?;
     }
     tx.set_store(&attempt.node_id, Some(&report.store_id), report.generation).await?;
     if let Some(serial) = &report.disk_serial {
@@ -144,7 +152,8 @@ pub async fn proved(
         },
         wwid: exports::wwid(&image.digest),
         target: target_name(&image.digest),
-        overlay_id: desired.wanted.overlay_id,
+        // In a rescue nothing of the overlay is in use.
+        overlay_id: desired.wanted.overlay_id.filter(|_| !desired.wanted.rescue),
         rank: desired.wanted.rank,
         hostname: node.name.clone(),
         address: node.address,

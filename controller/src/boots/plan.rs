@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use haas_api::{
-    agent::{BootPlan, Login, MissingShard, NetPlan, OverlayPlan, RootPlan},
+    agent::{BootPlan, DiskState, Login, MissingShard, NetPlan, OverlayPlan, RootPlan},
     node::Rendered,
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -94,7 +94,7 @@ async fn logins(tx: &mut Tx, desired: &Desired) -> Result<Vec<Login>> {
     {
         users.extend(tx.user_by_id(&overlay.owner_id).await?);
     }
-    if let Some(actor) = tx.user(&desired.wanted.actor).await?
+    if let Some(actor) = tx.user_by_id(&desired.wanted.actor_id).await?
         && !users.contains(&actor)
     {
         users.push(actor);
@@ -111,8 +111,15 @@ async fn overlay(tx: &mut Tx, node: &Node, desired: &Desired) -> Result<OverlayP
     let shards = tx.shards(id).await?;
     let known = shards.iter().any(|s| s.node_id == node.id && s.store_id.is_some());
     let name = tx.overlay_by_id(id).await?.map_or_else(|| id.clone(), |o| o.full_name());
-    let wipe_serial =
-        tx.disks(&node.id).await?.into_iter().find(|d| d.claimed).and_then(|d| d.disk.serial);
+    let claimed = tx.disks(&node.id).await?.into_iter().find(|d| d.claimed).map(|d| d.disk);
+    let wipe_store = claimed.as_ref().and_then(|disk| match &disk.state {
+        DiskState::Ours { store_id } => Some(store_id.clone()),
+        DiskState::Blank
+        | DiskState::Foreign { .. }
+        | DiskState::Other { .. }
+        | DiskState::Unusable { .. } => None,
+    });
+    let wipe_serial = claimed.and_then(|disk| disk.serial);
     Ok(OverlayPlan::Disk {
         overlay_id: id.clone(),
         name,
@@ -123,7 +130,9 @@ async fn overlay(tx: &mut Tx, node: &Node, desired: &Desired) -> Result<OverlayP
         store_generation: node.store_generation,
         cache_mib: node.spec.cache_mib,
         removed: tx.removed_shards(&node.id).await?,
+        rescue: desired.wanted.rescue,
         wipe_serial,
+        wipe_store,
     })
 }
 
@@ -204,6 +213,7 @@ pub async fn preview(context: &Context, node: &Node) -> std::result::Result<Rend
         agent_seq: 0,
         initiator: exports::initiator_name(&node.name, "preview"),
         opened_at: now,
+        counted_from: now,
         ended_at: None,
         boot_bytes: 0,
         root_bytes: 0,

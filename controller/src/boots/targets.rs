@@ -1,7 +1,7 @@
 //! Netboot's questions, answered from the store.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -41,12 +41,39 @@ pub struct Targets {
     context: Arc<Context>,
     /// What was offered or declined lately; what a node took is in its row.
     leases: Mutex<Leases>,
+    strangers: Mutex<Strangers>,
+}
+
+/// Who of the unknown was noted when: a machine that asks without end must not keep the store busy.
+#[derive(Debug, Default)]
+struct Strangers {
+    noted: HashMap<Mac, Micros>,
+    /// The second that is counted, and how many were noted in it.
+    second: (Micros, u32),
+}
+
+impl Strangers {
+    /// Whether this one is to be noted: each once a minute, all together a few times a second.
+    fn due(&mut self, mac: Mac, now: Micros) -> bool {
+        const AGAIN: Micros = 60 * SECOND;
+        const PER_SECOND: u32 = 5;
+        self.noted.retain(|_, at| now - *at < AGAIN);
+        if self.second.0 != now / SECOND {
+            self.second = (now / SECOND, 0);
+        }
+        if self.noted.contains_key(&mac) || self.second.1 >= PER_SECOND {
+            return false;
+        }
+        self.second.1 += 1;
+        self.noted.insert(mac, now);
+        true
+    }
 }
 
 impl Targets {
     /// Over this store.
     pub fn new(context: Arc<Context>) -> Self {
-        Self { context, leases: Mutex::default() }
+        Self { context, leases: Mutex::default(), strangers: Mutex::default() }
     }
 
     async fn answer_dhcp(&self, seen: &DhcpSeen) -> Result<DhcpVerdict> {
@@ -117,13 +144,15 @@ impl Targets {
                 if failed + 1 >= i64::from(context.config.boot.attempts) {
                     return Ok(None);
                 }
-                reconcile::open_attempt(context, node, Cause::Retry).await.map(Some)
+                reconcile::open_attempt(context, node, Some(&open), Cause::Retry).await.map(Some)
             }
             Some(running) if running.state == AttemptState::Ready => {
                 if node.goodbye.is_none() && agent_spoke_lately(node, now) {
                     return Ok(None);
                 }
-                reconcile::open_attempt(context, node, Cause::Unplanned).await.map(Some)
+                reconcile::open_attempt(context, node, Some(&running), Cause::Unplanned)
+                    .await
+                    .map(Some)
             }
             // The reconciler opens attempts for nodes that it has switched off.
             Some(_) | None => Ok(None),
@@ -186,11 +215,19 @@ impl Targets {
     /// The node's address in this network: the inventory's, the one that it was given before, or a
     /// new one from the pool, which it keeps.
     async fn address_of(&self, node: &Node, network: &Network) -> Result<Option<Ipv4Addr>> {
-        if let Some(address) = node.address {
-            return Ok(Some(address).filter(|a| network.cidr.contains(a)));
+        if let Some(address) = node.address.filter(|a| network.cidr.contains(a)) {
+            return Ok(Some(address));
         }
-        let Some(pool) = network.pool else { return Ok(None) };
+        // A pool address of a network that has another range by now is given up; the inventory's own
+        // is not.
+        let Some(pool) = network.pool.filter(|_| node.spec.address.is_none()) else {
+            return Ok(None);
+        };
         let mut tx = self.context.store.write().await?;
+        if tx.last_attempt(&node.id).await?.is_some_and(|a| a.state == AttemptState::Ready) {
+            // It runs with the address that it has.
+            return Ok(None);
+        }
         let mut reserved: BTreeSet<_> =
             tx.all_nodes().await?.into_iter().filter_map(|n| n.address).collect();
         reserved.insert(network.controller);
@@ -216,6 +253,13 @@ impl Targets {
     }
 
     async fn discovered(&self, seen: &DhcpSeen) -> Result<()> {
+        let is_due = {
+            let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+            strangers.due(seen.mac, self.context.clock.now())
+        };
+        if !is_due {
+            return Ok(());
+        }
         let now = clock::wall();
         let mut words = Vec::new();
         words.extend(seen.bmc.map(|maker| format!("BMC ({maker})")));
@@ -358,5 +402,21 @@ impl BootTargets for Targets {
         if let Err(e) = self.note_served(served).await {
             error!(error = &e as &dyn std::error::Error, "cannot note what was served");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_strangers_is_noted_a_few_times_a_second() {
+        let mac = |n: u8| -> Mac { format!("52:54:00:00:00:{n:02x}").parse().unwrap() };
+        let mut strangers = Strangers::default();
+        let noted = (0..200).filter(|n| strangers.due(mac(*n), SECOND)).count();
+        assert_eq!(noted, 5);
+        assert!(!strangers.due(mac(0), 2 * SECOND), "noted within this minute");
+        assert!(strangers.due(mac(99), 2 * SECOND));
+        assert!(strangers.due(mac(0), 62 * SECOND));
     }
 }

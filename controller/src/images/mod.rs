@@ -48,6 +48,7 @@ pub struct Images {
     cache: Arc<InitramfsCache>,
     debs: PathBuf,
     worker: WorkerCommand,
+    changes: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What to import.
@@ -105,6 +106,7 @@ impl Images {
             cache: Arc::new(cache),
             debs: state_dir.join("cache/debs"),
             worker,
+            changes: Arc::default(),
         })
     }
 
@@ -167,6 +169,22 @@ impl Images {
     /// The file of an initramfs that [`Self::initramfs`] has made.
     pub fn initramfs_path(&self, digest: &Digest) -> PathBuf {
         self.cache.path(digest)
+    }
+
+    /// Held while an image's files and its row in the store are brought together or taken apart, so
+    /// that the same image is not removed and made at once.
+    pub async fn change(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changes.lock().await
+    }
+
+    /// Removes the images that are not among `known`: a crash came before their row was written, or
+    /// after it was removed.
+    pub fn keep_only(&self, known: &BTreeSet<Digest>) -> Result<(), BlobError> {
+        for image in self.list()?.into_iter().filter(|image| !known.contains(image)) {
+            tracing::warn!(%image, "removes the files of an image that nobody knows");
+            self.remove(&image)?;
+        }
+        Ok(())
     }
 
     /// Removes an image that nobody uses, which the caller has made sure of.

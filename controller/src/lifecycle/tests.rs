@@ -161,6 +161,7 @@ fn node() -> Node {
         power_at: Some(NOW - SECOND),
         power_error: None,
         power_failed_at: None,
+        power_asked_at: None,
         agent_attempt: None,
         agent_at: None,
         goodbye: None,
@@ -178,6 +179,7 @@ fn desired(generation: i64) -> Desired {
         generation,
         created_at: 0,
         wanted: NewDesired {
+            rescue: false,
             power_on: true,
             image: Some(image("a")),
             overlay_id: Some("alice-dev".into()),
@@ -186,6 +188,7 @@ fn desired(generation: i64) -> Desired {
             reboot: false,
             cause: "switch".into(),
             actor: "admin".into(),
+            actor_id: "admin-id".into(),
             operation_id: None,
         },
     }
@@ -209,6 +212,7 @@ fn attempt(stage: BootStage, since: Micros) -> Attempt {
         agent_seq: 0,
         initiator: "iqn.x:boot-1".into(),
         opened_at: since,
+        counted_from: since,
         ended_at: None,
         boot_bytes: 0,
         root_bytes: 0,
@@ -280,6 +284,28 @@ fn a_node_that_runs_something_foreign_is_never_powered() {
 }
 
 #[test]
+fn a_node_that_was_seen_to_boot_something_else_is_ended_only_by_force_and_in_order() {
+    for (code, state) in
+        [("booted-elsewhere", AttemptState::Open), ("no-network-boot", AttemptState::Failed)]
+    {
+        let mut world = World::booting(BootStage::Firmware, 900);
+        world.attempt().failure = Some(Failure { code: code.into(), ..held(false) });
+        world.attempt().state = state;
+        let mut off = world.clone().wants_off();
+        off.node.power_at = Some(NOW);
+        match off.decide() {
+            Step::Do(Action::RecordFault(fault)) => {
+                assert_eq!(fault.code, "runs-foreign", "{code}")
+            }
+            other => panic!("{code}: {other:?}"),
+        }
+        let forced = |wanted: &mut NewDesired| wanted.forced = true;
+        assert_eq!(off.wants(forced).decide(), Step::Do(Action::EndByAcpi), "{code}");
+        assert_eq!(world.wants(forced).decide(), Step::Do(Action::EndByAcpi), "{code}");
+    }
+}
+
+#[test]
 fn something_foreign_is_ended_in_order_when_forced() {
     let forced = World::new().power(Power::On).wants(|wanted| wanted.forced = true);
     assert_eq!(forced.decide(), Step::Do(Action::EndByAcpi));
@@ -331,6 +357,20 @@ fn a_node_whose_turn_has_not_come_is_not_even_asked() {
 #[test]
 fn a_running_node_of_the_wanted_system_is_adopted_not_rebooted() {
     assert_eq!(World::ready().wants(|_| ()).decide(), Step::Do(Action::Adopt));
+}
+
+#[test]
+fn a_running_node_whose_agent_is_silent_is_adopted_and_never_ended() {
+    let silent = World::ready().agent_heard(600);
+    let world = silent.clone().wants(|_| {});
+    assert_eq!(world.decide(), Step::Do(Action::Adopt));
+    let unseen = world.clone().power(Power::Unknown);
+    assert_eq!(unseen.decide(), Step::Do(Action::ObservePower));
+    let off = world.power(Power::Off);
+    assert_eq!(off.decide(), Step::Do(Action::OpenAttempt(Cause::Desired)));
+    let mut by_hand = silent.by_hand().wants(|_| {});
+    by_hand.node.agent_at = Some(NOW - 600 * SECOND);
+    assert_eq!(by_hand.decide(), Step::Do(Action::Adopt));
 }
 
 #[test]
@@ -389,8 +429,16 @@ fn every_stage_has_a_deadline_and_the_failure_names_the_stage() {
 #[test]
 fn a_whole_boot_has_a_deadline() {
     let mut world = World::booting(BootStage::Root, 1);
-    world.attempt().opened_at = NOW - 900 * SECOND;
+    world.attempt().counted_from = NOW - 900 * SECOND;
     assert!(matches!(world.decide(), Step::Do(Action::FailAttempt(_))));
+}
+
+#[test]
+fn a_person_who_helps_gives_the_boot_its_time_anew() {
+    let mut world = World::booting(BootStage::Root, 1);
+    world.attempt().opened_at = NOW - 9_000 * SECOND;
+    world.attempt().counted_from = NOW - SECOND;
+    assert!(!matches!(world.decide(), Step::Do(Action::FailAttempt(_))));
 }
 
 #[test]
@@ -423,7 +471,7 @@ fn a_failure_that_needs_a_person_is_a_fault_and_the_node_stays_as_it_is() {
     assert!(reason.starts_with("overlay: "), "{reason:?} does not name the stage");
     world.attempt().failure = Some(held(true));
     world.attempt().stage_since = NOW - SECOND;
-    world.attempt().opened_at = NOW - SECOND;
+    world.attempt().counted_from = NOW - SECOND;
     assert_waits(world.decide(), "tries again");
 }
 
@@ -664,7 +712,7 @@ fn a_manual_node_waits_for_its_person_as_long_as_it_takes() {
 #[test]
 fn a_manual_node_that_got_stuck_on_its_way_is_a_fault() {
     let mut world = World::booting(BootStage::Kernel, 300).by_hand();
-    world.attempt().opened_at = NOW - 90_000 * SECOND;
+    world.attempt().counted_from = NOW - 90_000 * SECOND;
     assert!(matches!(world.decide(), Step::Do(Action::FailAttempt(_))));
     assert_fault(world.failed(1).decide(), "boot-failed");
 }

@@ -58,6 +58,8 @@ pub struct Attempt {
     pub initiator: String,
     /// When it was opened, on the steady clock.
     pub opened_at: Micros,
+    /// Where the time of the whole boot is counted from, on the steady clock.
+    pub counted_from: Micros,
     /// When it was over, on the steady clock.
     pub ended_at: Option<Micros>,
     /// Bytes of kernel and initramfs sent.

@@ -26,6 +26,8 @@ pub struct NewDesired {
     pub overlay_id: Option<String>,
     /// The node's place in the overlay or, in RAM, in the set; from 0.
     pub rank: u32,
+    /// Whether the system runs without the overlay, which is only mounted to be mended.
+    pub rescue: bool,
     /// Whether the caller accepted that people are logged in, or that something foreign runs.
     pub forced: bool,
     /// Whether an image and overlay that already run are booted again.
@@ -34,6 +36,8 @@ pub struct NewDesired {
     pub cause: String,
     /// Who asked.
     pub actor: String,
+    /// Who asked, by the immutable id.
+    pub actor_id: String,
     /// The operation that it belongs to.
     pub operation_id: Option<String>,
 }

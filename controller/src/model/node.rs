@@ -52,6 +52,8 @@ pub struct Node {
     pub power_error: Option<String>,
     /// Since when it fails, on the steady clock; a new desired state counts anew.
     pub power_failed_at: Option<Micros>,
+    /// When the BMC was last asked, whatever came of it, on the steady clock.
+    pub power_asked_at: Option<Micros>,
     /// The attempt whose agent spoke last.
     pub agent_attempt: Option<String>,
     /// When, on the steady clock.

@@ -15,8 +15,10 @@ pub struct Operation {
     pub actor: String,
     /// What was asked, in words.
     pub summary: String,
-    /// The caller's Idempotency-Key, with what it asked for.
+    /// The caller's Idempotency-Key.
     pub key: Option<String>,
+    /// The SHA-256 of what was asked, which a key that comes again must stand for.
+    pub request: String,
     /// At most this many nodes under way at once.
     pub at_most: Option<u32>,
     /// How it stands.

@@ -26,6 +26,10 @@ use crate::{
 /// The loop comes back at once; a BMC that is down is not asked more often than this.
 const BMC_PAUSE: Duration = Duration::from_secs(3);
 
+/// How often a BMC is told to end a node before its silence is taken for an answer: a packet that is
+/// lost must not become a power cut of which nobody was warned.
+const END_TRIES: u32 = 3;
+
 /// Why an action could not be done. It is decided again, so nothing is lost.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ActError {
@@ -49,7 +53,7 @@ pub(super) async fn act(
         }
         Action::Adopt => adopt(context, loaded).await?,
         Action::OpenAttempt(cause) => {
-            open_attempt(context, node, cause).await?;
+            open_attempt(context, node, loaded.attempt.as_ref(), cause).await?;
         }
         Action::PowerOn => power_on(context, loaded).await?,
         Action::EndByAgent(how) => end_by_agent(context, loaded, how).await?,
@@ -114,8 +118,14 @@ async fn adopt(context: &Context, loaded: &Loaded) -> Result<()> {
 }
 
 /// Opens a boot attempt for what is wanted of the node now, and lets its initiator log in. Also
-/// called by netboot when a node boots by itself.
-pub async fn open_attempt(context: &Context, node: &Node, cause: Cause) -> Result<Attempt> {
+/// called by netboot when a node boots by itself. `after` is the node's last attempt as the caller
+/// knows it; one that was opened since is answered in place of another.
+pub async fn open_attempt(
+    context: &Context,
+    node: &Node,
+    after: Option<&Attempt>,
+    cause: Cause,
+) -> Result<Attempt> {
     let now = context.clock.now();
     let id = ulid::Ulid::new().to_string();
     let attempt = Attempt {
@@ -131,6 +141,7 @@ pub async fn open_attempt(context: &Context, node: &Node, cause: Cause) -> Resul
         token_spent: false,
         agent_seq: 0,
         opened_at: now,
+        counted_from: now,
         ended_at: None,
         boot_bytes: 0,
         root_bytes: 0,
@@ -138,6 +149,16 @@ pub async fn open_attempt(context: &Context, node: &Node, cause: Cause) -> Resul
     };
     let token = context.master_key.boot_token(&attempt.id);
     let mut tx = context.store.write().await?;
+    let last = tx.last_attempt(&node.id).await?;
+    if last.as_ref().map(|a| &a.id) != after.map(|a| &a.id) {
+        return match last {
+            Some(opened) if opened.state == AttemptState::Open => Ok(opened),
+            Some(_) | None => Err(StoreError::Conflict(format!("node {}", node.name))),
+        };
+    }
+    if tx.node_by_id(&node.id).await?.is_none_or(|now| now.generation != node.generation) {
+        return Err(StoreError::Conflict(format!("node {}", node.name)));
+    }
     tx.open_attempt(&attempt, &tokens::hash(token.expose())).await?;
     tx.set_ending(&node.id, None).await?;
     event(&mut tx, node, "boot-opened", json!({ "boot": attempt.id, "cause": cause.as_str() }))
@@ -198,10 +219,7 @@ async fn end_by_agent(context: &Context, loaded: &Loaded, how: ShutdownHow) -> R
 
 async fn end_by_acpi(context: &Context, node: &Node) -> Result<()> {
     info!(node = %node.name, "asks the BMC for a soft off");
-    let sent = match power::driver(&node.spec.power, node.spec.firmware) {
-        Ok(driver) => driver.set(PowerAction::Soft).await,
-        Err(error) => Err(error),
-    };
+    let sent = insist(|| soft_off(node)).await;
     // First the word, then the note: a note without the word would end in a hard off that nobody
     // was warned of. Saying it twice does no harm.
     set_ending(context, node, Ending::Acpi, "soft-off").await?;
@@ -213,7 +231,7 @@ async fn end_by_acpi(context: &Context, node: &Node) -> Result<()> {
 
 async fn end_hard(context: &Context, node: &Node, reason: &str) -> Result<()> {
     warn!(node = %node.name, reason, "switches off");
-    let set = set_off(node).await;
+    let set = insist(|| set_off(node)).await;
     // First the word, then the note: who finds the note waits for the node to be off. After a crash
     // in between it is told again only if it is still on.
     set_ending(context, node, Ending::Hard, "hard-off").await?;
@@ -226,6 +244,28 @@ async fn end_hard(context: &Context, node: &Node, reason: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Tries again what a BMC did not do.
+async fn insist<T, F>(tell: impl Fn() -> F) -> Result<T, PowerError>
+where
+    F: Future<Output = Result<T, PowerError>>,
+{
+    let mut tries = 1;
+    loop {
+        match tell().await {
+            Err(error) if tries < END_TRIES => {
+                warn!(error = chain(&error), tries, "the BMC did not do it, it is told again");
+                tries += 1;
+                tokio::time::sleep(BMC_PAUSE).await;
+            }
+            told => return told,
+        }
+    }
+}
+
+async fn soft_off(node: &Node) -> Result<(), PowerError> {
+    power::driver(&node.spec.power, node.spec.firmware)?.set(PowerAction::Soft).await
 }
 
 /// Switches off, and answers what the BMC says afterwards.

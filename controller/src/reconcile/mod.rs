@@ -6,20 +6,18 @@
 //! most one task, so that a slow BMC holds up nobody else.
 
 mod act;
+mod busy;
 mod observe;
 mod operations;
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 pub use act::open_attempt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
+use self::busy::Busy;
 use crate::{
     context::Context,
     lifecycle::{Step, View, decide},
@@ -81,7 +79,7 @@ impl Loaded {
 
 /// Runs until `stop`.
 pub async fn run(context: Arc<Context>, stop: CancellationToken) {
-    let busy: Arc<Mutex<HashSet<String>>> = Arc::default();
+    let busy = Busy::default();
     let mut tasks = JoinSet::new();
     loop {
         let next = match pass(&context, &busy, &mut tasks).await {
@@ -110,11 +108,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
 
 /// One look at every node: starts a task for each that has something to do, and answers when to
 /// look again.
-async fn pass(
-    context: &Arc<Context>,
-    busy: &Arc<Mutex<HashSet<String>>>,
-    tasks: &mut JoinSet<()>,
-) -> Result<Micros> {
+async fn pass(context: &Arc<Context>, busy: &Busy, tasks: &mut JoinSet<()>) -> Result<Micros> {
     let now = context.clock.now();
     let mut tx = context.store.read().await?;
     let turns = operations::turns(&mut tx).await?;
@@ -133,12 +127,12 @@ async fn pass(
             Step::Wait { until, .. } => next = next.min(*until),
             Step::Converged(_) | Step::Queued | Step::Fault(_) => {}
             Step::Do(_) => {
-                let id = entry.node.id.clone();
-                if busy.lock().expect("no task panics while it holds this").insert(id.clone()) {
-                    let (context, busy) = (context.clone(), busy.clone());
+                if let Some(mine) = busy.take(&entry.node.id) {
+                    let (context, id) = (context.clone(), entry.node.id.clone());
                     tasks.spawn(async move {
                         work(&context, &id, turn).await;
-                        busy.lock().expect("no task panics while it holds this").remove(&id);
+                        // Free before the loop looks again.
+                        drop(mine);
                         context.wake.notify_one();
                     });
                 }

@@ -11,7 +11,7 @@ use crate::{
     clock,
     context::Context,
     lifecycle::{Standing, Step},
-    model::Operation,
+    model::{Micros, Operation, OperationNode, SECOND},
     store::{NewEvent, Result, Tx},
 };
 
@@ -28,6 +28,9 @@ pub(super) async fn turns(tx: &mut Tx) -> Result<HashMap<String, bool>> {
     }
     Ok(turns)
 }
+
+/// How long a running operation waits for an agent that is silent on a node which is on.
+const SILENT_AGENT: Micros = 60 * SECOND;
 
 fn is_over(state: NodeProgress) -> bool {
     match state {
@@ -58,13 +61,13 @@ pub(super) async fn update(
         let news: Vec<_> = operation
             .nodes
             .iter()
-            .map(|n| (n, progress(nodes.get(&n.node_id), n.generation)))
+            .map(|n| (n, progress(nodes.get(&n.node_id), n, &operation)))
             .filter(|(n, (state, reason))| n.state != *state || n.reason != *reason)
             .collect();
         let over = operation
             .nodes
             .iter()
-            .all(|n| is_over(progress(nodes.get(&n.node_id), n.generation).0));
+            .all(|n| is_over(progress(nodes.get(&n.node_id), n, &operation).0));
         if news.is_empty() && !over {
             continue;
         }
@@ -105,7 +108,7 @@ async fn end(
     let failed = operation
         .nodes
         .iter()
-        .filter(|n| progress(nodes.get(&n.node_id), n.generation).0 != NodeProgress::Succeeded)
+        .filter(|n| progress(nodes.get(&n.node_id), n, operation).0 != NodeProgress::Succeeded)
         .count();
     let state = if failed == 0 { OperationState::Succeeded } else { OperationState::Failed };
     if tx.end_operation(&operation.id, state, clock::wall()).await? {
@@ -124,7 +127,12 @@ async fn end(
 }
 
 /// How one node stands towards the generation that an operation gave it.
-fn progress(node: Option<&(Loaded, Step)>, generation: i64) -> (NodeProgress, String) {
+fn progress(
+    node: Option<&(Loaded, Step)>,
+    known: &OperationNode,
+    operation: &Operation,
+) -> (NodeProgress, String) {
+    let generation = known.generation;
     let Some((loaded, step)) = node else {
         return (NodeProgress::Failed, "the inventory no longer names it".to_owned());
     };
@@ -143,8 +151,21 @@ fn progress(node: Option<&(Loaded, Step)>, generation: i64) -> (NodeProgress, St
             (NodeProgress::Failed, "nothing is wanted of it".to_owned())
         }
         Step::Converged(Standing::Off) => (NodeProgress::Succeeded, "off".to_owned()),
-        Step::Converged(Standing::Ready | Standing::Unreachable | Standing::PoweredOff) => {
+        Step::Converged(Standing::Ready | Standing::PoweredOff) => {
             (NodeProgress::Succeeded, "ready".to_owned())
+        }
+        // It was there, and what happens to it later is no matter of this operation.
+        Step::Converged(Standing::Unreachable) if known.state == NodeProgress::Succeeded => {
+            (NodeProgress::Succeeded, known.reason.clone())
+        }
+        Step::Converged(Standing::Unreachable)
+            if clock::wall() - operation.created_at < SILENT_AGENT =>
+        {
+            (NodeProgress::Running, "it is on; waits for its agent to call".to_owned())
+        }
+        Step::Converged(Standing::Unreachable) => {
+            let reason = "it is on and its agent is silent; say --force to have it booted anew";
+            (NodeProgress::Failed, reason.to_owned())
         }
         Step::Queued => (NodeProgress::Waiting, "waits for its turn".to_owned()),
         Step::Wait { reason, .. } => (NodeProgress::Running, reason.clone()),

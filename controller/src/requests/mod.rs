@@ -7,6 +7,7 @@
 mod plan;
 
 use haas_api::{
+    names::Digest,
     operation::{
         NodeProgress, OperationState, Plan, PowerRequest, PowerVerb, RollbackRequest, SwitchRequest,
     },
@@ -55,7 +56,7 @@ pub enum RequestError {
     #[error("{} of the nodes cannot: {}", .0.len(), .0.iter().map(|n| format!("{} ({})", n.node, n.reason)).collect::<Vec<_>>().join(", "))]
     Nodes(Vec<NodeProblem>),
     /// The Idempotency-Key stands for something else.
-    #[error("this Idempotency-Key was used for another kind of request")]
+    #[error("this Idempotency-Key was used for another request")]
     KeyReused,
     /// The store said no; a conflict means that somebody was first.
     #[error("the request could not be written")]
@@ -70,12 +71,13 @@ pub async fn switch(
     request: &SwitchRequest,
 ) -> Result<Outcome, RequestError> {
     let mut tx = begin(context, request.dry_run).await?;
-    if let Some(started) = started_before(&mut tx, principal, &key, "switch").await? {
+    let asked = digest_of("switch", request);
+    if let Some(started) = started_before(&mut tx, principal, &key, &asked).await? {
         return Ok(started);
     }
     let nodes = candidates(context, &mut tx, &request.nodeset).await?;
     let target = plan::target(&mut tx, principal, request).await?;
-    let planned = plan::switch(&mut tx, context, nodes, &target, request.force).await?;
+    let planned = plan::switch(&mut tx, nodes, &target, request.force).await?;
     if request.dry_run {
         return Ok(Outcome::planned(planned));
     }
@@ -86,7 +88,11 @@ pub async fn switch(
     if let Some(overlay) = &request.overlay {
         summary.push_str(&format!(" with overlay {overlay}"));
     }
-    let operation = Asked { kind: "switch", summary, key, at_most: request.at_most };
+    if request.rescue {
+        summary.push_str(" to rescue it");
+    }
+    let operation =
+        Asked { kind: "switch", summary, key, request: asked, at_most: request.at_most };
     start(context, tx, principal, operation, planned).await
 }
 
@@ -98,16 +104,17 @@ pub async fn rollback(
     request: &RollbackRequest,
 ) -> Result<Outcome, RequestError> {
     let mut tx = begin(context, request.dry_run).await?;
-    if let Some(started) = started_before(&mut tx, principal, &key, "rollback").await? {
+    let asked = digest_of("rollback", request);
+    if let Some(started) = started_before(&mut tx, principal, &key, &asked).await? {
         return Ok(started);
     }
     let nodes = candidates(context, &mut tx, &request.nodeset).await?;
-    let planned = plan::rollback(&mut tx, context, nodes, request.force).await?;
+    let planned = plan::rollback(&mut tx, nodes, request.force).await?;
     if request.dry_run {
         return Ok(Outcome::planned(planned));
     }
     let summary = format!("roll back {}", fold(&planned));
-    let operation = Asked { kind: "rollback", summary, key, at_most: None };
+    let operation = Asked { kind: "rollback", summary, key, request: asked, at_most: None };
     start(context, tx, principal, operation, planned).await
 }
 
@@ -119,11 +126,12 @@ pub async fn power(
     request: &PowerRequest,
 ) -> Result<Outcome, RequestError> {
     let mut tx = begin(context, request.dry_run).await?;
-    if let Some(started) = started_before(&mut tx, principal, &key, "power").await? {
+    let asked = digest_of("power", request);
+    if let Some(started) = started_before(&mut tx, principal, &key, &asked).await? {
         return Ok(started);
     }
     let nodes = candidates(context, &mut tx, &request.nodeset).await?;
-    let planned = plan::power(context, nodes, request.action, request.force)?;
+    let planned = plan::power(nodes, request.action, request.force)?;
     if request.dry_run {
         return Ok(Outcome::planned(planned));
     }
@@ -133,7 +141,7 @@ pub async fn power(
         PowerVerb::Cycle => "power cycle",
     };
     let summary = format!("{verb} {}", fold(&planned));
-    let operation = Asked { kind: "power", summary, key, at_most: None };
+    let operation = Asked { kind: "power", summary, key, request: asked, at_most: None };
     start(context, tx, principal, operation, planned).await
 }
 
@@ -148,14 +156,20 @@ async fn started_before(
     tx: &mut Tx,
     principal: &Principal,
     key: &Option<String>,
-    kind: &str,
+    asked: &str,
 ) -> Result<Option<Outcome>, RequestError> {
     let Some(key) = key else { return Ok(None) };
     match tx.operation_by_key(principal.name.as_str(), key).await? {
-        Some(operation) if operation.kind == kind => Ok(Some(Outcome::Started(operation))),
+        Some(operation) if operation.request == asked => Ok(Some(Outcome::Started(operation))),
         Some(_) => Err(RequestError::KeyReused),
         None => Ok(None),
     }
+}
+
+/// What tells one request from another under the same key.
+fn digest_of(kind: &str, request: &impl serde::Serialize) -> String {
+    let text = serde_json::to_string(request).expect("a request is plain data");
+    Digest::of(format!("{kind} {text}").as_bytes()).to_string()
 }
 
 async fn begin(context: &Context, dry_run: bool) -> Result<Tx, StoreError> {
@@ -199,6 +213,7 @@ struct Asked {
     kind: &'static str,
     summary: String,
     key: Option<String>,
+    request: String,
     at_most: Option<u32>,
 }
 
@@ -216,6 +231,7 @@ async fn start(
         let wanted = NewDesired {
             cause: asked.kind.to_owned(),
             actor: principal.name.to_string(),
+            actor_id: principal.user_id.clone(),
             operation_id: Some(id.clone()),
             ..entry.wanted.clone()
         };
@@ -233,6 +249,7 @@ async fn start(
         actor: principal.name.to_string(),
         summary: asked.summary,
         key: asked.key,
+        request: asked.request,
         at_most: asked.at_most,
         state: OperationState::Running,
         created_at: clock::wall(),

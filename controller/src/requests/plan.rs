@@ -11,9 +11,8 @@ use haas_api::{
 use super::RequestError;
 use crate::{
     auth::{Object, Principal, Verb, authorize},
-    context::Context,
     lifecycle::agent_is_live,
-    model::{Desired, ImageWanted, Micros, NewDesired, Node},
+    model::{AttemptState, Desired, ImageWanted, Micros, NewDesired, Node, Power},
     reconcile::Loaded,
     store::Tx,
 };
@@ -26,8 +25,18 @@ pub(super) struct Candidate {
     overlay: Option<String>,
     /// What is under way on it.
     busy_with: Option<String>,
-    /// Who is logged in, as a live agent says.
-    logins: Vec<String>,
+    /// What runs there as far as anybody knows.
+    runs: Runs,
+}
+
+/// What runs on a node as far as anybody knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Runs {
+    /// Nothing of ours, or nothing any more.
+    Nothing,
+    /// The system of its attempt. `silent`: its agent does not call at the moment, so that what it
+    /// said last of `logins` counts.
+    Something { logins: Vec<String>, silent: bool },
 }
 
 impl Candidate {
@@ -37,12 +46,8 @@ impl Candidate {
         busy_with: Option<String>,
         now: Micros,
     ) -> Self {
-        let live = loaded.attempt.as_ref().is_some_and(|a| agent_is_live(&loaded.node, a, now));
-        let logins = match &loaded.node.heartbeat {
-            Some(heartbeat) if live => heartbeat.logins.clone(),
-            _ => Vec::new(),
-        };
-        Self { loaded, overlay, busy_with, logins }
+        let runs = Runs::of(&loaded, now);
+        Self { loaded, overlay, busy_with, runs }
     }
 
     /// Why this node cannot have the request, whatever it is.
@@ -60,13 +65,19 @@ impl Candidate {
         if let (Some(what), false) = (&self.busy_with, force) {
             return problem("node-switching", format!("{what}; wait for it, or say --force"));
         }
-        if !self.logins.is_empty() && ends_what_runs && !force {
-            return problem(
-                "node-busy",
-                format!("logged in: {}; say --force to end them", self.logins.join(", ")),
-            );
+        match &self.runs {
+            Runs::Something { logins, .. } if !logins.is_empty() && ends_what_runs && !force => {
+                let who = logins.join(", ");
+                problem("node-busy", format!("logged in: {who}; say --force to end them"))
+            }
+            Runs::Something { silent: true, .. } if ends_what_runs && !force => problem(
+                "node-silent",
+                "it is on and its agent is silent, so nobody knows who works there; say --force to \
+                 end it"
+                    .to_owned(),
+            ),
+            Runs::Something { .. } | Runs::Nothing => None,
         }
-        None
     }
 
     fn shown_now(&self) -> String {
@@ -77,7 +88,12 @@ impl Candidate {
     }
 
     fn notes(&self) -> Vec<String> {
-        self.logins.iter().map(|login| format!("ends the login {login}")).collect()
+        match &self.runs {
+            Runs::Something { logins, .. } => {
+                logins.iter().map(|login| format!("ends the login {login}")).collect()
+            }
+            Runs::Nothing => Vec::new(),
+        }
     }
 
     fn planned(
@@ -103,6 +119,29 @@ impl Candidate {
     }
 }
 
+impl Runs {
+    fn of(loaded: &Loaded, now: Micros) -> Self {
+        let Loaded { node, attempt, .. } = loaded;
+        let Some(attempt) = attempt.as_ref().filter(|a| {
+            node.agent_attempt.as_deref() == Some(&a.id)
+                && node.goodbye.is_none()
+                && matches!(a.state, AttemptState::Open | AttemptState::Ready)
+        }) else {
+            return Self::Nothing;
+        };
+        let silent = !agent_is_live(node, attempt, now);
+        if silent && node.power == Power::Off {
+            return Self::Nothing;
+        }
+        let logins = node.heartbeat.as_ref().map(|heartbeat| heartbeat.logins.clone());
+        Self::Something {
+            logins: logins.unwrap_or_default(),
+            // Who holds a node before it was ever ready lets nobody in.
+            silent: silent && attempt.state == AttemptState::Ready,
+        }
+    }
+}
+
 /// What a request will do with one node.
 #[derive(Debug)]
 pub(super) struct Planned {
@@ -117,6 +156,7 @@ pub(super) struct Planned {
 pub(super) struct Target {
     image: Option<ImageWanted>,
     overlay: OverlayTarget,
+    rescue: bool,
 }
 
 #[derive(Debug)]
@@ -136,9 +176,10 @@ pub(super) async fn target(
         None => None,
         Some(image) => Some(resolve_image(tx, image).await?),
     };
+    let rescue = request.rescue;
     let (owner, label) = match &request.overlay {
-        None => return Ok(Target { image, overlay: OverlayTarget::Keep }),
-        Some(OverlayRef::None) => return Ok(Target { image, overlay: OverlayTarget::Ram }),
+        None => return Ok(Target { image, overlay: OverlayTarget::Keep, rescue }),
+        Some(OverlayRef::None) => return Ok(Target { image, overlay: OverlayTarget::Ram, rescue }),
         Some(OverlayRef::Mine(label)) => (principal.name.clone(), label),
         Some(OverlayRef::Owned(owner, label)) => (owner.clone(), label),
     };
@@ -147,7 +188,8 @@ pub(super) async fn target(
     let overlay = tx.overlay(&user.id, label).await?.ok_or_else(absent)?;
     authorize(principal, Verb::Use, Object::Overlay { owner_id: &overlay.owner_id })?;
     let name = overlay.full_name();
-    Ok(Target { image, overlay: OverlayTarget::Overlay { id: overlay.id, name } })
+    let overlay = OverlayTarget::Overlay { id: overlay.id, name };
+    Ok(Target { image, overlay, rescue })
 }
 
 async fn resolve_image(tx: &mut Tx, image: &ImageRef) -> Result<ImageWanted, RequestError> {
@@ -159,7 +201,6 @@ async fn resolve_image(tx: &mut Tx, image: &ImageRef) -> Result<ImageWanted, Req
 /// A switch of each node, or the reasons of those that cannot.
 pub(super) async fn switch(
     tx: &mut Tx,
-    context: &Context,
     nodes: Vec<Candidate>,
     target: &Target,
     force: bool,
@@ -183,6 +224,14 @@ pub(super) async fn switch(
             });
             continue;
         };
+        if now.is_none() && matches!(target.overlay, OverlayTarget::Keep) {
+            refused.push(NodeProblem {
+                node: name,
+                code: "no-overlay".into(),
+                reason: "it has no overlay yet; say --overlay NAME, or none for RAM".into(),
+            });
+            continue;
+        }
         let position = u32::try_from(position).unwrap_or(u32::MAX);
         let (overlay_id, overlay_name, rank, new_shard) = match &target.overlay {
             OverlayTarget::Keep => (
@@ -197,18 +246,28 @@ pub(super) async fn switch(
                 (Some(id.clone()), Some(name.clone()), rank, new)
             }
         };
+        if target.rescue && (overlay_id.is_none() || new_shard) {
+            let reason = match &overlay_name {
+                Some(overlay) => format!("it has nothing of the overlay {overlay} to rescue"),
+                None => "it has no overlay to rescue; say --overlay".to_owned(),
+            };
+            refused.push(NodeProblem { node: name, code: "nothing-to-rescue".into(), reason });
+            continue;
+        }
         let wanted = NewDesired {
             power_on: true,
             image: Some(image),
             overlay_id,
             rank,
+            rescue: target.rescue,
             forced: force,
             reboot: false,
             cause: String::new(),
             actor: String::new(),
+            actor_id: String::new(),
             operation_id: None,
         };
-        let action = action_for(&node, &wanted, context.clock.now());
+        let action = action_for(&node, &wanted);
         if let Some(problem) = node.refusal(force, action != "nothing") {
             refused.push(problem);
             continue;
@@ -221,7 +280,6 @@ pub(super) async fn switch(
 /// A rollback of each node, or the reasons of those that cannot.
 pub(super) async fn rollback(
     tx: &mut Tx,
-    context: &Context,
     nodes: Vec<Candidate>,
     force: bool,
 ) -> Result<Vec<Planned>, RequestError> {
@@ -270,7 +328,7 @@ pub(super) async fn rollback(
             continue;
         }
         let wanted = NewDesired { forced: force, reboot: false, ..before.wanted };
-        let action = action_for(&node, &wanted, context.clock.now());
+        let action = action_for(&node, &wanted);
         if let Some(problem) = node.refusal(force, action != "nothing") {
             refused.push(problem);
             continue;
@@ -282,7 +340,6 @@ pub(super) async fn rollback(
 
 /// Power of each node, or the reasons of those that cannot.
 pub(super) fn power(
-    context: &Context,
     nodes: Vec<Candidate>,
     verb: PowerVerb,
     force: bool,
@@ -308,9 +365,9 @@ pub(super) fn power(
         let action = match verb {
             PowerVerb::Off => "power-off",
             PowerVerb::Cycle => "reboot",
-            PowerVerb::On => action_for(&node, &wanted, context.clock.now()),
+            PowerVerb::On => action_for(&node, &wanted),
         };
-        if let Some(problem) = node.refusal(force, verb != PowerVerb::On) {
+        if let Some(problem) = node.refusal(force, action != "nothing") {
             refused.push(problem);
             continue;
         }
@@ -327,18 +384,17 @@ fn all_or_nothing(
     if refused.is_empty() { Ok(planned) } else { Err(RequestError::Nodes(refused)) }
 }
 
-fn action_for(node: &Candidate, wanted: &NewDesired, now: Micros) -> &'static str {
-    let Some(attempt) =
-        node.loaded.attempt.as_ref().filter(|a| agent_is_live(&node.loaded.node, a, now))
-    else {
+fn action_for(node: &Candidate, wanted: &NewDesired) -> &'static str {
+    let (Some(attempt), Runs::Something { .. }) = (&node.loaded.attempt, &node.runs) else {
         return "boot";
     };
     let same = node.loaded.serves.as_ref().is_some_and(|serves| {
         serves.wanted.image.as_ref().map(|i| &i.digest) == wanted.image.as_ref().map(|i| &i.digest)
             && serves.wanted.overlay_id == wanted.overlay_id
             && serves.wanted.rank == wanted.rank
+            && serves.wanted.rescue == wanted.rescue
     });
-    if same && attempt.state == crate::model::AttemptState::Ready { "nothing" } else { "reboot" }
+    if same && attempt.state == AttemptState::Ready { "nothing" } else { "reboot" }
 }
 
 fn shown(wanted: &NewDesired, overlay: Option<&str>) -> String {
@@ -346,7 +402,8 @@ fn shown(wanted: &NewDesired, overlay: Option<&str>) -> String {
         return "off".to_owned();
     }
     let image = wanted.image.as_ref().map_or("no image", |image| &image.name);
-    format!("{image} + {}", overlay.unwrap_or("RAM"))
+    let rescue = if wanted.rescue { " (rescue)" } else { "" };
+    format!("{image} + {}{rescue}", overlay.unwrap_or("RAM"))
 }
 
 /// The ranks of one overlay: those that nodes have keep; new nodes get the next free ones.

@@ -20,6 +20,7 @@ struct Row {
     agent_seq: i64,
     initiator: String,
     opened_at: i64,
+    counted_from: i64,
     ended_at: Option<i64>,
     boot_bytes: i64,
     root_bytes: i64,
@@ -42,6 +43,7 @@ impl Row {
                 .map_err(|e| StoreError::Corrupt { table: "attempts", problem: e.to_string() })?,
             initiator: self.initiator,
             opened_at: self.opened_at,
+            counted_from: self.counted_from,
             ended_at: self.ended_at,
             boot_bytes: self.boot_bytes,
             root_bytes: self.root_bytes,
@@ -64,8 +66,8 @@ impl Tx {
             self,
             query(
                 "insert into attempts (id, node_id, generation, cause, state, stage, stage_since, stages,
-                   token_hash, agent_seq, initiator, opened_at, boot_bytes, root_bytes)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, 0, 0)",
+                   token_hash, agent_seq, initiator, opened_at, counted_from, boot_bytes, root_bytes)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12, 0, 0)",
             )
             .bind(&attempt.id)
             .bind(&attempt.node_id)
@@ -78,6 +80,12 @@ impl Tx {
             .bind(token_hash)
             .bind(&attempt.initiator)
             .bind(attempt.opened_at)
+            .bind(attempt.counted_from)
+        )?;
+        // What the agent of an older boot said of logins is over with it.
+        changed!(
+            self,
+            query("update nodes set heartbeat = null where id = $1").bind(&attempt.node_id)
         )?;
         Ok(())
     }
@@ -116,12 +124,14 @@ impl Tx {
         rows.into_iter().map(Row::parse).collect()
     }
 
-    /// How many attempts of a generation have failed.
+    /// How many attempts of a generation have failed since the node was last ready.
     pub async fn failed_attempts(&mut self, node_id: &str, generation: i64) -> Result<i64> {
         on!(
             self,
             c => sqlx::query_scalar(
-                "select count(*) from attempts where node_id = $1 and generation = $2 and state = 'failed'",
+                "select count(*) from attempts where node_id = $1 and generation = $2
+                   and state = 'failed' and opened_at > coalesce(
+                     (select max(opened_at) from attempts where node_id = $1 and stage = 'ready'), 0)",
             )
             .bind(node_id)
             .bind(generation)
@@ -255,13 +265,16 @@ impl Tx {
         Ok(())
     }
 
-    /// Starts a stage's time anew: the agent tries again.
+    /// Starts the time of a stage and of the boot anew: a person helped, and the agent tries again.
     pub async fn restart_stage(&mut self, id: &str, at: Micros) -> Result<()> {
         changed!(
             self,
-            query("update attempts set stage_since = $2, failure = null where id = $1")
-                .bind(id)
-                .bind(at)
+            query(
+                "update attempts set stage_since = $2, counted_from = $2, failure = null
+                 where id = $1",
+            )
+            .bind(id)
+            .bind(at)
         )?;
         Ok(())
     }

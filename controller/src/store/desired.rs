@@ -13,10 +13,12 @@ struct Row {
     image_name: Option<String>,
     overlay_id: Option<String>,
     rank: i64,
+    rescue: bool,
     forced: bool,
     reboot: bool,
     cause: String,
     actor: String,
+    actor_id: String,
     operation_id: Option<String>,
     created_at: i64,
 }
@@ -40,10 +42,12 @@ impl Row {
                     table: "desired",
                     problem: e.to_string(),
                 })?,
+                rescue: self.rescue,
                 forced: self.forced,
                 reboot: self.reboot,
                 cause: self.cause,
                 actor: self.actor,
+                actor_id: self.actor_id,
                 operation_id: self.operation_id,
             },
         })
@@ -81,8 +85,9 @@ impl Tx {
             self,
             query(
                 "insert into desired (node_id, generation, power_on, image_digest, image_name,
-                   overlay_id, rank, forced, reboot, cause, actor, operation_id, created_at)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                   overlay_id, rank, rescue, forced, reboot, cause, actor, actor_id, operation_id,
+                   created_at)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
             )
             .bind(&node.id)
             .bind(generation)
@@ -91,10 +96,12 @@ impl Tx {
             .bind(wanted.image.as_ref().map(|image| image.name.as_str()))
             .bind(&wanted.overlay_id)
             .bind(i64::from(wanted.rank))
+            .bind(wanted.rescue)
             .bind(wanted.forced)
             .bind(wanted.reboot)
             .bind(&wanted.cause)
             .bind(&wanted.actor)
+            .bind(&wanted.actor_id)
             .bind(&wanted.operation_id)
             .bind(at)
         )?;
@@ -135,6 +142,7 @@ impl Tx {
             if older.wanted.image.as_ref().map(|i| &i.digest)
                 != now.wanted.image.as_ref().map(|i| &i.digest)
                 || older.wanted.overlay_id != now.wanted.overlay_id
+                || older.wanted.rescue != now.wanted.rescue
             {
                 return Ok(Some(older));
             }

@@ -113,7 +113,10 @@ impl Store {
         Ok(Tx {
             inner: match &self.pools {
                 Pools::Lite(pool) => TxInner::Lite(pool.begin().await?),
-                Pools::Pg(pool) => TxInner::Pg(pool.begin().await?),
+                // SQLite's read transactions are snapshots; PostgreSQL's only when told.
+                Pools::Pg(pool) => TxInner::Pg(
+                    pool.begin_with("begin isolation level repeatable read read only").await?,
+                ),
             },
             commits: self.commits.clone(),
         })

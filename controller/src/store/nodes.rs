@@ -26,6 +26,7 @@ struct Row {
     power_at: Option<i64>,
     power_error: Option<String>,
     power_failed_at: Option<i64>,
+    power_asked_at: Option<i64>,
     agent_attempt: Option<String>,
     agent_at: Option<i64>,
     goodbye: Option<String>,
@@ -58,6 +59,7 @@ impl Row {
             power_at: self.power_at,
             power_error: self.power_error,
             power_failed_at: self.power_failed_at,
+            power_asked_at: self.power_asked_at,
             agent_attempt: self.agent_attempt,
             agent_at: self.agent_at,
             goodbye: self.goodbye.map(|g| from_json("nodes", &g)).transpose()?,
@@ -204,8 +206,8 @@ impl Tx {
             Ok(power) => changed!(
                 self,
                 query(
-                    "update nodes set power = $2, power_at = $3, power_error = null,
-                     power_failed_at = null where id = $1",
+                    "update nodes set power = $2, power_at = $3, power_asked_at = $3,
+                     power_error = null, power_failed_at = null where id = $1",
                 )
                 .bind(id)
                 .bind(power.as_str())
@@ -214,7 +216,7 @@ impl Tx {
             Err(error) => changed!(
                 self,
                 query(
-                    "update nodes set power_error = $2,
+                    "update nodes set power_error = $2, power_asked_at = $3,
                      power_failed_at = coalesce(power_failed_at, $3) where id = $1",
                 )
                 .bind(id)
@@ -225,12 +227,14 @@ impl Tx {
         Ok(())
     }
 
-    /// An agent spoke.
+    /// An agent spoke. A goodbye of the same attempt stands: what its agent says behind it was
+    /// under way.
     pub async fn agent_spoke(&mut self, id: &str, attempt: &str, at: Micros) -> Result<()> {
         changed!(
             self,
             query(
-                "update nodes set agent_attempt = $2, agent_at = $3, goodbye = null where id = $1"
+                "update nodes set agent_attempt = $2, agent_at = $3,
+                 goodbye = case when agent_attempt = $2 then goodbye end where id = $1"
             )
             .bind(id)
             .bind(attempt)
@@ -311,6 +315,22 @@ impl Tx {
                 .bind(generation)
         )?;
         Ok(())
+    }
+
+    /// The latest moment of the steady clock that anything was noted with, 0 where there is none.
+    pub async fn latest_steady(&mut self) -> Result<Micros> {
+        on!(
+            self,
+            c => sqlx::query_scalar(
+                "select coalesce(max(at), 0) from (
+                   select max(stage_since) as at from attempts
+                   union all select max(ended_at) from attempts
+                   union all select max(power_asked_at) from nodes
+                   union all select max(agent_at) from nodes
+                   union all select max(ending_since) from nodes) as noted",
+            )
+            .fetch_one(c)
+        )
     }
 
     /// The cluster's id and its steady clock's offset, made at the first start.

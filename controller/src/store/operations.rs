@@ -13,6 +13,7 @@ struct Row {
     actor: String,
     summary: String,
     key: Option<String>,
+    request: String,
     at_most: Option<i64>,
     state: String,
     created_at: i64,
@@ -45,15 +46,16 @@ impl Tx {
         changed!(
             self,
             query(
-                "insert into operations (id, kind, actor, summary, key, at_most, state, created_at,
-                   ended_at)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                "insert into operations (id, kind, actor, summary, key, request, at_most, state,
+                   created_at, ended_at)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             )
             .bind(&operation.id)
             .bind(&operation.kind)
             .bind(&operation.actor)
             .bind(&operation.summary)
             .bind(&operation.key)
+            .bind(&operation.request)
             .bind(operation.at_most.map(i64::from))
             .bind(word(&operation.state))
             .bind(operation.created_at)
@@ -186,6 +188,7 @@ impl Tx {
             actor: row.actor,
             summary: row.summary,
             key: row.key,
+            request: row.request,
             at_most: row.at_most.and_then(|n| u32::try_from(n).ok()),
             created_at: row.created_at,
             ended_at: row.ended_at,

@@ -32,7 +32,7 @@ impl Served {
         assert_eq!(bench.post("/v1/switch", body).await.status, 202);
         let node = bench.node(1).await;
         // Its image has no files to export, and nothing here reads them.
-        let _ = reconcile::open_attempt(&bench.context, &node, Cause::Desired).await;
+        let _ = reconcile::open_attempt(&bench.context, &node, None, Cause::Desired).await;
         let mut tx = bench.context.store.read().await.unwrap();
         let attempt = tx.last_attempt(&node.id).await.unwrap().expect("it was opened");
         drop(tx);

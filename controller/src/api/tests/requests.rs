@@ -65,6 +65,7 @@ async fn busy(bench: &Bench, number: u8) {
         token_spent: true,
         agent_seq: 0,
         opened_at: now,
+        counted_from: now,
         ended_at: None,
         boot_bytes: 0,
         root_bytes: 0,
@@ -92,6 +93,17 @@ async fn what_cannot_be_is_refused_with_its_reason_and_nothing_is_written() {
         (json!({ "nodeset": "@rack9", "image": "a" }), 404, "no-node"),
         (json!({ "nodeset": "n01", "image": "none" }), 404, "no-image"),
         (json!({ "nodeset": "n01" }), 409, "no-image"),
+        (json!({ "nodeset": "n01", "image": "a" }), 409, "no-overlay"),
+        (
+            json!({ "nodeset": "n01", "image": "a", "overlay": "none", "rescue": true }),
+            409,
+            "nothing-to-rescue",
+        ),
+        (
+            json!({ "nodeset": "n01", "image": "a", "overlay": "dev", "rescue": true }),
+            409,
+            "nothing-to-rescue",
+        ),
         (json!({ "nodeset": "n01", "image": "a", "at_most": 0 }), 422, "bad-at-most"),
         (json!({ "nodeset": "n01", "image": "a", "overlay": "none-such" }), 404, "no-overlay"),
         (json!({ "nodeset": "n01", "image": "a", "overlay": "bob/dev" }), 404, "no-overlay"),
@@ -180,6 +192,36 @@ async fn people_who_are_logged_in_are_named_and_end_only_by_force() {
     let mut forced = other;
     forced["force"] = json!(true);
     switch(&bench, forced).await;
+}
+
+#[tokio::test]
+async fn a_node_whose_agent_is_silent_keeps_its_logins_and_ends_only_by_force() {
+    let bench = bench().await;
+    switch(&bench, json!({ "nodeset": "n[01-02]", "image": "a", "overlay": "none" })).await;
+    finish(&bench).await;
+    busy(&bench, 1).await;
+    busy(&bench, 2).await;
+    // haasd was away: both agents were heard long ago, and on n02 nobody was logged in then.
+    let (n01, n02) = (bench.node(1).await, bench.node(2).await);
+    let long_ago = bench.context.clock.now() - 600 * crate::model::SECOND;
+    let mut tx = bench.context.store.write().await.unwrap();
+    tx.agent_spoke(&n01.id, "boot-1", long_ago).await.unwrap();
+    tx.agent_spoke(&n02.id, "boot-2", long_ago).await.unwrap();
+    tx.set_heartbeat(&n02.id, &Heartbeat::default(), false, long_ago).await.unwrap();
+    tx.commit().await.unwrap();
+    let other = |node: &str| json!({ "nodeset": node, "image": "b" });
+    assert_eq!(refused(&bench, "/v1/switch", other("n01")).await, (409, "node-busy".into()));
+    assert_eq!(refused(&bench, "/v1/switch", other("n02")).await, (409, "node-silent".into()));
+    // What runs already is no reason to end it.
+    let same = json!({ "nodeset": "n[01-02]", "image": "a", "dry_run": true });
+    let answer = bench.post("/v1/switch", same).await.json();
+    assert_eq!(answer["nodes"][1]["action"], json!("nothing"), "{answer}");
+    // Its power was cut: nobody works there.
+    let mut tx = bench.context.store.write().await.unwrap();
+    let now = bench.context.clock.now();
+    tx.set_power(&n02.id, Ok(crate::model::Power::Off), now).await.unwrap();
+    tx.commit().await.unwrap();
+    switch(&bench, other("n02")).await;
 }
 
 #[tokio::test]
