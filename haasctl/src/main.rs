@@ -1,4 +1,5 @@
-//! `haasctl`, the command line of haas. It speaks the HTTP API and nothing else.
+//! `haasctl`, the command line of haas. It speaks the HTTP API and nothing else; `node import` only
+//! rewrites a file.
 //!
 //! One module per noun holds its arguments and what they do. What is printed goes through
 //! [`out::Out`]; what went wrong is an [`error::Error`], which knows its exit code.
@@ -13,6 +14,7 @@ mod error;
 mod events;
 mod format;
 mod image;
+mod import;
 mod node;
 mod operation;
 mod out;

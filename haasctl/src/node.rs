@@ -15,7 +15,7 @@ use crate::{
     cli::{Session, nodeset},
     confirm::Yes,
     error::{Error, io_error},
-    format, report, status,
+    format, import, report, status,
     table::{Table, number, or_dash},
 };
 
@@ -81,10 +81,27 @@ Examples:
     /// List what was seen on the network and is in no inventory, with stanzas to paste.
     #[command(after_help = "Examples:\n  haasctl node discovered")]
     Discovered,
+    /// Make an inventory of another system's file. Prints it; asks and changes nothing.
+    ///
+    /// Takes over names, NICs, addresses, BMCs, groups, labels and kernel arguments. Passwords are
+    /// not copied: standard error says which file to write each one to. What cannot be taken over
+    /// is named in comments.
+    #[command(after_help = "\
+Examples:
+  haasctl node import hosts.csv > nodes.toml
+  haasctl node import /etc/dnsmasq.d/cluster.conf --from dnsmasq > nodes.toml
+  haasctl node import /etc/dhcp/dhcpd.conf > nodes.toml
+  haasctl node import /etc/warewulf/nodes.conf > nodes.toml
+  haasctl node apply nodes.toml --dry-run")]
+    Import(import::ImportArgs),
 }
 
 impl Command {
     pub(crate) async fn run(self, session: &Session<'_>) -> Result<(), Error> {
+        // Neither haasd nor a context is there yet when one moves in.
+        if let Self::Import(args) = self {
+            return args.run(session);
+        }
         let client = session.client()?;
         let out = session.out;
         match self {
@@ -130,6 +147,7 @@ impl Command {
                 let list = List::whole(client.discovered().await?);
                 out.show_text(&list, || discovered_text(&list.items))
             }
+            Self::Import(args) => args.run(session),
         }
     }
 }

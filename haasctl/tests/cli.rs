@@ -321,6 +321,65 @@ fn completion_needs_no_context() {
     assert!(stderr.contains("haasctl context add"), "{stderr}");
 }
 
+/// The sample of an import, as an absolute path.
+fn sample(name: &str) -> String {
+    format!("{}/tests/import/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn an_import_needs_no_haasd_and_keeps_results_apart_from_notes() {
+    let ctl = Ctl::with("https://127.0.0.1:1", &"0".repeat(64));
+    fs::remove_file(ctl.path("config.toml")).unwrap();
+    let (code, stdout, stderr) = ctl.run(&["node", "import", &sample("hosts.csv")]);
+    assert_eq!(code, 0, "{stderr}");
+    let expected = fs::read_to_string(sample("hosts.csv.toml")).unwrap();
+    // The file is named as it was given.
+    assert_eq!(
+        stdout.lines().skip(1).collect::<Vec<_>>(),
+        expected.lines().skip(1).collect::<Vec<_>>()
+    );
+    assert!(stderr.starts_with("5 nodes taken over from "), "{stderr}");
+    assert!(
+        stderr.contains("secrets/bmc: the password of the user admin on the BMCs of n[01-02]"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("secrets/bmc-2: the password of the user gpuadmin"), "{stderr}");
+    for secret in ["s3cret", "0ther"] {
+        assert!(!(stdout.clone() + &stderr).contains(secret), "{secret} was copied");
+    }
+}
+
+#[test]
+fn an_import_that_cannot_be_prints_nothing_but_what_is_wrong() {
+    let ctl = Ctl::with("https://127.0.0.1:1", &"0".repeat(64));
+    let text = "host n01 { hardware ethernet 52:54:00:77:00:01; }\n\
+                host n02 {\n hardware ethernet 52:54:00:77:00:0x;\n}\n";
+    fs::write(ctl.path("x.conf"), text).unwrap();
+    let file = ctl.path("x.conf").display().to_string();
+    let (code, stdout, stderr) = ctl.run(&["node", "import", &file]);
+    assert_eq!((code, stdout.as_str()), (2, ""));
+    assert!(
+        stderr.starts_with(&format!("haasctl: {file} cannot be taken over as ISC dhcpd:\n")),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains(&format!("  {file}:3: \"52:54:00:77:00:0x\" is not a valid MAC")),
+        "{stderr}"
+    );
+
+    fs::write(ctl.path("notes"), "n01 stands in rack 1\n").unwrap();
+    let notes = ctl.path("notes").display().to_string();
+    let (code, stdout, stderr) = ctl.run(&["node", "import", &notes]);
+    assert_eq!((code, stdout.as_str()), (2, ""));
+    assert!(stderr.contains("--from csv, dnsmasq, dhcpd or warewulf"), "{stderr}");
+    let (code, _, stderr) = ctl.run(&["node", "import", "/nowhere/at.all"]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("/nowhere/at.all cannot be read: "), "{stderr}");
+    // Standard input is empty here.
+    let (code, _, stderr) = ctl.run(&["node", "import", "-", "--from", "csv"]);
+    assert_eq!((code, stderr.as_str()), (2, "haasctl: standard input, read as CSV, has no node\n"));
+}
+
 #[test]
 fn the_client_resumes_events_behind_the_last_one() {
     let server = Server::start();

@@ -61,7 +61,7 @@ fn every_command_is_one_that_its_program_takes() -> Result<()> {
             if let Some(task) = command.strip_prefix("cargo xtask ") {
                 desk.help_of_task(task).with_context(|| place.clone())?;
             } else if command.split('|').any(|part| part.trim().starts_with("haasctl ")) {
-                let local = ["haasctl context ", "haasctl completion "];
+                let local = ["haasctl context ", "haasctl completion ", "haasctl node import "];
                 let is_local = local.iter().any(|start| command.starts_with(start));
                 let expected = if is_local { 0 } else { UNREACHABLE };
                 // A context that the page adds must not take the place of ours.
@@ -301,6 +301,15 @@ impl Desk {
             .collect();
         desk.write("nodes.toml", &format!("{nodes}\n{more}"))?;
         desk.write("secrets/bmc", "none\n")?;
+        // The same nodes as another system has them; `node import` of it takes the place of nodes.toml.
+        let table: String = (1..=16)
+            .map(|n| format!("n{n:02},52:54:00:77:00:{n:02x},127.77.0.{},rack1\n", 10 + n))
+            .collect();
+        desk.write("hosts.csv", &format!("name,mac,ip,groups\n{table}"))?;
+        for sample in ["dhcpd.conf", "dnsmasq.conf"] {
+            let text = fs::read_to_string(root().join("haasctl/tests/import").join(sample))?;
+            desk.write(sample, &text)?;
+        }
         Ok(desk)
     }
 

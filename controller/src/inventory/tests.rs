@@ -84,6 +84,56 @@ fn a_node_inherits_from_defaults_then_groups_then_itself() {
     assert_eq!((nodes[1].firmware, &nodes[1].power), (Firmware::Bios, &PowerSpec::Manual));
 }
 
+// What `haasctl node import` makes of its samples; haasctl's tests see to it that these files are
+// what it prints.
+#[test]
+fn what_an_import_prints_is_accepted() {
+    let made = |text: &str| {
+        let nodes = parse(text).unwrap_or_else(|told| panic!("{told}\n{text}"));
+        nodes.into_iter().map(|node| (node.name.to_string(), node)).collect::<BTreeMap<_, _>>()
+    };
+    let ipmi = |node: &NodeSpec| match &node.power {
+        PowerSpec::Ipmi { address, user, password: SecretRef::File(file), .. } => {
+            format!("{user}@{address} {}", file.display())
+        }
+        other => format!("{other:?}"),
+    };
+
+    let csv = made(include_str!("../../../haasctl/tests/import/hosts.csv.toml"));
+    assert_eq!(csv.len(), 5);
+    let n04 = &csv["n04"];
+    assert_eq!(ipmi(n04), "gpuadmin@10.77.0.104 /etc/haas/secrets/bmc-2");
+    assert_eq!(n04.kernel_args, ["console=ttyS1,115200", "iommu=pt"]);
+    assert_eq!((n04.firmware, n04.labels["rack"].as_str()), (Firmware::Uefi, "1"));
+    assert_eq!(n04.groups.len(), 2);
+    assert_eq!(ipmi(&csv["n01"]), "admin@10.77.0.101 /etc/haas/secrets/bmc");
+    assert_eq!((&csv["n05"].power, csv["n05"].firmware), (&PowerSpec::Manual, Firmware::Bios));
+    assert_eq!(csv["n05"].labels["rack"], "2");
+
+    let dnsmasq = made(include_str!("../../../haasctl/tests/import/dnsmasq.conf.toml"));
+    assert_eq!(dnsmasq.keys().collect::<Vec<_>>(), ["n01", "n02", "n03", "n04"]);
+    let bmc = "52:54:00:77:01:03".parse().unwrap();
+    assert_eq!(dnsmasq["n03"].owns(bmc), Some(MacUse::Bmc));
+    assert_eq!(dnsmasq["n04"].nics.len(), 2);
+    assert_eq!(dnsmasq["n04"].address, Some(Ipv4Addr::new(10, 77, 0, 14)));
+    assert_eq!(made(include_str!("../../../haasctl/tests/import/dnsmasq.hosts.toml")).len(), 3);
+
+    let dhcpd = made(include_str!("../../../haasctl/tests/import/dhcpd.conf.toml"));
+    assert_eq!(dhcpd.keys().collect::<Vec<_>>(), ["n01", "n02", "n03", "n04"]);
+    assert_eq!(dhcpd["n03"].firmware, Firmware::Uefi);
+    assert_eq!(ipmi(&dhcpd["n02"]), "haas@10.77.0.102 /etc/haas/secrets/bmc");
+
+    let warewulf = made(include_str!("../../../haasctl/tests/import/nodes.conf.toml"));
+    assert_eq!(warewulf.keys().collect::<Vec<_>>(), ["gpu1", "gpu2", "n01", "n02"]);
+    let gpu1 = &warewulf["gpu1"];
+    assert_eq!(ipmi(gpu1), "gpuoob@10.77.0.111 /etc/haas/secrets/bmc-2");
+    let args = ["quiet", "crashkernel=no", "console=ttyS1,115200", "iommu=pt"];
+    assert_eq!(gpu1.kernel_args, args);
+    assert_eq!(gpu1.labels["site"], "basement");
+    assert_eq!(ipmi(&warewulf["n01"]), "hpcadmin@10.77.0.101 /etc/haas/secrets/bmc");
+    assert_eq!(warewulf["n01"].kernel_args, args[..3]);
+}
+
 // A correct first node, so that a table's row needs to show only what is wrong.
 const N01: &str = "[[node]]\nname='n01'\nmac='52:54:00:77:00:01'\naddress='10.77.0.11'\n";
 const BMC: &str = "power={driver='ipmi',address='10.77.0.101',mac='52:54:00:77:01:01',user='admin',password_env='PW'}\n";
