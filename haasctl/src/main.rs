@@ -12,6 +12,7 @@ mod context;
 mod disk;
 mod error;
 mod events;
+mod export;
 mod format;
 mod image;
 mod import;

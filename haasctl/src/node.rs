@@ -15,7 +15,7 @@ use crate::{
     cli::{Session, nodeset},
     confirm::Yes,
     error::{Error, io_error},
-    format, import, report, status,
+    export, format, import, report, status,
     table::{Table, number, or_dash},
 };
 
@@ -94,6 +94,14 @@ Examples:
   haasctl node import /etc/warewulf/nodes.conf > nodes.toml
   haasctl node apply nodes.toml --dry-run")]
     Import(import::ImportArgs),
+    /// Write the nodes as a file of another program: hosts, genders, ClusterShell, Slurm.
+    #[command(after_help = "\
+Examples:
+  haasctl node export --to hosts >> /etc/hosts
+  haasctl node export --to genders > /etc/genders
+  haasctl node export --to clustershell > /etc/clustershell/groups.d/haas.cfg
+  haasctl node export --to slurm @rack1 > nodes.conf")]
+    Export(export::ExportArgs),
 }
 
 impl Command {
@@ -148,6 +156,7 @@ impl Command {
                 out.show_text(&list, || discovered_text(&list.items))
             }
             Self::Import(args) => args.run(session),
+            Self::Export(args) => args.run(session).await,
         }
     }
 }

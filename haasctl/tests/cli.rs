@@ -381,6 +381,23 @@ fn an_import_that_cannot_be_prints_nothing_but_what_is_wrong() {
 }
 
 #[test]
+fn an_export_is_of_the_nodes_that_haasd_has() {
+    let server = Server::start();
+    let ctl = Ctl::new(&server);
+    let (code, stdout, stderr) = ctl.run(&["node", "export", "--to", "hosts", "n02"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.ends_with("\n10.77.0.12       n02\n") && !stdout.contains("n01"), "{stdout}");
+    let (code, stdout, _) = ctl.run(&["node", "export", "--to", "slurm"]);
+    assert_eq!(code, 0);
+    let line = "\nNodeName=n[01-02] NodeAddr=10.77.0.[11-12] Features=rack1\n\
+                NodeSet=rack1 Feature=rack1\n";
+    assert!(stdout.ends_with(line), "{stdout}");
+    for args in [&["node", "export"][..], &["node", "export", "--to", "hosts", ""]] {
+        assert_eq!(ctl.run(args).0, 2, "{args:?}");
+    }
+}
+
+#[test]
 fn the_client_resumes_events_behind_the_last_one() {
     let server = Server::start();
     let client = Client::new(&server.url, &server.fingerprint, TOKEN).unwrap();

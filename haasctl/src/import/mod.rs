@@ -28,6 +28,7 @@ use crate::{
 };
 
 use self::draft::{Draft, Problems};
+pub(crate) use self::text::natural;
 
 /// A format that is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -110,7 +110,7 @@ pub(super) fn comment(text: &str) -> String {
 }
 
 /// Orders n2 before n10.
-pub(super) fn natural(name: &str) -> (String, u64, String) {
+pub(crate) fn natural(name: &str) -> (String, u64, String) {
     let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
     let (stem, number) = name.split_at(name.len() - digits);
     (stem.to_owned(), number.parse().unwrap_or(u64::MAX), name.to_owned())

@@ -114,6 +114,7 @@ fn router(seen: Shared) -> Router {
             "/v1/users/{name}/tokens",
             post(|| async { Json(json!({ "id": "tok1", "token": "fresh-token" })) }),
         )
+        .route("/v1/nodes", get(nodes))
         .route(
             "/v1/nodes/{name}",
             get(|Path(name): Path<String>| async move {
@@ -156,6 +157,25 @@ fn user() -> Value {
         "id": "01J", "name": "alice", "role": "admin", "uid": 60001, "ssh_keys": [],
         "created_at": BEGAN
     })
+}
+
+/// Two nodes, or those that the query names.
+async fn nodes(Query(query): Query<HashMap<String, String>>) -> Json<Value> {
+    let node = |number: u8| {
+        json!({
+            "id": format!("01J{number}"), "name": format!("n0{number}"),
+            "address": format!("10.77.0.1{number}"), "mac": format!("52:54:00:77:00:0{number}"),
+            "groups": ["rack1"], "labels": {}, "power_driver": "ipmi", "managed": true,
+            "state": "idle", "reason": "", "desired": null,
+            "observed": {
+                "power": "off", "power_at": null, "power_error": null, "stage": null,
+                "agent_at": null, "logins": [], "root_attached": null, "store_free": null
+            }
+        })
+    };
+    let numbers = 1..=2;
+    let asked = |number: &u8| query.get("nodeset").is_none_or(|set| *set == format!("n0{number}"));
+    Json(json!({ "items": numbers.filter(asked).map(node).collect::<Vec<_>>() }))
 }
 
 async fn apply(State(seen): State<Shared>, Json(request): Json<ApplyRequest>) -> Json<Value> {

@@ -1,0 +1,167 @@
+//! `node export`: haasd's nodes in the files of other programs. One module per format; what haasd
+//! does not know is left out, and said in a comment where the reader has to complete it.
+
+mod clustershell;
+mod fold;
+mod genders;
+mod hosts;
+mod slurm;
+
+use haas_api::{List, node::Node};
+
+use crate::{
+    cli::{Session, nodeset},
+    error::Error,
+    import::natural,
+};
+
+/// A format that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Target {
+    /// Lines for /etc/hosts.
+    Hosts,
+    /// /etc/genders, for pdsh and others.
+    Genders,
+    /// A file of groups for ClusterShell, such as /etc/clustershell/groups.d/haas.cfg.
+    Clustershell,
+    /// NodeName and NodeSet lines for slurm.conf.
+    Slurm,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExportArgs {
+    /// What to write.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    to: Target,
+    /// The nodes; all of them where none are given.
+    #[arg(value_parser = nodeset)]
+    nodeset: Option<String>,
+}
+
+impl ExportArgs {
+    pub(crate) async fn run(self, session: &Session<'_>) -> Result<(), Error> {
+        let client = session.client()?;
+        let list = List::whole(client.nodes(self.nodeset.as_deref()).await?);
+        session.out.text(&self.to.write(list.items))
+    }
+}
+
+impl Target {
+    fn write(self, mut nodes: Vec<Node>) -> String {
+        nodes.sort_by_key(|node| natural(node.name.as_str()));
+        let body = match self {
+            Self::Hosts => hosts::write(&nodes),
+            Self::Genders => genders::write(&nodes),
+            Self::Clustershell => clustershell::write(&nodes),
+            Self::Slurm => slurm::write(&nodes),
+        };
+        let name = clap::ValueEnum::to_possible_value(&self).expect("no format is hidden");
+        format!("# Written by haasctl node export --to {}\n{body}", name.get_name())
+    }
+}
+
+/// The names of the groups that these nodes are in, and who is in each.
+fn groups(nodes: &[Node]) -> Vec<(&str, Vec<&str>)> {
+    let mut groups = std::collections::BTreeMap::<&str, Vec<&str>>::new();
+    for node in nodes {
+        for group in &node.groups {
+            groups.entry(group.as_str()).or_default().push(node.name.as_str());
+        }
+    }
+    groups.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status;
+
+    /// Six nodes: `n[01-04]` in rack1, of which two are gpu nodes, and two that are alone.
+    fn rack() -> Vec<Node> {
+        let node = |name: &str, address: Option<&str>, groups: &[&str]| {
+            let mut node = status::tests::sample();
+            node.name = name.parse().unwrap();
+            node.address = address.map(str::to_owned);
+            node.groups = groups.iter().map(|group| group.parse().unwrap()).collect();
+            node.labels = Default::default();
+            node
+        };
+        let mut nodes = vec![
+            node("n10", Some("10.77.0.30"), &[]),
+            node("n02", Some("10.77.0.12"), &["rack1"]),
+            node("n01", Some("10.77.0.11"), &["rack1"]),
+            node("n03", Some("10.77.0.13"), &["gpu", "rack1"]),
+            node("n04", Some("10.77.0.14"), &["rack1", "gpu"]),
+            node("login", None, &[]),
+        ];
+        nodes[0].labels.insert("rack".to_owned(), "2".to_owned());
+        nodes[0].labels.insert("owner".to_owned(), "the lab, 2nd floor".to_owned());
+        nodes
+    }
+
+    #[test]
+    fn hosts_have_an_address_each() {
+        assert_eq!(
+            Target::Hosts.write(rack()),
+            "\
+# Written by haasctl node export --to hosts
+# login has no address yet
+10.77.0.11       n01
+10.77.0.12       n02
+10.77.0.13       n03
+10.77.0.14       n04
+10.77.0.30       n10
+"
+        );
+    }
+
+    #[test]
+    fn genders_have_groups_and_labels_as_attributes() {
+        assert_eq!(
+            Target::Genders.write(rack()),
+            "\
+# Written by haasctl node export --to genders
+# n10: the label owner is left out: its value has a comma or a space, or is empty
+login  all
+n[01-02]  all,rack1
+n[03-04]  all,gpu,rack1
+n10  all,rack=2
+"
+        );
+    }
+
+    #[test]
+    fn clustershell_gets_a_line_for_each_group() {
+        assert_eq!(
+            Target::Clustershell.write(rack()),
+            "\
+# Written by haasctl node export --to clustershell
+all: login,n[01-04,10]
+gpu: n[03-04]
+rack1: n[01-04]
+"
+        );
+        assert_eq!(
+            Target::Clustershell.write(Vec::new()),
+            "# Written by haasctl node export --to clustershell\n# haasd has no node\n"
+        );
+    }
+
+    #[test]
+    fn slurm_gets_lines_in_which_names_and_addresses_go_together() {
+        let text = Target::Slurm.write(rack());
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            lines,
+            [
+                "NodeName=login",
+                "NodeName=n[01-02] NodeAddr=10.77.0.[11-12] Features=rack1",
+                "NodeName=n[03-04] NodeAddr=10.77.0.[13-14] Features=gpu,rack1",
+                "NodeName=n10 NodeAddr=10.77.0.30",
+                "NodeSet=gpu Feature=gpu",
+                "NodeSet=rack1 Feature=rack1",
+            ]
+        );
+        assert!(text.contains("slurmd -C") && text.contains("RealMemory"), "{text}");
+    }
+}
