@@ -53,9 +53,9 @@ struct Strangers {
 }
 
 impl Strangers {
-    /// Whether this one is to be noted: each once a minute, all together a few times a second.
+    /// Whether this one is to be noted: each now and then, all together a few times a second.
     fn due(&mut self, mac: Mac, now: Micros) -> bool {
-        const AGAIN: Micros = 60 * SECOND;
+        const AGAIN: Micros = 10 * SECOND;
         const PER_SECOND: u32 = 5;
         self.noted.retain(|_, at| now - *at < AGAIN);
         if self.second.0 != now / SECOND {
@@ -415,8 +415,8 @@ mod tests {
         let mut strangers = Strangers::default();
         let noted = (0..200).filter(|n| strangers.due(mac(*n), SECOND)).count();
         assert_eq!(noted, 5);
-        assert!(!strangers.due(mac(0), 2 * SECOND), "noted within this minute");
+        assert!(!strangers.due(mac(0), 2 * SECOND), "noted a second ago");
         assert!(strangers.due(mac(99), 2 * SECOND));
-        assert!(strangers.due(mac(0), 62 * SECOND));
+        assert!(strangers.due(mac(0), 12 * SECOND));
     }
 }
