@@ -87,7 +87,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let handle = axum_server::Handle::new();
         let server = axum_server::from_tcp_rustls(listener, tls)?
             .handle(handle.clone())
-            .serve(app.clone().into_make_service());
+            .serve(app.clone().into_make_service_with_connect_info::<SocketAddr>());
         parts.spawn(async { ("api", server.await.map_err(Into::into)) });
         let stop = stop.clone();
         tokio::spawn(async move {

@@ -168,9 +168,9 @@ mod tests {
         let _ =
             reconcile::open_attempt(&bench.context, &bench.node(11).await, None, Cause::Desired)
                 .await;
-        let same = ("10.77.0.11", "52:54:00:00:00:0b");
+        let same = ("127.77.0.11", "52:54:00:00:00:0b");
         for (address, mac, problem) in [
-            ("10.77.0.9", same.1, "gets another address"),
+            ("127.77.0.9", same.1, "gets another address"),
             (same.0, "52:54:00:00:00:09", "gets another MAC"),
         ] {
             let text = stanza(address, mac);

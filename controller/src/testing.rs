@@ -107,7 +107,9 @@ impl Bench {
                 boot: BootLimits::default(),
             },
         });
-        let router = api::router(context.clone());
+        let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
+        let router =
+            api::router(context.clone()).layer(axum::extract::connect_info::MockConnectInfo(peer));
         let mut bench =
             Self { context, router, admin: String::new(), alice: String::new(), _dir: dir };
         bench.admin = bench.add_user("admin", Role::Admin).await;
@@ -210,8 +212,9 @@ fn network() -> Network {
     Network {
         name: "lab".into(),
         interface: "lo".into(),
-        cidr: "10.77.0.0/24".parse().unwrap(),
-        controller: [10, 77, 0, 1].into(),
+        // On loopback, so that an agent can call from its node's address.
+        cidr: "127.77.0.0/24".parse().unwrap(),
+        controller: [127, 77, 0, 254].into(),
         gateway: None,
         dns: Vec::new(),
         domain: None,
@@ -230,7 +233,7 @@ fn spec(number: u8) -> NodeSpec {
             mac: format!("52:54:00:00:00:{number:02x}").parse().unwrap(),
             role: NicRole::Boot,
         }],
-        address: Some([10, 77, 0, number].into()),
+        address: Some([127, 77, 0, number].into()),
         groups: ["rack1".parse().unwrap()].into(),
         power: PowerSpec::Exec { command: vec!["/bin/false".into()] },
         firmware: Firmware::Bios,

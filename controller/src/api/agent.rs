@@ -5,11 +5,15 @@
 //! number is noted after what it said was written, and an agent that lost its connection sends again
 //! what was not acknowledged.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     extract::{
-        State, WebSocketUpgrade,
+        ConnectInfo, State, WebSocketUpgrade,
         ws::{Message, WebSocket, rejection::WebSocketUpgradeRejection},
     },
     response::Response,
@@ -43,13 +47,14 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// An agent connects.
 pub(super) async fn connect(
     State(context): State<Arc<Context>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     upgrade: std::result::Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Answer<Response> {
     let upgrade =
         upgrade.map_err(|r| Fail::new(r.status(), "no-websocket", "agents call by WebSocket"))?;
     Ok(upgrade.max_message_size(MAX_FRAME).max_frame_size(MAX_FRAME).on_upgrade(
         async move |mut socket| {
-            if let Err(error) = serve(&context, &mut socket).await {
+            if let Err(error) = serve(&context, &mut socket, peer.ip()).await {
                 warn!(error = &error as &dyn std::error::Error, "an agent's channel ended");
             }
         },
@@ -76,13 +81,17 @@ enum ChannelError {
     NoPlan,
 }
 
-async fn serve(context: &Arc<Context>, socket: &mut WebSocket) -> Result<(), ChannelError> {
+async fn serve(
+    context: &Arc<Context>,
+    socket: &mut WebSocket,
+    peer: IpAddr,
+) -> Result<(), ChannelError> {
     let hello: Hello = match timeout(HELLO, receive(socket)).await {
         Ok(Some(text)) => parse(&text?)?,
         Ok(None) => return Ok(()),
         Err(_) => return Err(ChannelError::Silent),
     };
-    let (attempt, credential) = match admit(context, &hello).await? {
+    let (attempt, credential) = match admit(context, &hello, peer).await? {
         Ok(admitted) => admitted,
         Err(reason) => {
             warn!(version = hello.version, reason, "an agent was refused");
@@ -114,6 +123,7 @@ async fn serve(context: &Arc<Context>, socket: &mut WebSocket) -> Result<(), Cha
 async fn admit(
     context: &Context,
     hello: &Hello,
+    peer: IpAddr,
 ) -> Result<std::result::Result<(Attempt, Option<String>), &'static str>, ChannelError> {
     if hello.proto != PROTO {
         return Ok(Err("this haasd does not speak the agent's version of the channel"));
@@ -126,10 +136,15 @@ async fn admit(
             tx.attempt_by_credential(&tokens::hash(credential)).await?
         }
     };
-    drop(tx);
     let Some(attempt) = found else {
         return Ok(Err("its boot token or credential is unknown"));
     };
+    // Whoever has read a token on the boot network must not be first with it.
+    let address = tx.node_by_id(&attempt.node_id).await?.and_then(|node| node.address);
+    if matches!(hello.auth, HelloAuth::Token(_)) && address.map(IpAddr::V4) != Some(peer) {
+        return Ok(Err("its boot token comes from another address than the node's"));
+    }
+    drop(tx);
     if !matches!(attempt.state, AttemptState::Open | AttemptState::Ready) {
         return Ok(Err("its boot attempt is over"));
     }

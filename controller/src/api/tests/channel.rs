@@ -7,6 +7,7 @@ use haas_api::agent::{
     Welcome,
 };
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use tungstenite::{Message, WebSocket, stream::MaybeTlsStream};
 
 use crate::{
@@ -39,14 +40,23 @@ impl Served {
         let token = bench.context.master_key.boot_token(&attempt.id).expose().clone();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(axum::serve(listener, bench.router.clone()).into_future());
+        let service = bench.router.clone().into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(axum::serve(listener, service).into_future());
         Self { bench, address, attempt, token }
     }
 
+    /// The agent of node 1 calls.
     async fn call(&self) -> Agent {
+        self.call_from([127, 77, 0, 1]).await
+    }
+
+    async fn call_from(&self, source: [u8; 4]) -> Agent {
         let address = self.address;
         let connected = tokio::task::spawn_blocking(move || {
-            let stream = TcpStream::connect(address).unwrap();
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+            socket.connect(&address.into()).unwrap();
+            let stream = TcpStream::from(socket);
             stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
             let url = format!("ws://{address}/v1/agent");
             tungstenite::client(url, MaybeTlsStream::Plain(stream)).unwrap().0
@@ -153,6 +163,17 @@ fn token(text: &str) -> HelloAuth {
 }
 
 #[tokio::test]
+async fn a_token_from_another_address_than_its_nodes_opens_nothing() {
+    let served = Served::start().await;
+    let auth = HelloAuth::Token(served.token.clone());
+    let mut thief = served.call_from([127, 77, 0, 2]).await;
+    thief.say(&Hello { proto: PROTO, version: "1".into(), auth: auth.clone() }).await;
+    let answer = thief.hear().await.expect("hello is answered");
+    assert!(answer.contains("another address"), "{answer}");
+    served.welcome(auth).await;
+}
+
+#[tokio::test]
 async fn a_token_opens_the_channel_once_and_its_credential_again() {
     let served = Served::start().await;
     let (mut agent, welcome) = served.welcome(token(&served.token)).await;
@@ -247,7 +268,7 @@ async fn ready_is_for_a_right_proof_alone_to_say() {
     assert_eq!(served.attempt().await.state, AttemptState::Open);
     let mut proof = json!({
         "type": "proof", "generation": 1, "wwid": "naa.0", "target": "iqn.x", "read_only": true,
-        "overlay_id": null, "rank": 0, "hostname": "n01", "addresses": ["10.77.0.1/24"],
+        "overlay_id": null, "rank": 0, "hostname": "n01", "addresses": ["127.77.0.1/24"],
         "machine_id": "0", "kernel": "6.1.0"
     });
     agent.say(&json!({ "seq": 2, "ack": 0, "msg": proof })).await;
