@@ -13,6 +13,7 @@
 //! The protocol is RFC 7143 with one connection per session and error recovery level 0; the
 //! commands are those of SPC-4 and SBC-3 that a disk which is never written needs.
 
+mod census;
 mod chap;
 mod connection;
 mod control;
@@ -33,6 +34,7 @@ mod text;
 mod verify;
 mod wire;
 
+pub use census::{Census, Counted};
 pub use exports::{
     Admission, Chap, Exports, Grant, Limits, LoginRequest, Refusal, Secret, SessionObserver,
 };

@@ -1,9 +1,8 @@
 //! Accepting connections, within bounds, until told to stop.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -12,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::census::Census;
 use crate::connection::{self, Shared};
 use crate::exports::Exports;
 use crate::sessions::Sessions;
@@ -120,57 +120,4 @@ pub async fn serve(
     drop(listener);
     while connections.join_next().await.is_some() {}
     Ok(())
-}
-
-/// How many connections each address has.
-#[derive(Debug, Default)]
-struct Census(Mutex<HashMap<IpAddr, usize>>);
-
-/// One counted connection.
-#[derive(Debug)]
-struct Counted {
-    census: Arc<Census>,
-    address: IpAddr,
-}
-
-impl Census {
-    fn count(self: &Arc<Self>, address: IpAddr, limit: usize) -> Option<Counted> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= limit {
-            return None;
-        }
-        *count += 1;
-        Some(Counted { census: Arc::clone(self), address })
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut counts = self.census.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_has_its_share_and_gets_it_back() {
-        let census = Arc::new(Census::default());
-        let address = IpAddr::from([127, 0, 0, 1]);
-        let first = census.count(address, 1);
-        assert!(first.is_some());
-        assert!(census.count(address, 1).is_none());
-        assert!(census.count(IpAddr::from([127, 0, 0, 2]), 1).is_some());
-        drop(first);
-        assert!(census.0.lock().unwrap().is_empty());
-        assert!(census.count(address, 1).is_some());
-    }
 }

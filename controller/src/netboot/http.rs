@@ -31,6 +31,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use iscsi_target::Census;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -48,6 +49,8 @@ use super::{
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4096;
+/// Connections of one address; a booting node needs one or two.
+const MAX_PER_ADDRESS: usize = 32;
 /// A request's head must arrive within this time, also on a connection that is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// A node that takes no more bytes for this long is gone.
@@ -84,6 +87,7 @@ pub async fn run<T: BootTargets>(
 ) -> io::Result<()> {
     let router = router(http);
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let census = Arc::new(Census::default());
     let tasks = TaskTracker::new();
     loop {
         let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
@@ -100,6 +104,10 @@ pub async fn run<T: BootTargets>(
                 continue;
             }
         };
+        let Some(counted) = census.count(peer.ip(), MAX_PER_ADDRESS) else {
+            debug!(%peer, "HTTP connection refused: too many from this address");
+            continue;
+        };
         let connection = serve_connection(stream, peer, router.clone());
         let stop = stop.clone();
         tasks.spawn(async move {
@@ -107,7 +115,7 @@ pub async fn run<T: BootTargets>(
                 () = stop.cancelled() => {}
                 () = connection => {}
             }
-            drop(slot);
+            drop((slot, counted));
         });
     }
     tasks.close();

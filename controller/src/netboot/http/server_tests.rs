@@ -176,3 +176,18 @@ async fn garbage_and_oversized_heads_harm_nothing() {
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
     assert_eq!(server.curl(&[], "/boot/TOKEN/initrd").await.0, 200);
 }
+
+#[tokio::test]
+async fn one_machine_cannot_take_every_connection() {
+    let server = server().await;
+    let mut taken = Vec::new();
+    for _ in 0..MAX_PER_ADDRESS {
+        taken.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    // One more is closed, and another machine is served.
+    let mut more = TcpStream::connect(server.address).await.unwrap();
+    assert_eq!(more.read(&mut [0]).await.unwrap(), 0);
+    let other = ["--interface", "127.0.0.2"];
+    assert_eq!(server.curl(&other, "/ipxe/snponly.efi").await.0, 200);
+    drop(taken);
+}
