@@ -9,7 +9,8 @@ use support::{BOOT, Lab, boots, with_lines};
 use tests::{Content, DiskHw, NodeHw, OldOs, Rack, RackSpec, files};
 
 /// Short, so that the test is; a healthy boot needs a fraction of it.
-const LIMITS: &str = "\n[boot]\nfirmware = \"60s\"\nstage = \"50s\"\ntotal = \"120s\"\n";
+const LIMITS: &str =
+    "\n[boot]\nfirmware = \"60s\"\nstage = \"50s\"\ntotal = \"120s\"\nshutdown = \"10s\"\n";
 /// No init in the initramfs, no root to fall back to: the kernel panics and reboots at once.
 const PANICS: &str = "kernel_args = [\"console=ttyS0,115200\", \"rdinit=/nowhere\", \"panic=1\"]";
 
@@ -100,6 +101,20 @@ fn mended(lab: &Lab<'_>) -> Result<()> {
     lab.rack.node(2).mend_link()?;
     let file = lab.haasd.write("mended.toml", files::nodes_toml(lab.rack)?)?;
     lab.ok(&["node", "apply", file.to_str().context("plain text")?, "--yes"])?;
-    lab.bring_up(&["node1", "node2", "node3"], "none")?;
+    lab.bring_up(&["node3"], "none")?;
+    // Whatever runs on the other two is ended by force only, and asked before it is cut off.
+    lab.switch("node[1-2]", "none")?;
+    for number in [1, 2] {
+        let node = lab.rack.node(number);
+        lab.wait_fault(&node.name, &["runs something that haas did not boot", "--force"])?;
+        ensure!(node.bmc.power_commands().off == 0, "{} was cut off", node.name);
+    }
+    lab.ok(&["switch", "node[1-2]", "--image", "minimal", "--overlay", "none", "--force"])?;
+    for number in [1, 2] {
+        let node = lab.rack.node(number);
+        lab.wait_ready(&node.name)?;
+        let commands = node.bmc.power_commands();
+        ensure!(commands.soft == 1 && commands.off >= 1, "{}: {commands:?}", node.name);
+    }
     Ok(())
 }
