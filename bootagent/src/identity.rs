@@ -217,6 +217,8 @@ fn users(root: &Path, logins: &[Login]) -> io::Result<()> {
             add_line(&mut shadow, &format!("{name}:*:::::::"));
         }
         let home = home_of(&passwd, name);
+        // An image may have an account of this name.
+        let uid = uid_of(&passwd, name).unwrap_or(uid);
         keys.entry(home).or_insert((uid, Vec::new())).1.extend(login.ssh_keys.clone());
         if login.root {
             let home = home_of(&passwd, "root");
@@ -246,6 +248,11 @@ fn add_line(table: &mut String, line: &str) {
     }
     table.push_str(line);
     table.push('\n');
+}
+
+fn uid_of(passwd: &str, name: &str) -> Option<u32> {
+    let line = passwd.lines().find(|l| l.split(':').next() == Some(name))?;
+    line.split(':').nth(2)?.parse().ok()
 }
 
 fn home_of(passwd: &str, name: &str) -> PathBuf {

@@ -28,7 +28,8 @@ pub enum EnrollError {
     Store(#[from] StoreError),
 }
 
-/// Imports the configured file when its hash differs from the last import's. A file that cannot be
+/// Imports the configured file unless it is as it was when it was last taken: what was applied since
+/// from another file stays. A file that cannot be
 /// taken is told of and left: nodes that run need their images whatever a person has mistyped.
 pub async fn at_start(context: &Context) -> Result<(), StoreError> {
     match import_new(context).await {
@@ -50,7 +51,7 @@ async fn import_new(context: &Context) -> Result<(), EnrollError> {
         return Ok(());
     }
     let inventory = Inventory::load(path, &context.config.networks)?;
-    let last = context.store.read().await?.last_import().await?;
+    let last = context.store.read().await?.last_import(&path.display().to_string()).await?;
     if last.as_deref() == Some(inventory.hash.as_str()) {
         return Ok(());
     }
@@ -182,6 +183,28 @@ mod tests {
         let body =
             json!({ "file": "nodes.toml", "text": stanza(same.0, same.1), "dry_run": false });
         assert_eq!(bench.post("/v1/nodes/apply", body).await.status, 200);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_was_taken_out_can_come_back_and_hinders_nobody_meanwhile() {
+        let bench = Bench::new().await;
+        let apply = async |text: &str| {
+            let body = json!({ "file": "nodes.toml", "text": text, "dry_run": false });
+            let answer = bench.post("/v1/nodes/apply", body).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        };
+        let (one, other) =
+            (stanza("127.77.0.11", "52:54:00:00:00:0b"), "[defaults]\narch = \"x86_64\"\n");
+        apply(&one).await;
+        let id = bench.node(11).await.id;
+        apply(other).await;
+        // Once more, and with another node in its place and on its NIC.
+        apply(other).await;
+        apply(&one.replace("n11", "n12")).await;
+        apply(&one).await;
+        let back = bench.node(11).await;
+        assert_eq!((back.id, back.present), (id, true));
+        assert_eq!(back.boot_mac.to_string(), "52:54:00:00:00:0b");
     }
 
     #[tokio::test]

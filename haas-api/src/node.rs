@@ -72,6 +72,9 @@ pub struct Desired {
     pub image_digest: Option<String>,
     /// `owner/name`; none for RAM.
     pub overlay: Option<String>,
+    /// Whether it runs without the overlay, which is only mounted at `/overlay` to be mended.
+    #[serde(default)]
+    pub rescue: bool,
     /// Its place in the overlay, from 0.
     pub rank: u32,
     /// Since when.

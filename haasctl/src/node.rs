@@ -180,6 +180,9 @@ async fn apply(
 ) -> Result<(), Error> {
     let text = std::fs::read_to_string(&file)
         .map_err(io_error(format!("{} cannot be read", file.display())))?;
+    // haasd looks for what the file names beside it, from wherever haasd was started.
+    let file = std::path::absolute(&file)
+        .map_err(io_error(format!("{} cannot be found", file.display())))?;
     let mut request = ApplyRequest { file: file.display().to_string(), text, dry_run: true };
     let planned = client.apply(&request).await?;
     let nothing = planned.added.len() + planned.removed.len() + planned.changed.len() == 0;
@@ -244,7 +247,7 @@ fn show_table(node: &Node) -> Table {
         table.pair("wanted power", if desired.on { "on" } else { "off" });
         table.pair("wanted image", or_dash(desired.image.as_deref()));
         table.pair("image digest", or_dash(desired.image_digest.as_deref()));
-        table.pair("wanted overlay", desired.overlay.as_deref().unwrap_or("none"));
+        table.pair("wanted overlay", status::overlay_of(desired));
         table.pair("rank", desired.rank);
         table.pair("generation", desired.generation);
         let since = format::time(&desired.since);

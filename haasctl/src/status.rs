@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use haas_api::{
     List,
-    node::{Node, NodeState},
+    node::{Desired, Node, NodeState},
 };
 use tokio::time::sleep;
 
@@ -88,6 +88,12 @@ pub(crate) fn state(node: &Node) -> Field {
     toned(word, tone)
 }
 
+/// The overlay as people name it, and whether it is only being mended.
+pub(crate) fn overlay_of(desired: &Desired) -> String {
+    let overlay = desired.overlay.as_deref().unwrap_or("none");
+    format!("{overlay}{}", if desired.rescue { " (rescue)" } else { "" })
+}
+
 fn table(nodes: &[Node]) -> Table {
     let mut table = Table::new([
         "NODE", "STATE", "POWER", "IMAGE", "OVERLAY", "RANK", "STAGE", "LOGINS", "REASON",
@@ -96,7 +102,7 @@ fn table(nodes: &[Node]) -> Table {
         let desired = node.desired.as_ref();
         // Rank and overlay belong to a system that runs or will, not to a node that is to be off.
         let system = desired.filter(|desired| desired.on);
-        let overlay = system.map(|desired| desired.overlay.as_deref().unwrap_or("none"));
+        let overlay = system.map(overlay_of);
         table.row([
             (&node.name).into(),
             state(node),

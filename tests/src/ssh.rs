@@ -97,7 +97,8 @@ pub fn shell_file(rack: &Rack, programs: &Path, haasctl_config: &Path) -> Result
     let config = client_config(rack)?;
     let keys = rack.dir().join("keys");
     let mut text = format!(
-        "export HAASCTL_CONFIG={}\nexport PATH={}:$PATH\nPS1='(rack {}) \\$ '\n",
+        "cd {}\nexport HAASCTL_CONFIG={}\nexport PATH={}:$PATH\nPS1='(rack {}) \\$ '\n",
+        rack.dir().display(),
         haasctl_config.display(),
         programs.display(),
         rack.name()

@@ -39,15 +39,20 @@ async fn the_cluster_keeps_its_identity(db: Db) {
 }
 
 async fn an_inventory_file_is_remembered_by_its_hash(db: Db) {
-    assert_eq!(db.store.read().await.unwrap().last_import().await.unwrap(), None);
+    assert_eq!(db.store.read().await.unwrap().last_import("nodes.toml").await.unwrap(), None);
     for text in ["one", "two", "one"] {
         let hash = crate::samples::digest(text);
         let mut tx = db.store.write().await.unwrap();
         tx.add_import(&hash, "nodes.toml", 1).await.unwrap();
         tx.commit().await.unwrap();
-        let last = db.store.read().await.unwrap().last_import().await.unwrap();
+        let last = db.store.read().await.unwrap().last_import("nodes.toml").await.unwrap();
         assert_eq!(last.as_deref(), Some(hash.as_str()));
     }
+    // Another file that was applied since takes nothing away from what is known of this one.
+    let mut tx = db.store.write().await.unwrap();
+    tx.add_import(&crate::samples::digest("three"), "other.toml", 1).await.unwrap();
+    let last = tx.last_import("nodes.toml").await.unwrap();
+    assert_eq!(last.as_deref(), Some(crate::samples::digest("one").as_str()));
 }
 
 #[test]

@@ -107,8 +107,20 @@ pub(super) async fn manage(
     caller.may(Verb::Manage, Object::Nodes)?;
     let mut tx = context.store.write().await?;
     let nodes = nodeset::resolve(&request.nodeset, tx.nodes().await?)?;
+    let running = tx.running_operations().await?;
     for node in nodes.iter().filter(|node| node.managed != request.managed) {
+        if !request.managed
+            && let Some(operation) = running.iter().find(|o| o.is_under_way(&node.id))
+        {
+            return Err(Fail::conflict(
+                "node-switching",
+                format!("{}: {} is under way; wait for it", node.name, operation.summary),
+            ));
+        }
         tx.set_managed(&node.id, request.managed).await?;
+        if request.managed {
+            give_back(&mut tx, node).await?;
+        }
         tx.add_event(NewEvent {
             at: clock::wall(),
             kind: if request.managed { "managed" } else { "unmanaged" },
@@ -125,6 +137,24 @@ pub(super) async fn manage(
     let nodes = nodeset::resolve(&request.nodeset, tx.nodes().await?)?;
     let items = shown_all(&context, &mut tx, nodes).await?;
     Ok(Json(List::whole(items)))
+}
+
+/// A node that comes back to haasd and does not run what was wanted of it when it went is not touched
+/// until somebody says what it shall do.
+async fn give_back(tx: &mut Tx, node: &model::Node) -> Answer<()> {
+    let desired = tx.desired(&node.id, node.generation).await?;
+    let attempt = tx.last_attempt(&node.id).await?;
+    let runs = attempt.is_some_and(|a| a.state == AttemptState::Ready);
+    if desired.is_some_and(|desired| desired.wanted.power_on) && !runs {
+        let reason = format!(
+            "it was not haasd's for a time: say what it shall run, `haasctl switch {0} ...` or `haasctl power \
+             on {0}`",
+            node.name
+        );
+        let (generation, code) = (node.generation, "given-back".to_owned());
+        tx.set_fault(&node.id, &model::Fault { generation, code, reason }).await?;
+    }
+    Ok(())
 }
 
 /// Takes an inventory file, whole or not at all, or says what it would change.
@@ -253,7 +283,9 @@ pub(super) async fn claim(
     }
     let mut tx = context.store.write().await?;
     let node = find(&mut tx, &name).await?;
-    let other = tx.disks(&node.id).await?.into_iter().map(|row| row.disk).find(|disk| {
+    let disks: Vec<_> = tx.disks(&node.id).await?.into_iter().map(|row| row.disk).collect();
+    let is_known = disks.iter().any(|disk| disk.serial.as_deref() == Some(&request.serial));
+    let other = disks.into_iter().filter(|_| is_known).find(|disk| {
         disk.serial.as_deref() != Some(&request.serial)
             && matches!(&disk.state, DiskState::Ours { store_id } if node.store_id.as_ref() == Some(store_id))
     });
@@ -261,7 +293,7 @@ pub(super) async fn claim(
         return Err(Fail::conflict(
             "store-elsewhere",
             format!(
-                "the overlays of {name} are on its disk {} (serial {}): take that one out first, or claim it",
+                "the overlays of {name} are on its disk {} (serial {}): take that one out first",
                 other.name,
                 other.serial.as_deref().unwrap_or("none")
             ),
@@ -391,6 +423,7 @@ async fn shown_desired(tx: &mut Tx, desired: model::Desired) -> Answer<Desired> 
         image: image.as_ref().map(|i| i.name.clone()),
         image_digest: image.map(|i| i.digest.to_string()),
         overlay,
+        rescue: desired.wanted.rescue,
         rank: desired.wanted.rank,
         since: clock::rfc3339(desired.created_at),
         actor: desired.wanted.actor,
@@ -434,7 +467,8 @@ pub(super) async fn boot_report(
         Some(desired) => {
             let shown = shown_desired(tx, desired).await?;
             let image = shown.image.unwrap_or_else(|| "no image".to_owned());
-            format!("{image} + {}", shown.overlay.unwrap_or_else(|| "RAM".to_owned()))
+            let rescue = if shown.rescue { " (rescue)" } else { "" };
+            format!("{image} + {}{rescue}", shown.overlay.unwrap_or_else(|| "RAM".to_owned()))
         }
         None => "nothing".to_owned(),
     };

@@ -52,9 +52,61 @@ pub(super) async fn add(
     caller.may(Verb::Manage, Object::User { id: None })?;
     check_keys(&new.ssh_keys)?;
     let mut tx = context.store.write().await?;
+    if is_of_the_system(new.name.as_str()) {
+        return Err(Fail::bad(
+            "bad-user-name",
+            format!("{} is a name that systems have for themselves; take another", new.name),
+        ));
+    }
     let user = tx.add_user(&new.name, new.role, &new.ssh_keys, clock::wall()).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(shown(user))))
+}
+
+/// Whether Debian or Red Hat systems have an account of this name from the beginning: on a node it
+/// would be that account.
+fn is_of_the_system(name: &str) -> bool {
+    const NAMES: [&str; 38] = [
+        "adm",
+        "apache",
+        "avahi",
+        "backup",
+        "bin",
+        "chrony",
+        "daemon",
+        "dbus",
+        "ftp",
+        "games",
+        "gdm",
+        "haas",
+        "halt",
+        "irc",
+        "list",
+        "lp",
+        "mail",
+        "man",
+        "messagebus",
+        "mysql",
+        "news",
+        "nobody",
+        "ntp",
+        "operator",
+        "polkitd",
+        "postfix",
+        "postgres",
+        "proxy",
+        "root",
+        "rpc",
+        "shutdown",
+        "sshd",
+        "sync",
+        "sys",
+        "tss",
+        "uucp",
+        "www-data",
+        "wheel",
+    ];
+    NAMES.contains(&name) || name.starts_with("systemd") || name.starts_with('_')
 }
 
 /// One user.

@@ -31,6 +31,15 @@ pub struct Operation {
     pub nodes: Vec<OperationNode>,
 }
 
+impl Operation {
+    /// Whether this node of it is not there yet.
+    pub fn is_under_way(&self, node_id: &str) -> bool {
+        self.nodes.iter().any(|n| {
+            n.node_id == node_id && matches!(n.state, NodeProgress::Waiting | NodeProgress::Running)
+        })
+    }
+}
+
 /// How one node of an operation stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperationNode {

@@ -187,12 +187,7 @@ async fn candidates(
     for node in nodes {
         let busy_with = running
             .iter()
-            .find(|o| {
-                o.nodes.iter().any(|n| {
-                    n.node_id == node.id
-                        && matches!(n.state, NodeProgress::Waiting | NodeProgress::Running)
-                })
-            })
+            .find(|o| o.is_under_way(&node.id))
             .map(|o| format!("{} is under way, asked for by {}", o.summary, o.actor));
         let loaded = Loaded::read(tx, node).await?;
         let overlay = match loaded.desired.as_ref().and_then(|d| d.wanted.overlay_id.clone()) {

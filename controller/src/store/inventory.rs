@@ -7,11 +7,15 @@ use super::{Result, Tx, changed, on};
 use crate::model::Micros;
 
 impl Tx {
-    /// The hash of the inventory file that was imported last.
-    pub async fn last_import(&mut self) -> Result<Option<String>> {
+    /// The hash that an inventory file had when it was last imported; none if it never was.
+    pub async fn last_import(&mut self, file: &str) -> Result<Option<String>> {
         on!(
             self,
-            c => query_scalar("select hash from inventory_imports order by seq desc limit 1").fetch_optional(c)
+            c => query_scalar(
+                "select hash from inventory_imports where file = $1 order by seq desc limit 1",
+            )
+            .bind(file)
+            .fetch_optional(c)
         )
     }
 

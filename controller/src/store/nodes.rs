@@ -15,7 +15,6 @@ use crate::{
 struct Row {
     id: String,
     name: String,
-    boot_mac: String,
     spec: String,
     address: Option<String>,
     managed: bool,
@@ -45,11 +44,13 @@ impl Row {
             (Some(step), Some(since)) => Some((from_text::<Ending>("nodes", &step)?, since)),
             _ => None,
         };
+        let spec: NodeSpec = from_json("nodes", &self.spec)?;
         Ok(Node {
             id: self.id,
             name: from_text("nodes", &self.name)?,
-            boot_mac: from_text("nodes", &self.boot_mac)?,
-            spec: from_json("nodes", &self.spec)?,
+            // The column is the key to find nodes by; that of a node which is gone is parked.
+            boot_mac: spec.boot_mac(),
+            spec,
             address: self.address.map(|a| from_text("nodes", &a)).transpose()?,
             managed: self.managed,
             present: self.present,
