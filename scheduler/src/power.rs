@@ -1,0 +1,158 @@
+//! Which nodes to turn on for starts that come, and which idle ones to turn off.
+//!
+//! A start is promised as ready: nodes are turned on so much before as 95 of 100 boots of their shape
+//! and image took. A rack's nodes are turned on a few at a time; those that have to wait their turn
+//! begin earlier.
+
+use std::collections::HashMap;
+
+use crate::{
+    Claim, Health, ImageId, NodeId, OverlayId, Power, PowerAction, RackId, Snapshot, Time,
+    planner::Planner,
+};
+
+/// When all nodes should be ready for a claim if they are given to it now.
+pub(crate) fn ready_at<'a>(
+    snapshot: &Snapshot,
+    claim: &Claim,
+    nodes: impl Iterator<Item = &'a NodeId>,
+    now: Time,
+) -> Time {
+    let wanted = (claim.image, claim.overlay.map(|wanted| wanted.overlay));
+    nodes.map(|node| now + lead(snapshot, *node, wanted, now)).max().unwrap_or(now)
+}
+
+/// How long a node takes to run this, from now.
+fn lead(snapshot: &Snapshot, id: NodeId, wanted: (ImageId, Option<OverlayId>), now: Time) -> Time {
+    let node = &snapshot.nodes[id.index()];
+    let runs_it = node.runs == Some(wanted);
+    match node.power {
+        Power::On { .. } if runs_it => 0,
+        Power::Booting { ready_at } if runs_it => (ready_at - now).max(0),
+        Power::On { .. } | Power::Booting { .. } | Power::Off => boot_time(snapshot, id, wanted.0),
+    }
+}
+
+fn boot_time(snapshot: &Snapshot, node: NodeId, image: ImageId) -> Time {
+    let shape = snapshot.nodes[node.index()].shape;
+    let learned = snapshot.boots.iter().find(|one| one.shape == shape && one.image == image);
+    learned.map_or(snapshot.settings.boot_time, |one| one.p95)
+}
+
+/// Decides about all nodes.
+pub(crate) fn decide(planner: &mut Planner<'_>) {
+    let needed = needs(planner);
+    let mut actions = turn_on(planner, &needed);
+    turn_off(planner, &needed, &mut actions);
+    actions.sort_unstable();
+    planner.plan.power = actions;
+}
+
+/// When each node is needed next, and with which image.
+fn needs(planner: &Planner<'_>) -> Vec<Option<(Time, ImageId)>> {
+    let snapshot = planner.snapshot;
+    let mut needed: Vec<Option<(Time, ImageId)>> = vec![None; snapshot.nodes.len()];
+    let mut need = |node: NodeId, at: Time, image: ImageId| {
+        let known = &mut needed[node.index()];
+        if known.is_none_or(|(before, _)| at < before) {
+            *known = Some((at, image));
+        }
+    };
+    if !planner.plan.starts.is_empty() {
+        let is_off = |node: &NodeId| snapshot.nodes[node.index()].power == Power::Off;
+        let cold = planner.plan.starts.iter().any(|s| s.nodes.iter().flatten().any(is_off));
+        let claims = snapshot.claims.iter().filter(|_| cold);
+        let images: HashMap<_, _> = claims.map(|claim| (claim.id, claim.image)).collect();
+        for start in planner.plan.starts.iter().filter(|_| cold) {
+            for node in start.nodes.iter().flatten() {
+                need(*node, planner.now, images[&start.claim]);
+            }
+        }
+    }
+    for planned in &planner.plan.planned {
+        let image = planner.holds[&planned.claim].claim.image;
+        for node in planned.nodes.iter().flatten() {
+            need(*node, planned.start, image);
+        }
+    }
+    for assignment in &snapshot.assignments {
+        for node in assignment.all_nodes() {
+            need(node, assignment.start.max(planner.now), assignment.claim.image);
+        }
+    }
+    needed
+}
+
+fn turn_on(planner: &Planner<'_>, needed: &[Option<(Time, ImageId)>]) -> Vec<PowerAction> {
+    let snapshot = planner.snapshot;
+    let mut due: Vec<(Time, NodeId)> = Vec::new();
+    for (index, need) in needed.iter().enumerate() {
+        let node = NodeId(index as u32);
+        match (need, snapshot.nodes[index].power) {
+            (Some((at, image)), Power::Off) => {
+                due.push((at - boot_time(snapshot, node, *image), node));
+            }
+            (None, _) | (Some(_), Power::On { .. } | Power::Booting { .. }) => {}
+        }
+    }
+    // From the last one back, so that a full minute sends nodes into the one before.
+    due.sort_unstable_by_key(|(at, node)| (std::cmp::Reverse(*at), *node));
+    let ramp = snapshot.settings.ramp_per_minute.max(1);
+    let mut minutes: HashMap<(RackId, Time), u32> = HashMap::new();
+    let mut actions = Vec::with_capacity(due.len());
+    for (at, node) in due {
+        let rack = snapshot.nodes[node.index()].rack;
+        let mut minute = at.max(planner.now).div_euclid(60);
+        let first = planner.now.div_euclid(60);
+        let mut step = -1;
+        while minutes.get(&(rack, minute)).is_some_and(|count| *count >= ramp) {
+            // What cannot be earlier is later.
+            if minute == first {
+                step = 1;
+            }
+            minute += step;
+        }
+        *minutes.entry((rack, minute)).or_default() += 1;
+        let at = at.clamp(minute * 60, minute * 60 + 59).max(planner.now);
+        actions.push(PowerAction { at, node, on: true });
+    }
+    actions
+}
+
+fn turn_off(
+    planner: &Planner<'_>,
+    needed: &[Option<(Time, ImageId)>],
+    actions: &mut Vec<PowerAction>,
+) {
+    let snapshot = planner.snapshot;
+    let now = planner.now;
+    let idle = snapshot.settings.idle;
+    let mut idle_nodes: Vec<(Time, NodeId)> = Vec::new();
+    for (index, node) in snapshot.nodes.iter().enumerate() {
+        let id = NodeId(index as u32);
+        match node.power {
+            Power::On { idle_since }
+                if node.health == Health::Ready && planner.busy_until[index] <= now =>
+            {
+                let soon = |(at, image): &(Time, ImageId)| {
+                    *at <= now + boot_time(snapshot, id, *image) + idle.timeout
+                };
+                if !needed[index].as_ref().is_some_and(soon) {
+                    idle_nodes.push((idle_since, id));
+                }
+            }
+            Power::On { .. } | Power::Booting { .. } | Power::Off => {}
+        }
+    }
+    // The spares are those that were in use last.
+    idle_nodes.sort_unstable_by_key(|(since, node)| (std::cmp::Reverse(*since), *node));
+    let mut spares: HashMap<_, u32> = HashMap::new();
+    for (since, node) in idle_nodes {
+        let kept = spares.entry(snapshot.nodes[node.index()].shape).or_default();
+        if *kept < idle.spares {
+            *kept += 1;
+        } else if now - since >= idle.timeout {
+            actions.push(PowerAction { at: now, node, on: false });
+        }
+    }
+}
