@@ -1,8 +1,6 @@
 //! Which nodes of those that serve: where an overlay's data lies, where a new shard disturbs least,
 //! which nodes are on.
 
-use std::collections::HashMap;
-
 use roaring::RoaringBitmap;
 
 use crate::{
@@ -24,29 +22,29 @@ pub(crate) fn choose_within(
     limits: &[Share],
     count: u32,
 ) -> Vec<NodeId> {
-    let snapshot = planner.snapshot;
-    let costs = Costs::new(snapshot, claim, request);
+    let mut view = View::new(planner, claim, request);
     let enough = count as usize * CHOICE + CHOICE_MORE;
-    let mut candidates: Vec<(u64, u32, usize)> = Vec::new();
+    let mut candidates: Vec<(NodeId, usize)> = Vec::new();
     for (place, (cell, _)) in limits.iter().enumerate() {
         let free = &planner.cells.all[*cell].free;
-        let holds_some = |homes: &RoaringBitmap| !homes.is_disjoint(free);
-        if candidates.len() >= enough && !costs.homes.as_ref().is_some_and(holds_some) {
-            continue;
+        let is_home = || view.homes.as_ref().is_some_and(|homes| !homes.is_disjoint(free));
+        if candidates.len() < enough || is_home() {
+            candidates.extend(free.iter().map(|node| (NodeId(node), place)));
         }
-        candidates
-            .extend(free.iter().map(|node| (costs.of(planner.now, NodeId(node)), node, place)));
     }
+    view.can_meet = view.holders_among(&candidates) >= count as usize;
+    let with_cost = |(node, place): (NodeId, usize)| (view.cost(node), node, place);
+    let mut candidates: Vec<(Cost, NodeId, usize)> = candidates.into_iter().map(with_cost).collect();
     candidates.sort_unstable();
     let mut left: Vec<u32> = limits.iter().map(|(_, limit)| *limit).collect();
     let mut chosen = Vec::with_capacity(count as usize);
     for (_, node, place) in candidates {
         if left[place] > 0 && chosen.len() < count as usize {
             left[place] -= 1;
-            chosen.push(NodeId(node));
+            chosen.push(node);
         }
     }
-    by_rank(snapshot, claim, request, chosen)
+    by_rank(planner.snapshot, claim, request, chosen)
 }
 
 /// As [`choose_within`], with as many nodes of each cell as it says.
@@ -92,15 +90,59 @@ fn homes<'a>(
     homes.get((first as usize).min(homes.len())..(last as usize).min(homes.len()))
 }
 
-/// What it costs to take a node, for one request.
-struct Costs<'a> {
-    snapshot: &'a Snapshot,
+/// What is known of an overlay that might have to give way.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Standing {
+    /// When any of its shards was last attached.
+    used: Time,
+    /// How many ranks it has, if each of them has its data.
+    whole: Option<u32>,
+}
+
+/// How all overlays stand.
+pub(crate) fn standings(snapshot: &Snapshot) -> Vec<Standing> {
+    let whole = |overlay: &crate::Overlay| {
+        let is_whole = !overlay.homes.is_empty() && overlay.homes.iter().all(Option::is_some);
+        is_whole.then_some(overlay.homes.len() as u32)
+    };
+    let overlays = snapshot.overlays.iter();
+    let mut all: Vec<Standing> =
+        overlays.map(|overlay| Standing { used: Time::MIN / 2, whole: whole(overlay) }).collect();
+    for shard in snapshot.nodes.iter().flat_map(|node| &node.shards) {
+        let standing = &mut all[shard.overlay.0 as usize];
+        standing.used = standing.used.max(shard.used);
+    }
+    all
+}
+
+/// What it costs to take a node; the least is taken first. The fields count in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Cost {
+    /// It is not where the claim would like to be.
+    is_away: bool,
+    /// It is of the second choice with regard to the overlay.
+    is_second: bool,
+    /// 0 on, 1 booting, 2 off.
+    power: u8,
+    /// It runs something else.
+    is_other: bool,
+    /// How likely it is that somebody misses it, as a logarithm.
+    harm: u32,
+    /// Since when it is not needed, as far as that matters.
+    since: Time,
+}
+
+/// The nodes as one request sees them.
+struct View<'a> {
+    planner: &'a Planner<'a>,
     claim: &'a Claim,
     preferred: Preferred<'a>,
+    /// The overlay whose data matters.
+    overlay: Option<OverlayId>,
     /// The nodes that hold the request's ranks.
     homes: Option<RoaringBitmap>,
-    /// What is known of overlays that might have to give way.
-    known: HashMap<OverlayId, Known>,
+    /// Enough of the overlay's nodes are free.
+    can_meet: bool,
 }
 
 enum Preferred<'a> {
@@ -109,17 +151,8 @@ enum Preferred<'a> {
     Rack(crate::RackId),
 }
 
-/// Where an overlay stands.
-#[derive(Default, Clone, Copy)]
-struct Known {
-    /// When any of its shards was last attached.
-    used: Time,
-    /// How many shards it has.
-    shards: u32,
-}
-
-impl<'a> Costs<'a> {
-    fn new(snapshot: &'a Snapshot, claim: &'a Claim, request: usize) -> Costs<'a> {
+impl<'a> View<'a> {
+    fn new(planner: &'a Planner<'a>, claim: &'a Claim, request: usize) -> View<'a> {
         let preferred = match &claim.requests[request].location {
             Location::Nodes(nodes, Need::Preferred) => Preferred::Nodes(nodes),
             Location::Rack(rack, Need::Preferred) => Preferred::Rack(*rack),
@@ -129,84 +162,100 @@ impl<'a> Costs<'a> {
             | Location::Anywhere => Preferred::Any,
         };
         let matters = claim.overlay.filter(|wanted| wanted.affinity != Affinity::Any);
-        let homes = matters.and_then(|_| homes(snapshot, claim, request));
+        let homes = matters.and_then(|_| homes(planner.snapshot, claim, request));
         let homes = homes.map(|homes| homes.iter().flatten().map(|home| home.0).collect());
-        let mut known: HashMap<OverlayId, Known> = HashMap::new();
-        if claim.overlay.is_some() && snapshot.settings.placement == Placement::OverlayAware {
-            for shard in snapshot.nodes.iter().flat_map(|node| &node.shards) {
-                let known = known.entry(shard.overlay).or_default();
-                known.used = known.used.max(shard.used);
-                known.shards += 1;
-            }
-        }
-        Costs { snapshot, claim, preferred, homes, known }
+        let homes = homes.filter(|homes: &RoaringBitmap| !homes.is_empty());
+        let overlay = matters.map(|wanted| wanted.overlay);
+        View { planner, claim, preferred, overlay, homes, can_meet: false }
     }
 
-    /// The least is taken first.
-    fn of(&self, now: Time, id: NodeId) -> u64 {
-        let node = &self.snapshot.nodes[id.index()];
-        let away = match self.preferred {
+    fn holders_among(&self, candidates: &[(NodeId, usize)]) -> usize {
+        match self.planner.snapshot.settings.placement {
+            Placement::FirstFit | Placement::NaiveSort => 0,
+            Placement::OverlayAware => {
+                candidates.iter().filter(|(node, _)| self.holds(*node)).count()
+            }
+        }
+    }
+
+    fn node(&self, id: NodeId) -> &'a Node {
+        &self.planner.snapshot.nodes[id.index()]
+    }
+
+    /// Whether the node has data that the request wants to meet.
+    fn holds(&self, id: NodeId) -> bool {
+        match (&self.homes, self.overlay) {
+            (Some(homes), _) => homes.contains(id.0),
+            (None, Some(overlay)) => self.node(id).shards.iter().any(|s| s.overlay == overlay),
+            (None, None) => false,
+        }
+    }
+
+    fn cost(&self, id: NodeId) -> Cost {
+        let node = self.node(id);
+        let is_away = match self.preferred {
             Preferred::Any => false,
             Preferred::Nodes(nodes) => !nodes.contains(id.0),
             Preferred::Rack(rack) => node.rack != rack,
         };
-        let away = u64::from(away) << 60;
-        match self.snapshot.settings.placement {
-            Placement::FirstFit => away,
-            Placement::NaiveSort => {
-                let is_on = matches!(node.power, Power::On { .. });
-                let runs_it = self.claim.overlay.is_some_and(|wanted| {
-                    is_on && node.runs.is_some_and(|(_, overlay)| overlay == Some(wanted.overlay))
-                });
-                let holds = self.holds(node, id);
-                away | u64::from(!runs_it) << 59 | u64::from(!holds) << 58 | u64::from(!is_on) << 57
-            }
-            Placement::OverlayAware => {
-                let miss = if self.holds(node, id) { 0 } else { self.miss(now, node) };
-                away | miss | self.power(node)
-            }
-        }
-    }
-
-    /// Whether the node has data that the request wants to meet.
-    fn holds(&self, node: &Node, id: NodeId) -> bool {
-        let Some(wanted) = self.claim.overlay else { return false };
-        match (&self.homes, wanted.affinity) {
-            (_, Affinity::Any) => false,
-            (Some(homes), _) if !homes.is_empty() => homes.contains(id.0),
-            (Some(_) | None, Affinity::Require | Affinity::Prefer) => {
-                node.shards.iter().any(|shard| shard.overlay == wanted.overlay)
-            }
-        }
-    }
-
-    /// What a new shard costs there: more if another overlay has to give way that is likely to be
-    /// wanted again.
-    fn miss(&self, now: Time, node: &Node) -> u64 {
-        let miss = 1 << 59;
-        let Some(wanted) = self.claim.overlay else { return 0 };
-        let size = |overlay: OverlayId| self.snapshot.overlays[overlay.0 as usize].disk_gib;
-        let taken: u32 = node.shards.iter().map(|shard| size(shard.overlay)).sum();
-        if taken + size(wanted.overlay) <= node.disk_gib {
-            return miss;
-        }
-        let Some(victim) = node.shards.iter().find(|shard| !shard.leased) else { return miss };
-        let known = self.known.get(&victim.overlay).copied().unwrap_or_default();
-        // Twice as long unused, half as likely to be wanted: the logarithm is enough to compare.
-        let unused = (now - known.used).max(1) as u64;
-        let recent = u64::from(unused.leading_zeros());
-        let _ = known.shards;
-        miss | recent << 40
-    }
-
-    fn power(&self, node: &Node) -> u64 {
-        let state = match node.power {
+        let power = match node.power {
             Power::On { .. } => 0,
             Power::Booting { .. } => 1,
             Power::Off => 2,
         };
-        let same = (self.claim.image, self.claim.overlay.map(|wanted| wanted.overlay));
-        let other = node.runs.is_none_or(|runs| runs != same);
-        state << 8 | u64::from(other)
+        let runs = node.runs.filter(|_| power == 0);
+        let plain = Cost { is_away, is_second: false, power, is_other: false, harm: 0, since: 0 };
+        match self.planner.snapshot.settings.placement {
+            Placement::FirstFit => Cost { power: 0, ..plain },
+            Placement::NaiveSort => {
+                let wanted = self.overlay.is_some();
+                let runs_it = wanted && runs.is_some_and(|(_, overlay)| overlay == self.overlay);
+                let holds = self.holds(id);
+                Cost { is_second: !runs_it, is_other: power > 0, power: u8::from(!holds), ..plain }
+            }
+            Placement::OverlayAware => self.aware(id, node, plain),
+        }
+    }
+
+    /// Ranks that have a home meet it. Without homes a job that cannot meet its overlay on all nodes
+    /// keeps off those that hold it, which serves the next one. Nodes are taken that are on; then those
+    /// that are least likely to be missed by an overlay whose ranks are all in place; then those whose
+    /// oldest shard is the longest unused, for that shard gives way.
+    fn aware(&self, id: NodeId, node: &Node, plain: Cost) -> Cost {
+        let Some(overlay) = self.overlay else {
+            let same = (self.claim.image, self.claim.overlay.map(|wanted| wanted.overlay));
+            return Cost { is_other: node.runs != Some(same), ..plain };
+        };
+        let holds = self.holds(id);
+        let keeps_off = self.homes.is_none() && !self.can_meet;
+        let plain = Cost { is_second: holds == keeps_off, ..plain };
+        if holds && !keeps_off {
+            // Of those that hold it the ones that were in use last: the others can fall asleep.
+            let used = match node.power {
+                Power::On { idle_since } => idle_since,
+                Power::Booting { .. } | Power::Off => {
+                    node.shards.last().map_or(0, |shard| shard.used)
+                }
+            };
+            return Cost { since: -used, ..plain };
+        }
+        let others = node.shards.iter().filter(|shard| shard.overlay != overlay);
+        let harm = others.map(|shard| self.harm(shard.overlay)).max().unwrap_or(0);
+        let since = node.shards.first().map_or(Time::MIN, |shard| shard.used);
+        Cost { harm, since, ..plain }
+    }
+
+    /// How much an overlay would miss one of its nodes. It is the likelier to come back the shorter it
+    /// has been away, and one node lost loses all of its ranks' matches, so that of two overlays the one
+    /// with fewer ranks is worth more per node.
+    fn harm(&self, overlay: OverlayId) -> u32 {
+        let standing = self.planner.standings()[overlay.0 as usize];
+        let Some(ranks) = standing.whole else { return 0 };
+        let unused = (self.planner.now - standing.used).max(0) as u64;
+        let weight = unused.saturating_add(600).saturating_mul(u64::from(ranks));
+        // In steps of a sixteenth of a doubling.
+        let log = u64::from(weight.ilog2());
+        let rest = (u128::from(weight) << 4 >> log) as u64 & 15;
+        2048 - (log << 4 | rest) as u32
     }
 }

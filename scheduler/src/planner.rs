@@ -1,5 +1,6 @@
 //! The state of a pass: cells over time, limits over time, and what was given out so far.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -12,7 +13,7 @@ use crate::{
     cells::{Cells, Ground, Taken},
     matching::{Share, matching},
     needs::{self, Classes, Sets, Way},
-    place,
+    place::{self, Standing},
 };
 
 /// A claim that should have ended is expected to have done so after that many seconds more.
@@ -37,6 +38,8 @@ pub struct Planner<'a> {
     pub(crate) blocked: Vec<Vec<(u32, Time)>>,
     /// What was found before, by class of cells: so many nodes for so long, not before then.
     earliest: HashMap<usize, Vec<(u32, Time, Time)>>,
+    /// How overlays stand, once that was asked for.
+    standings: OnceCell<Vec<Standing>>,
     pub(crate) plan: Plan,
     /// Advance claims that lost nodes and need others at their time.
     pub(crate) displaced: Vec<Claim>,
@@ -118,6 +121,7 @@ impl<'a> Planner<'a> {
             holds: HashMap::new(),
             blocked: Vec::new(),
             earliest: HashMap::new(),
+            standings: OnceCell::new(),
             plan,
             displaced,
             protected: 0,
@@ -179,6 +183,11 @@ impl<'a> Planner<'a> {
         cell.free.remove(node.0);
         cell.steps.add(self.now, until, -1);
         self.busy_until[node.index()] = until;
+    }
+
+    /// How overlays stand.
+    pub(crate) fn standings(&self) -> &[Standing] {
+        self.standings.get_or_init(|| place::standings(self.snapshot))
     }
 
     pub(crate) fn vector_of(&self, nodes: impl Iterator<Item = NodeId>) -> Vector {

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    Claim, Health, ImageId, NodeId, OverlayId, Power, PowerAction, RackId, Snapshot, Time,
+    Claim, Health, Idle, ImageId, NodeId, OverlayId, Power, PowerAction, RackId, ShapeId, Snapshot, Time,
     planner::Planner,
 };
 
@@ -126,33 +126,40 @@ fn turn_off(
 ) {
     let snapshot = planner.snapshot;
     let now = planner.now;
-    let idle = snapshot.settings.idle;
-    let mut idle_nodes: Vec<(Time, NodeId)> = Vec::new();
+    let (pays_after, after, spares) = match snapshot.settings.idle {
+        Idle::Never => return,
+        Idle::Timeout { after } => (Time::MAX, after, 0),
+        Idle::Planned { pays_after, after, spares } => (pays_after, after, spares),
+    };
+    let mut off = |node| actions.push(PowerAction { at: now, node, on: false });
+    let mut unneeded: Vec<(Time, NodeId)> = Vec::new();
     for (index, node) in snapshot.nodes.iter().enumerate() {
         let id = NodeId(index as u32);
-        match node.power {
-            Power::On { idle_since }
-                if node.health == Health::Ready && planner.busy_until[index] <= now =>
-            {
-                let soon = |(at, image): &(Time, ImageId)| {
-                    *at <= now + boot_time(snapshot, id, *image) + idle.timeout
-                };
-                if !needed[index].as_ref().is_some_and(soon) {
-                    idle_nodes.push((idle_since, id));
+        let idle_since = match node.power {
+            Power::On { idle_since } => idle_since,
+            Power::Booting { .. } | Power::Off => continue,
+        };
+        if node.health != Health::Ready || planner.busy_until[index] > now {
+            continue;
+        }
+        match needed[index] {
+            Some((at, image)) if pays_after < Time::MAX => {
+                let pays = at - now - boot_time(snapshot, id, image) > pays_after;
+                if pays && now - idle_since > after {
+                    off(id);
                 }
             }
-            Power::On { .. } | Power::Booting { .. } | Power::Off => {}
+            Some(_) | None => unneeded.push((idle_since, id)),
         }
     }
-    // The spares are those that were in use last.
-    idle_nodes.sort_unstable_by_key(|(since, node)| (std::cmp::Reverse(*since), *node));
-    let mut spares: HashMap<_, u32> = HashMap::new();
-    for (since, node) in idle_nodes {
-        let kept = spares.entry(snapshot.nodes[node.index()].shape).or_default();
-        if *kept < idle.spares {
+    unneeded.sort_unstable_by_key(|(since, node)| (std::cmp::Reverse(*since), *node));
+    let mut kept: HashMap<ShapeId, u32> = HashMap::new();
+    for (since, node) in unneeded {
+        let kept = kept.entry(snapshot.nodes[node.index()].shape).or_default();
+        if *kept < spares {
             *kept += 1;
-        } else if now - since >= idle.timeout {
-            actions.push(PowerAction { at: now, node, on: false });
+        } else if now - since > after {
+            off(node);
         }
     }
 }

@@ -69,11 +69,24 @@ pub enum Placement {
 
 /// When idle nodes are turned off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Idle {
-    /// After so many seconds without use.
-    pub timeout: Time,
-    /// So many of each shape stay on whatever happens.
-    pub spares: u32,
+pub enum Idle {
+    /// Never.
+    Never,
+    /// After so many seconds without use, whatever is planned. For comparison.
+    Timeout {
+        /// In seconds.
+        after: Time,
+    },
+    /// After a while without use, but for nodes that a plan needs soon. Those that it needs later are
+    /// turned on before.
+    Planned {
+        /// How long a node must be off, beside its boot, for turning it off to pay, in seconds.
+        pays_after: Time,
+        /// After so many seconds without use.
+        after: Time,
+        /// So many of each shape that are not needed stay on: those that were in use last.
+        spares: u32,
+    },
 }
 
 /// Ending claims for others.
@@ -96,7 +109,7 @@ impl Default for Settings {
             boot_time: 300,
             usual_run_percent: 100,
             ramp_per_minute: 300,
-            idle: Idle { timeout: 900, spares: 0 },
+            idle: Idle::Planned { pays_after: 600, after: 840, spares: 0 },
             preemption: None,
         }
     }

@@ -3,81 +3,158 @@
 //! It plans with the same crate as haasd and decides nothing itself: it makes snapshots, asks, and lets
 //! claims run for as long as they did in the trace.
 
+mod chart;
+mod figures;
 mod replay;
 mod swf;
 
+use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
-use scheduler::{Backfill, Placement, Promises, Settings};
+use scheduler::{Backfill, Idle, Placement, Promises, Settings};
+
+use crate::{
+    figures::Figures,
+    replay::{Overlays, Setup},
+};
 
 #[derive(Parser, Debug)]
+#[command(name = "haas-sim", version, about = "Replays a workload trace through the planner")]
 struct Args {
-    #[arg(long)]
+    /// A trace in the Standard Workload Format, plain or gzip.
+    #[arg(long, value_name = "FILE")]
     trace: PathBuf,
-    #[arg(long)]
+    /// How many nodes the cluster has; a processor of the trace is a node.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     nodes: u32,
+    /// Who may pass whom.
     #[arg(long)]
     policy: Policy,
-    #[arg(long, default_value_t = 1.0)]
+    /// Multiplies all times of submission: below 1 there is more load.
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
     arrival_scale: f64,
-    #[arg(long, default_value_t = 4)]
+    /// How many overlays have room on a node; the least recently used one gives way.
+    #[arg(long, default_value_t = 4, value_name = "SHARDS")]
     shard_cap: u32,
+    /// What an overlay is, and when a job meets it.
     #[arg(long, default_value = "user")]
-    overlays: replay::Overlays,
-    #[arg(long, default_value = "aware")]
+    overlays: Overlays,
+    /// How nodes are chosen.
+    #[arg(long, default_value = "overlay-aware")]
     placement: Place,
-}
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Policy {
-    Fcfs,
-    Easy,
-    Conservative,
-    Promised,
-}
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Place {
-    First,
-    Naive,
-    Aware,
+    /// When idle nodes are turned off.
+    #[arg(long, default_value = "never")]
+    idle: WhenIdle,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Write a Gantt chart as SVG.
+    #[arg(long, value_name = "FILE")]
+    gantt: Option<PathBuf>,
+    /// Write a line per job as CSV.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
 }
 
-#[allow(clippy::print_stdout)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Policy {
+    /// First come, first served.
+    Fcfs,
+    /// EASY: whoever delays not the first that waits may pass.
+    Easy,
+    /// Conservative: whoever delays nobody before him; planned anew each time.
+    Conservative,
+    /// As conservative, but a start that was promised never moves back.
+    Promised,
+    /// The planner's own: the first 20 that wait have a promise.
+    Planner,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Place {
+    /// By number.
+    FirstFit,
+    /// On which the overlay runs, then which hold it, then which are on, then by number.
+    NaiveSort,
+    /// The planner's own.
+    OverlayAware,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum WhenIdle {
+    /// Never.
+    Never,
+    /// After 15 minutes without use.
+    Timeout,
+    /// The planner's own: by what is planned.
+    Planned,
+}
+
 fn main() -> Result<()> {
-    let a = Args::parse();
-    let jobs = swf::read(&a.trace, a.arrival_scale)?;
-    let (backfill, promises) = match a.policy {
+    let args = Args::parse();
+    let scale = args.arrival_scale;
+    ensure!(scale.is_finite() && scale > 0.0, "--arrival-scale must be above 0");
+    ensure!(args.shard_cap > 0, "--shard-cap must be above 0");
+    let jobs = swf::read(&args.trace, scale)?;
+    let widest = jobs.iter().map(|job| job.width).max().unwrap_or(0);
+    ensure!(
+        widest <= args.nodes,
+        "a job of the trace takes {widest} nodes, and --nodes has {}",
+        args.nodes
+    );
+    let settings = settings(&args);
+    let boot_s = settings.boot_time;
+    let setup = Setup {
+        nodes: args.nodes,
+        shard_cap: args.shard_cap,
+        overlays: args.overlays,
+        settings,
+    };
+    let replay = replay::replay(&jobs, &setup);
+    if let Some(path) = &args.gantt {
+        let svg = chart::svg(&jobs, &replay, args.nodes);
+        std::fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &args.csv {
+        let csv = chart::csv(&jobs, &replay);
+        std::fs::write(path, csv).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    print(&Figures::new(&jobs, &replay, args.nodes, boot_s), args.json)
+}
+
+fn settings(args: &Args) -> Settings {
+    let usual = Settings::default();
+    let (backfill, promises) = match args.policy {
         Policy::Fcfs => (Backfill::Off, Promises::Kept),
         Policy::Easy => (Backfill::Easy, Promises::Kept),
         Policy::Conservative => (Backfill::ProtectAll, Promises::Renewed),
         Policy::Promised => (Backfill::ProtectAll, Promises::Kept),
+        Policy::Planner => (usual.backfill, usual.promises),
     };
-    let placement = match a.placement {
-        Place::First => Placement::FirstFit,
-        Place::Naive => Placement::NaiveSort,
-        Place::Aware => Placement::OverlayAware,
+    let placement = match args.placement {
+        Place::FirstFit => Placement::FirstFit,
+        Place::NaiveSort => Placement::NaiveSort,
+        Place::OverlayAware => Placement::OverlayAware,
     };
-    let settings = Settings { backfill, promises, placement, ..Settings::default() };
-    let setup =
-        replay::Setup { nodes: a.nodes, shard_cap: a.shard_cap, overlays: a.overlays, settings };
-    let r = replay::replay(&jobs, &setup);
-    let w: f64 = r.jobs.iter().zip(&jobs).map(|(r, j)| (r.start - j.submit) as f64).sum::<f64>()
-        / jobs.len() as f64;
-    let hits = r.jobs.iter().filter(|r| r.is_hit).count() as f64 / jobs.len() as f64;
-    let cold = r.jobs.iter().filter(|r| r.cold > 0).count() as f64 / jobs.len() as f64;
-    let ons: u32 = r.jobs.iter().map(|r| r.cold).sum();
-    let days =
-        r.jobs.iter().zip(&jobs).map(|(r, j)| r.start + j.run).max().unwrap() as f64 / 86400.0;
-    println!("cold {cold:.4} ons/node/day {:.3}", f64::from(ons) / f64::from(a.nodes) / days);
-    println!(
-        "wait {w:.2} hits {hits:.4} passes {} decisions {} planning {:?} moved_back {} jobs/s {:.0} decisions/s {:.0}",
-        r.passes,
-        r.decisions,
-        r.planning,
-        r.moved_back,
-        jobs.len() as f64 / r.planning.as_secs_f64(),
-        r.decisions as f64 / r.planning.as_secs_f64()
-    );
+    let idle = match args.idle {
+        WhenIdle::Never => Idle::Never,
+        WhenIdle::Timeout => Idle::Timeout { after: 900 },
+        WhenIdle::Planned => usual.idle,
+    };
+    Settings { backfill, promises, placement, idle, ..usual }
+}
+
+fn print(figures: &Figures, json: bool) -> Result<()> {
+    let value = serde_json::to_value(figures)?;
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{value}")?;
+        return Ok(());
+    }
+    for (name, value) in value.as_object().context("figures are an object")? {
+        writeln!(out, "{name:<28} {value}")?;
+    }
     Ok(())
 }

@@ -2,12 +2,12 @@
 //! starts runs for as long as it did in the trace.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::time::{Duration, Instant};
 
 use scheduler::{
-    Affinity, Assignment, Claim, ClaimId, Grant, Health, ImageId, Node, NodeId, OnNodeLoss,
-    Overlay, OverlayId, OverlayUse, Planned, Planner, Power, ProjectId, Promise, Promises, Queue,
+    Affinity, Assignment, Claim, ClaimId, Grant, Health, Idle, ImageId, Node, NodeId, OnNodeLoss,
+    Overlay, OverlayId, OverlayUse, Planned, Planner, Power, PowerAction, ProjectId, Promise, Promises, Queue,
     QueueId, RackId, Request, Settings, ShapeId, Shard, Snapshot, Time, UserId, Vector,
 };
 
@@ -42,7 +42,7 @@ pub(crate) struct Ran {
     pub(crate) nodes: Vec<NodeId>,
     /// It met its overlay.
     pub(crate) is_hit: bool,
-    /// How many of its nodes were off.
+    /// How many of its nodes were not ready.
     pub(crate) cold: u32,
 }
 
@@ -59,6 +59,7 @@ pub(crate) struct Replay {
     pub(crate) moved_back: u64,
     /// Node-seconds on, whether in use, idle or booting.
     pub(crate) on_s: i64,
+    pub(crate) power_ons: u64,
 }
 
 /// The image that all jobs boot.
@@ -86,6 +87,12 @@ struct World<'a> {
     snapshot: Snapshot,
     overlay_of: Vec<OverlayId>,
     ends: BinaryHeap<Reverse<(Time, usize)>>,
+    /// Nodes to turn on before a planned start.
+    turn_on: BTreeSet<(Time, NodeId)>,
+    /// When a node should next be looked at because it is idle.
+    look: Option<Time>,
+    /// Since when each node is on.
+    on_since: Vec<Option<Time>>,
     /// The last planned start of each claim.
     planned: HashMap<ClaimId, Time>,
     ran: Vec<Option<Ran>>,
@@ -122,6 +129,7 @@ impl<'a> World<'a> {
             planning: Duration::ZERO,
             moved_back: 0,
             on_s: 0,
+            power_ons: 0,
         };
         World {
             jobs,
@@ -129,6 +137,9 @@ impl<'a> World<'a> {
             snapshot,
             overlay_of,
             ends: BinaryHeap::new(),
+            turn_on: BTreeSet::new(),
+            look: None,
+            on_since: vec![Some(0); setup.nodes as usize],
             planned: HashMap::new(),
             ran: vec![None; jobs.len()],
             replay,
@@ -138,7 +149,10 @@ impl<'a> World<'a> {
 
     fn next_event(&self, arriving: Option<&Job>) -> Option<Time> {
         let end = self.ends.peek().map(|Reverse((end, _))| *end);
-        arriving.map(|job| job.submit).into_iter().chain(end).min()
+        let next = arriving.map(|job| job.submit).into_iter().chain(end).min()?;
+        // Power matters only as long as something comes.
+        let power = self.turn_on.first().map(|(at, _)| *at).into_iter().chain(self.look);
+        Some(power.min().map_or(next, |power| power.max(self.now + 1).min(next)))
     }
 
     fn end_until(&mut self, now: Time) {
@@ -181,7 +195,7 @@ impl<'a> World<'a> {
     }
 
     fn pass(&mut self, now: Time) {
-        self.idle(now);
+        self.boot(now);
         let begun = Instant::now();
         let plan = Planner::run(&self.snapshot, now).into_plan();
         self.replay.planning += begun.elapsed();
@@ -195,17 +209,59 @@ impl<'a> World<'a> {
         for planned in plan.planned {
             self.note(planned);
         }
+        self.switch(plan.power);
     }
 
-    /// Turns off what has been idle for too long.
-    fn idle(&mut self, now: Time) {
+    /// Nodes whose time has come are turned on, and those that booted are ready.
+    fn boot(&mut self, now: Time) {
+        while let Some((at, id)) = self.turn_on.first().copied()
+            && at <= now
+        {
+            self.turn_on.pop_first();
+            let ready_at = now + self.setup.settings.boot_time;
+            self.snapshot.nodes[id.index()].power = Power::Booting { ready_at };
+            self.on_since[id.index()] = Some(now);
+            self.replay.power_ons += 1;
+        }
         for node in &mut self.snapshot.nodes {
-            if let Power::On { idle_since } = node.power
-                && now - idle_since > 900
+            if let Power::Booting { ready_at } = node.power
+                && ready_at <= now
             {
-                node.power = Power::Off;
+                node.power = Power::On { idle_since: ready_at };
             }
         }
+    }
+
+    /// Does what the plan says about power.
+    fn switch(&mut self, actions: Vec<PowerAction>) {
+        self.turn_on.clear();
+        self.look = None;
+        let (pays_after, after) = match self.setup.settings.idle {
+            Idle::Never => return,
+            Idle::Timeout { after } => (None, after),
+            Idle::Planned { pays_after, after, .. } => (Some(pays_after), after),
+        };
+        for action in actions {
+            let index = action.node.index();
+            match (action.on, self.snapshot.nodes[index].power) {
+                (true, Power::Off) if pays_after.is_some() => {
+                    self.turn_on.insert((action.at, action.node));
+                }
+                (false, Power::On { .. }) => {
+                    self.snapshot.nodes[index].power = Power::Off;
+                    let since = self.on_since[index].take().expect("what is on has been since");
+                    self.replay.on_s += self.now - since;
+                }
+                (true | false, Power::On { .. } | Power::Booting { .. } | Power::Off) => {}
+            }
+        }
+        let now = self.now;
+        let idle = self.snapshot.nodes.iter().filter_map(|node| match node.power {
+            Power::On { idle_since } if idle_since <= now => Some(idle_since + after + 1),
+            Power::Booting { ready_at } => Some(ready_at),
+            Power::On { .. } | Power::Off => None,
+        });
+        self.look = idle.filter(|time| *time > now).min();
     }
 
     fn place(&self, id: ClaimId) -> usize {
@@ -226,7 +282,11 @@ impl<'a> World<'a> {
         let mut cold = 0;
         for id in &nodes {
             let node = &mut self.snapshot.nodes[id.index()];
-            cold += u32::from(node.power == Power::Off);
+            cold += u32::from(!matches!(node.power, Power::On { .. }));
+            if node.power == Power::Off {
+                self.replay.power_ons += 1;
+                self.on_since[id.index()] = Some(self.now);
+            }
             node.power = Power::On { idle_since: Time::MAX };
             node.runs = Some((IMAGE, self.overlay_of.get(index).copied()));
         }
@@ -289,6 +349,8 @@ impl<'a> World<'a> {
     }
 
     fn finish(mut self) -> Replay {
+        let still_on = self.on_since.iter().flatten().map(|since| self.now - since);
+        self.replay.on_s += still_on.sum::<Time>();
         let ran = self.ran.into_iter().map(|ran| ran.expect("every job fits and ran"));
         self.replay.jobs = ran.collect();
         self.replay
