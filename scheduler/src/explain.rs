@@ -1,15 +1,23 @@
 //! Why a claim waits, when it starts, and what would make it start earlier.
 
 use crate::{
-    Backfill, Claim, ClaimId, Excluded, Reason, Rule, Snapshot, SnapshotError, Time,
+    Backfill, Claim, ClaimId, Excluded, Health, Reason, Rule, Snapshot, SnapshotError, Time,
     needs::excluded, order::Walk, planner::Planner,
 };
+
+/// Claims ahead are planned one by one while their number times that of the kinds of nodes is below
+/// this, and so many in any case; of those behind only the work is counted.
+const EXACT: usize = 200_000;
+const EXACT_AT_LEAST: usize = 20;
 
 /// What is known about a waiting claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// How many claims are before it.
     pub position: u32,
+    /// So many are before it that not all of them were planned one by one: the times count the others'
+    /// work, as if it could be spread over all nodes.
+    pub is_rough: bool,
     /// When it starts if all before it take their whole time and nobody comes in between. None: never.
     pub start: Option<Time>,
     /// Around it.
@@ -44,9 +52,9 @@ pub fn explain(
         return Ok(None);
     };
     let mut planner = Planner::new(snapshot, now, &[]);
-    let position = plan_ahead(&mut planner, claim);
+    let ahead = plan_ahead(&mut planner, claim);
     let promised = planner.release(claim).map(|hold| hold.start);
-    let from = planner.not_before_others();
+    let from = planner.not_before_others().max(ahead.not_before);
     let first = |planner: &mut Planner<'_>, rule: Option<Rule>| {
         let ways = planner.ways(waiting, rule);
         planner.find_first(waiting, &ways, from, rule).map(|(start, _)| start)
@@ -81,24 +89,53 @@ pub fn explain(
     let band = Band { earliest: usual(snapshot, now, claim).min(start), latest: promised };
     let busy = planner.busy(waiting);
     let excluded = excluded(snapshot, planner.sets(), waiting);
-    Ok(Some(Explanation { position, start, band, reason, excluded, busy, without }))
+    let Ahead { position, is_rough, .. } = ahead;
+    Ok(Some(Explanation { position, is_rough, start, band, reason, excluded, busy, without }))
 }
 
-/// Plans all claims before this one, each as early as it can, and counts them.
-fn plan_ahead(planner: &mut Planner<'_>, claim: ClaimId) -> u32 {
+/// What is before a claim.
+struct Ahead {
+    position: u32,
+    is_rough: bool,
+    /// The work of claims that were not planned is not done before.
+    not_before: Time,
+}
+
+/// Plans the claims before this one, each as early as it can, and counts them.
+fn plan_ahead(planner: &mut Planner<'_>, claim: ClaimId) -> Ahead {
     let snapshot = planner.snapshot;
     planner.keep_promises();
+    let exact = (EXACT / planner.cells.all.len().max(1)).max(EXACT_AT_LEAST);
     let mut walk = Walk::new(snapshot, planner.total, planner.now);
     let mut position = 0;
+    let mut work: i128 = 0;
     while let Some(index) = walk.next() {
         let next = &snapshot.claims[index];
         if next.id == claim {
             break;
         }
-        planner.decide_in_turn(next);
+        if (position as usize) < exact {
+            planner.decide_in_turn(next);
+        } else {
+            work += i128::from(next.count()) * i128::from(next.walltime);
+        }
         position += 1;
     }
-    position
+    let is_rough = work > 0;
+    let mut not_before = planner.now;
+    if is_rough {
+        let ends = planner.holds.values().map(|hold| (hold.start, hold.end, hold.vector.nodes));
+        let held = ends.map(|(start, end, nodes)| i128::from(end - start) * i128::from(nodes));
+        let busy = planner.busy_until.iter().map(|until| until.saturating_sub(planner.now).max(0));
+        work += held.sum::<i128>() + busy.map(i128::from).sum::<i128>();
+        let nodes = planner.cells.all.iter().map(|cell| match cell.health {
+            Health::Ready => cell.nodes.len(),
+            Health::Draining | Health::Down => 0,
+        });
+        let spread = work / i128::from(nodes.sum::<u64>().max(1));
+        not_before = planner.now.saturating_add(Time::try_from(spread).unwrap_or(Time::MAX));
+    }
+    Ahead { position, is_rough, not_before }
 }
 
 /// When the claim would start if it were the only one.
@@ -120,9 +157,9 @@ fn usual(snapshot: &Snapshot, now: Time, claim: ClaimId) -> Option<Time> {
         one.walltime = (one.walltime * percent / 100).max(1);
     }
     let mut planner = Planner::new(&shorter, now, &[]);
-    plan_ahead(&mut planner, claim);
+    let ahead = plan_ahead(&mut planner, claim);
     planner.release(claim);
-    let from = planner.not_before_others();
+    let from = planner.not_before_others().max(ahead.not_before);
     let waiting = shorter.claims.iter().find(|one| one.id == claim)?;
     let ways = planner.ways(waiting, None);
     planner.find_first(waiting, &ways, from, None).map(|(start, _)| start)

@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 
 use crate::{
     Affinity, Claim, Health, Location, Need, NodeId, OverlayId, ProjectId, RackId, Request, Rule,
-    ShapeId, Snapshot, cells::Cells,
+    ShapeId, Snapshot, Vector, cells::Cells,
 };
 
 /// One way to meet a claim: all of these parts at once.
@@ -63,6 +63,7 @@ pub(crate) struct Classes {
     /// What was asked for last; neighbours often ask for the same.
     last: Option<(Key, usize)>,
     granted: HashMap<ProjectId, Rc<[bool]>>,
+    total: Option<Vector>,
 }
 
 impl Sets {
@@ -331,7 +332,7 @@ impl Finder<'_> {
                 && !key.outside.iter().any(|set| is_in(set))
         };
         let mut cells: Vec<u32> = (0..all.len() as u32).filter(serves).collect();
-        let total = self.snapshot.total();
+        let total = *self.classes.total.get_or_insert_with(|| self.snapshot.total());
         // What others may need more is taken last.
         cells.sort_by_key(|index| {
             let cell = &all[*index as usize];

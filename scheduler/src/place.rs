@@ -34,7 +34,8 @@ pub(crate) fn choose_within(
     }
     view.can_meet = view.holders_among(&candidates) >= count as usize;
     let with_cost = |(node, place): (NodeId, usize)| (view.cost(node), node, place);
-    let mut candidates: Vec<(Cost, NodeId, usize)> = candidates.into_iter().map(with_cost).collect();
+    let mut candidates: Vec<(Cost, NodeId, usize)> =
+        candidates.into_iter().map(with_cost).collect();
     candidates.sort_unstable();
     let mut left: Vec<u32> = limits.iter().map(|(_, limit)| *limit).collect();
     let mut chosen = Vec::with_capacity(count as usize);

@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    Claim, Health, Idle, ImageId, NodeId, OverlayId, Power, PowerAction, RackId, ShapeId, Snapshot, Time,
-    planner::Planner,
+    Claim, Health, Idle, ImageId, NodeId, OverlayId, Power, PowerAction, RackId, ShapeId, Snapshot,
+    Time, planner::Planner,
 };
 
 /// When all nodes should be ready for a claim if they are given to it now.

@@ -57,7 +57,8 @@ impl Figures {
     pub(crate) fn new(jobs: &[Job], replay: &Replay, nodes: u32, boot_s: i64) -> Figures {
         let ran = || jobs.iter().zip(&replay.jobs);
         let mut waits: Vec<i64> = ran().map(|(job, ran)| ran.start - job.submit).collect();
-        let slowdown = |wait: i64, run: i64| ((wait + run) as f64 / run.max(SHORT_S) as f64).max(1.0);
+        let slowdown =
+            |wait: i64, run: i64| ((wait + run) as f64 / run.max(SHORT_S) as f64).max(1.0);
         let slowdowns: Vec<f64> =
             jobs.iter().zip(&waits).map(|(job, wait)| slowdown(*wait, job.run)).collect();
         let mut by_user: BTreeMap<u32, (f64, f64)> = BTreeMap::new();

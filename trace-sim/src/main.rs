@@ -106,12 +106,8 @@ fn main() -> Result<()> {
     );
     let settings = settings(&args);
     let boot_s = settings.boot_time;
-    let setup = Setup {
-        nodes: args.nodes,
-        shard_cap: args.shard_cap,
-        overlays: args.overlays,
-        settings,
-    };
+    let setup =
+        Setup { nodes: args.nodes, shard_cap: args.shard_cap, overlays: args.overlays, settings };
     let replay = replay::replay(&jobs, &setup);
     if let Some(path) = &args.gantt {
         let svg = chart::svg(&jobs, &replay, args.nodes);

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use scheduler::{
     Affinity, Assignment, Claim, ClaimId, Grant, Health, Idle, ImageId, Node, NodeId, OnNodeLoss,
-    Overlay, OverlayId, OverlayUse, Planned, Planner, Power, PowerAction, ProjectId, Promise, Promises, Queue,
-    QueueId, RackId, Request, Settings, ShapeId, Shard, Snapshot, Time, UserId, Vector,
+    Overlay, OverlayId, OverlayUse, Planned, Planner, Power, PowerAction, ProjectId, Promise,
+    Promises, Queue, QueueId, RackId, Request, Settings, ShapeId, Shard, Snapshot, Time, UserId,
+    Vector,
 };
 
 use crate::swf::Job;
