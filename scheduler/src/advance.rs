@@ -104,7 +104,7 @@ impl Planner<'_> {
         let end = start.saturating_add(claim.walltime);
         let ahead = self.snapshot.assignments.iter().filter(|one| {
             let meets = one.start < end && start < one.end;
-            one.claim.queue == claim.queue && one.start > self.now && meets
+            one.claim.queue == claim.queue && !one.has_begun(self.now) && meets
         });
         let reserved = self.vector_of(ahead.flat_map(Assignment::all_nodes));
         if !reserved.plus(found.vector).is_within(limits.reserved, self.total) {

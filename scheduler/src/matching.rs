@@ -1,6 +1,7 @@
 //! Finds nodes in cells for all parts of a claim at once, exactly, or says that there are not enough.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use crate::{RackId, cells::Cells, needs::Part};
 
@@ -8,8 +9,8 @@ use crate::{RackId, cells::Cells, needs::Part};
 pub(crate) type Share = (usize, u32);
 
 /// For each part, how many nodes of which cells; `available` says how many a cell has. None if not all
-/// parts can be met. Parts that must stand in few racks choose first, each the fullest fit; the others are
-/// matched exactly.
+/// parts can be met at once. For parts that must stand in one rack each, all racks are tried, the
+/// fullest fit first; for those that may stand in several, only the largest racks.
 pub(crate) fn matching(
     parts: &[Part],
     cells: &Cells,
@@ -25,18 +26,71 @@ pub(crate) fn matching(
         let cell = *cell as usize;
         left.entry(cell).or_insert_with(|| available(cell));
     }
+    let mut chosen = Vec::with_capacity(parts.len());
+    in_racks(parts, cells, &left, &mut chosen)
+}
+
+/// Chooses racks for the parts behind those that are chosen, then matches all.
+fn in_racks(
+    parts: &[Part],
+    cells: &Cells,
+    left: &HashMap<usize, u32>,
+    chosen: &mut Vec<Rc<[u32]>>,
+) -> Option<Vec<Vec<Share>>> {
+    let Some(part) = parts.get(chosen.len()) else {
+        return flow(parts, chosen, left.clone());
+    };
+    let choices = match part.racks {
+        None => vec![part.cells.clone()],
+        Some(racks) => rack_choices(part, racks, cells, left),
+    };
+    for choice in choices {
+        chosen.push(choice);
+        let found = in_racks(parts, cells, left, chosen);
+        if found.is_some() {
+            return found;
+        }
+        chosen.pop();
+    }
+    None
+}
+
+/// The cells of racks that have enough nodes for a part, the fullest fit first.
+fn rack_choices(
+    part: &Part,
+    racks: u32,
+    cells: &Cells,
+    left: &HashMap<usize, u32>,
+) -> Vec<Rc<[u32]>> {
+    let mut by_rack: BTreeMap<RackId, (u32, Vec<u32>)> = BTreeMap::new();
+    for cell in part.cells.iter() {
+        let (count, of) = by_rack.entry(cells.all[*cell as usize].rack).or_default();
+        *count += left[&(*cell as usize)];
+        of.push(*cell);
+    }
+    let mut by_rack: Vec<(u32, Vec<u32>)> = by_rack.into_values().collect();
+    by_rack.sort_by_key(|(count, _)| *count);
+    let enough = by_rack.iter().filter(|(count, _)| *count >= part.count);
+    let mut choices: Vec<Rc<[u32]>> = enough.map(|(_, of)| of.clone().into()).collect();
+    if choices.is_empty() && racks > 1 {
+        let largest = by_rack.into_iter().rev().take(racks as usize);
+        let several: Vec<u32> = largest.flat_map(|(_, of)| of).collect();
+        choices.push(several.into());
+    }
+    choices
+}
+
+/// Matches all parts to the cells that are chosen for each.
+fn flow(
+    parts: &[Part],
+    chosen: &[Rc<[u32]>],
+    mut left: HashMap<usize, u32>,
+) -> Option<Vec<Vec<Share>>> {
     let mut shares: Vec<Vec<Share>> = vec![Vec::new(); parts.len()];
     for (index, part) in parts.iter().enumerate() {
-        if let Some(racks) = part.racks {
-            let chosen = in_racks(part, racks, cells, &left)?;
-            let in_them = |cell: &&u32| chosen.contains(&cells.all[**cell as usize].rack);
-            take(part.count, part.cells.iter().filter(in_them), &mut left, &mut shares[index]);
-        }
-    }
-    for (index, part) in parts.iter().enumerate().filter(|(_, part)| part.racks.is_none()) {
-        let missing = take(part.count, part.cells.iter(), &mut left, &mut shares[index]);
+        let missing = take(part.count, chosen[index].iter(), &mut left, &mut shares[index]);
         for _ in 0..missing {
-            if !augment(parts, index, &mut left, &mut shares) {
+            if !augment(chosen, index, &mut left, &mut shares) {
                 return None;
             }
         }
@@ -82,39 +136,9 @@ fn take<'a>(
     missing
 }
 
-/// The racks for a part: few, with enough nodes, and as little over as can be.
-fn in_racks(
-    part: &Part,
-    racks: u32,
-    cells: &Cells,
-    left: &HashMap<usize, u32>,
-) -> Option<Vec<RackId>> {
-    let mut by_rack: HashMap<RackId, u32> = HashMap::new();
-    for cell in part.cells.iter() {
-        let cell = *cell as usize;
-        *by_rack.entry(cells.all[cell].rack).or_default() += left[&cell];
-    }
-    let mut by_rack: Vec<(u32, RackId)> = by_rack.into_iter().map(|(r, n)| (n, r)).collect();
-    by_rack.sort_unstable_by_key(|(count, rack)| (std::cmp::Reverse(*count), *rack));
-    let mut chosen = Vec::new();
-    let mut missing = part.count;
-    for _ in 0..racks {
-        // The smallest that is enough, or else the largest.
-        let enough = by_rack.iter().rposition(|(count, _)| *count >= missing);
-        let (count, rack) =
-            if by_rack.is_empty() { break } else { by_rack.remove(enough.unwrap_or(0)) };
-        chosen.push(rack);
-        missing = missing.saturating_sub(count);
-        if missing == 0 {
-            return Some(chosen);
-        }
-    }
-    None
-}
-
 /// Gives part `wanting` one node more, by moving other parts to other cells where that helps.
 fn augment(
-    parts: &[Part],
+    chosen: &[Rc<[u32]>],
     wanting: usize,
     left: &mut HashMap<usize, u32>,
     shares: &mut [Vec<Share>],
@@ -123,10 +147,10 @@ fn augment(
     let mut came_from: HashMap<usize, usize> = HashMap::new();
     let mut holder: HashMap<usize, (usize, usize)> = HashMap::new();
     let mut queue = std::collections::VecDeque::from([wanting]);
-    let mut seen = vec![false; parts.len()];
+    let mut seen = vec![false; chosen.len()];
     seen[wanting] = true;
     while let Some(part) = queue.pop_front() {
-        for cell in parts[part].cells.iter().map(|cell| *cell as usize) {
+        for cell in chosen[part].iter().map(|cell| *cell as usize) {
             if came_from.contains_key(&cell) {
                 continue;
             }
@@ -137,8 +161,7 @@ fn augment(
                 return true;
             }
             for (other, held) in shares.iter().enumerate() {
-                let moves = parts[other].racks.is_none() && !seen[other];
-                if moves && held.iter().any(|(c, n)| *c == cell && *n > 0) {
+                if !seen[other] && held.iter().any(|(c, n)| *c == cell && *n > 0) {
                     seen[other] = true;
                     holder.insert(other, (cell, part));
                     queue.push_back(other);

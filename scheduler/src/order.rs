@@ -142,7 +142,7 @@ impl<'a> Walk<'a> {
 
     fn charge_present(&mut self, now: Time) {
         let snapshot = self.snapshot;
-        for assignment in snapshot.assignments.iter().filter(|one| one.start <= now) {
+        for assignment in snapshot.assignments.iter().filter(|one| one.has_begun(now)) {
             let nodes = assignment.all_nodes();
             let vector = nodes.fold(Vector::default(), |sum, n| sum.plus(snapshot.vector(n)));
             self.charge(&assignment.claim, vector);

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use roaring::RoaringBitmap;
+
 use crate::{
     Backfill, Change, Claim, ClaimId, NodeId, Plan, Planned, Promises, Reason, Snapshot,
     SnapshotError, Start, Time, Waiting, Why,
@@ -185,9 +187,17 @@ impl<'a> Planner<'a> {
         }
         let ways = self.ways(claim, None);
         let lack = match self.find_now(claim, &ways) {
-            Ok(found) => return self.start(claim, &ways, found),
+            Ok(found) => {
+                let (nodes, vector) = self.choose(claim, &ways[found.way], &found);
+                return self.start(claim, nodes, vector);
+            }
             Err(lack) => lack,
         };
+        if let Some(hold) = promised.as_ref().filter(|hold| hold.start <= self.now) {
+            // Its time has come, and what was kept for it is there.
+            let (nodes, vector) = (self.choose_held(hold), hold.vector);
+            return self.start(claim, nodes, vector);
+        }
         let reason = self.reason(claim, &ways, lack);
         if promised.is_none() && preempt::make_room(self, claim, &ways) {
             self.note_planned(claim.id, Reason::Preempting);
@@ -263,7 +273,7 @@ impl<'a> Planner<'a> {
         let mut free: i32 =
             cells.iter().map(|cell| self.cells.all[*cell].steps.get(start - 1)).sum();
         let running = self.snapshot.assignments.iter();
-        let running = running.filter(|one| one.start <= self.now && one.end == start);
+        let running = running.filter(|one| one.has_begun(self.now) && one.end == start);
         let mut ending: Vec<(ClaimId, Vec<NodeId>)> =
             running.map(|one| (one.claim.id, one.all_nodes().collect())).collect();
         let starts = self.plan.starts.iter().filter(|one| one.end == start);
@@ -308,10 +318,9 @@ impl<'a> Planner<'a> {
         self.plan.waiting.push(Waiting { claim: claim.id, reason });
     }
 
-    fn start(&mut self, claim: &Claim, ways: &[Way], found: Found) {
+    fn start(&mut self, claim: &Claim, nodes: Vec<Vec<NodeId>>, vector: crate::Vector) {
         let now = self.now;
         let end = now.saturating_add(claim.walltime);
-        let (nodes, vector) = self.choose(claim, &ways[found.way], &found);
         for node in nodes.iter().flatten() {
             let cell = self.cells.of(*node);
             self.use_now(cell, *node, end);
@@ -327,7 +336,8 @@ impl<'a> Planner<'a> {
         let span = (self.now, self.now.saturating_add(claim.walltime));
         if let [part] = &way[..] {
             let limits = self.limits(part, span);
-            let nodes = vec![place::choose_within(self, claim, 0, &limits, part.count)];
+            let none = RoaringBitmap::new();
+            let nodes = vec![place::choose_within(self, claim, 0, &limits, part.count, &none)];
             let vector = self.vector_of(nodes.iter().flatten().copied());
             let asked = crate::caps::Asked { queue: true, user: true, overlay: true };
             // Of other shapes they may be too much for a limit.
@@ -335,13 +345,27 @@ impl<'a> Planner<'a> {
                 return (nodes, vector);
             }
         }
+        let parts = way.iter().zip(&found.shares);
+        let shares = parts.flat_map(|(part, shares)| shares.iter().map(|s| (part.request, *s)));
+        (self.choose_shares(claim, &shares.collect::<Vec<_>>()), found.vector)
+    }
+
+    /// Nodes out of the cells that were held.
+    fn choose_held(&self, hold: &Hold) -> Vec<Vec<NodeId>> {
+        self.choose_shares(&hold.claim, &hold.shares)
+    }
+
+    /// As many nodes of each cell as it says, for each request; requests may share a cell.
+    fn choose_shares(&self, claim: &Claim, shares: &[(usize, Share)]) -> Vec<Vec<NodeId>> {
+        let mut taken = RoaringBitmap::new();
         let mut nodes = vec![Vec::new(); claim.requests.len()];
         for (request, nodes) in nodes.iter_mut().enumerate() {
-            let parts = way.iter().zip(&found.shares).filter(|(part, _)| part.request == request);
-            let shares: Vec<Share> = parts.flat_map(|(_, shares)| shares.iter().copied()).collect();
-            *nodes = place::choose(self, claim, request, &shares);
+            let of_it = shares.iter().filter(|(of, _)| *of == request);
+            let limits: Vec<Share> = of_it.map(|(_, share)| *share).collect();
+            *nodes = place::choose(self, claim, request, &limits, &taken);
+            taken.extend(nodes.iter().map(|node: &NodeId| node.0));
         }
-        (nodes, found.vector)
+        nodes
     }
 
     /// What can be had of each cell of a part, in its racks if it names some.
@@ -428,7 +452,11 @@ impl<'a> Planner<'a> {
         }
         let overdue = snapshot.assignments.iter().filter(|one| one.end <= self.now);
         let mut has_it = overdue.filter(|one| one.all_nodes().any(|n| nodes().any(|m| *m == n)));
-        has_it.next().map_or(Why::Limits, |one| Why::Overdue(one.claim.id))
+        if let Some(one) = has_it.next() {
+            return Why::Overdue(one.claim.id);
+        }
+        let is_past = |claim: &Claim| claim.promise.as_ref().is_some_and(|p| p.start < self.now);
+        if snapshot.claims.iter().any(is_past) { Why::Late } else { Why::Limits }
     }
 
     /// Gives nodes to planned starts, and decides about power.

@@ -14,13 +14,14 @@ const CHOICE: usize = 4;
 const CHOICE_MORE: usize = 256;
 
 /// Chooses `count` nodes for a request out of the free ones of some cells, of each cell at most so
-/// many, and puts each on its rank.
+/// many and none of those that are taken, and puts each on its rank.
 pub(crate) fn choose_within(
     planner: &Planner<'_>,
     claim: &Claim,
     request: usize,
     limits: &[Share],
     count: u32,
+    taken: &RoaringBitmap,
 ) -> Vec<NodeId> {
     let mut view = View::new(planner, claim, request);
     let enough = count as usize * CHOICE + CHOICE_MORE;
@@ -29,7 +30,8 @@ pub(crate) fn choose_within(
         let free = &planner.cells.all[*cell].free;
         let is_home = || view.homes.as_ref().is_some_and(|homes| !homes.is_disjoint(free));
         if candidates.len() < enough || is_home() {
-            candidates.extend(free.iter().map(|node| (NodeId(node), place)));
+            let free = free.iter().filter(|node| !taken.contains(*node));
+            candidates.extend(free.map(|node| (NodeId(node), place)));
         }
     }
     view.can_meet = view.holders_among(&candidates) >= count as usize;
@@ -54,9 +56,17 @@ pub(crate) fn choose(
     claim: &Claim,
     request: usize,
     shares: &[Share],
+    taken: &RoaringBitmap,
 ) -> Vec<NodeId> {
+    let mut limits: Vec<Share> = Vec::with_capacity(shares.len());
+    for (cell, count) in shares {
+        match limits.iter_mut().find(|(known, _)| known == cell) {
+            Some((_, limit)) => *limit += count,
+            None => limits.push((*cell, *count)),
+        }
+    }
     let count = shares.iter().map(|(_, count)| count).sum();
-    choose_within(planner, claim, request, shares, count)
+    choose_within(planner, claim, request, &limits, count, taken)
 }
 
 /// Puts nodes in the order of ranks: whoever holds a rank's data gets that rank, the others fill up.

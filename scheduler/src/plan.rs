@@ -151,6 +151,8 @@ pub enum Why {
     Maintenance(NodeId),
     /// Back: a claim still has a node whose time should have been over.
     Overdue(ClaimId),
+    /// Back: its time, or that of one before it, passed without a plan.
+    Late,
     /// Back: the queue's or user's maximum, or the grants, were changed.
     Limits,
 }

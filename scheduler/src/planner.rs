@@ -85,7 +85,7 @@ impl<'a> Planner<'a> {
         let mut busy_until = vec![Time::MIN; snapshot.nodes.len()];
         let mut later = Vec::new();
         for (assignment, nodes) in &held {
-            if assignment.start <= now {
+            if assignment.has_begun(now) {
                 let until = busy_until_of(assignment, now);
                 for node in nodes.iter().flatten() {
                     let busy = &mut busy_until[node.index()];
@@ -130,8 +130,9 @@ impl<'a> Planner<'a> {
         for (assignment, nodes) in held {
             let vector = planner.vector_of(nodes.iter().flatten().copied());
             let until = busy_until_of(assignment, now);
-            planner.caps.take(&assignment.claim, vector, assignment.start.max(now), until);
-            if assignment.start <= now && assignment.claim.on_node_loss == OnNodeLoss::Replace {
+            let from = if assignment.has_begun(now) { now } else { assignment.start };
+            planner.caps.take(&assignment.claim, vector, from, until);
+            if assignment.has_begun(now) && assignment.claim.on_node_loss == OnNodeLoss::Replace {
                 planner.replace_lost(assignment);
             }
         }
@@ -159,7 +160,8 @@ impl<'a> Planner<'a> {
                 match ways.iter().find_map(|way| self.match_way(way, span, None)) {
                     Some(shares) => {
                         let (cell, _) = shares[0][0];
-                        let nodes = place::choose(self, &one, 0, &shares[0]);
+                        let none = RoaringBitmap::new();
+                        let nodes = place::choose(self, &one, 0, &shares[0], &none);
                         let by = nodes[0];
                         self.use_now(cell, by, assignment.end);
                         self.plan.changes.push(Change::Replaced {
@@ -497,7 +499,10 @@ type Held<'a> = (&'a Assignment, Vec<Vec<NodeId>>);
 fn settle<'a>(snapshot: &'a Snapshot, now: Time, plan: &mut Plan) -> (Vec<Held<'a>>, Vec<Claim>) {
     let mut held = Vec::new();
     let mut displaced = Vec::new();
-    for assignment in &snapshot.assignments {
+    // In whatever order the caller lists them.
+    let mut assignments: Vec<&Assignment> = snapshot.assignments.iter().collect();
+    assignments.sort_unstable_by_key(|assignment| assignment.claim.id);
+    for assignment in assignments {
         let claim = assignment.claim.id;
         if assignment.claim_by.is_some_and(|by| by <= now) {
             plan.changes.push(Change::NoShow { claim });
@@ -505,7 +510,7 @@ fn settle<'a>(snapshot: &'a Snapshot, now: Time, plan: &mut Plan) -> (Vec<Held<'
         }
         let health = |node: &NodeId| snapshot.nodes[node.index()].health;
         let is_down = |node: &NodeId| health(node) == Health::Down;
-        let has_begun = assignment.start <= now;
+        let has_begun = assignment.has_begun(now);
         if !has_begun && assignment.all_nodes().any(|node| health(&node) != Health::Ready) {
             let promise =
                 crate::Promise { start: assignment.start, nodes: assignment.nodes.clone() };

@@ -77,7 +77,8 @@ fn needs(planner: &Planner<'_>) -> Vec<Option<(Time, ImageId)>> {
     }
     for assignment in &snapshot.assignments {
         for node in assignment.all_nodes() {
-            need(node, assignment.start.max(planner.now), assignment.claim.image);
+            let at = if assignment.has_begun(planner.now) { planner.now } else { assignment.start };
+            need(node, at, assignment.claim.image);
         }
     }
     needed

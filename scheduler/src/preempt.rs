@@ -68,7 +68,7 @@ fn victims<'a>(planner: &Planner<'a>, claim: &Claim, settings: Preemption) -> Ve
     let may_end = |one: &&Assignment| {
         one.claim.preemptible
             && !one.is_advance
-            && one.start <= now
+            && one.has_begun(now)
             && now - one.start >= settings.min_run
             && one.end > now + settings.grace
             && one.claim.queue != claim.queue
@@ -127,7 +127,7 @@ fn held_by(planner: &Planner<'_>, queue: QueueId, without: &[&Assignment]) -> Ve
     };
     let assignments = snapshot.assignments.iter();
     let held = assignments
-        .filter(|one| one.claim.queue == queue && one.start <= planner.now && !gone(one.claim.id))
+        .filter(|one| one.claim.queue == queue && one.has_begun(planner.now) && !gone(one.claim.id))
         .flat_map(|one| one.all_nodes());
     let of_queue = |id| snapshot.claims.iter().any(|c| c.id == id && c.queue == queue);
     let starts = planner.plan.starts.iter().filter(|start| of_queue(start.claim));
@@ -145,7 +145,7 @@ fn set_end(planner: &mut Planner<'_>, one: &Assignment, from: Time, to: Time) {
         planner.cells.all[cell].steps.add(begin, end, sign);
     }
     let vector = planner.vector_of(one.all_nodes());
-    let start = one.start.max(planner.now);
+    let start = planner.now;
     planner.caps.give_back(&one.claim, vector, start, from);
     planner.caps.take(&one.claim, vector, start, to);
 }

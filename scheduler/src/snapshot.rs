@@ -402,6 +402,11 @@ impl Claim {
 }
 
 impl Assignment {
+    /// Whether it runs. Only an advance claim can have nodes before its time, whatever the clock says.
+    pub fn has_begun(&self, now: Time) -> bool {
+        !self.is_advance || self.start <= now
+    }
+
     /// All its nodes.
     pub fn all_nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.nodes.iter().flatten().copied()
