@@ -181,6 +181,12 @@ impl Planner<'_> {
         let promised = self.release(claim.id);
         let ways = self.ways(claim, None);
         let from = self.not_before_others();
+        if from == self.now
+            && let Ok(found) = self.find_at(claim, &ways, from, None)
+        {
+            let (nodes, vector) = self.choose(claim, &ways[found.way], &found);
+            return self.start(claim, nodes, vector);
+        }
         match (self.find_first(claim, &ways, from, None), promised) {
             (Some((start, _)), Some(hold)) if hold.start < start => self.insert(hold),
             (Some((start, found)), _) => self.hold(claim.clone(), &ways, start, found),

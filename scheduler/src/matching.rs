@@ -1,6 +1,6 @@
 //! Finds nodes in cells for all parts of a claim at once, exactly, or says that there are not enough.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use crate::{RackId, cells::Cells, needs::Part};
@@ -37,45 +37,69 @@ fn in_racks(
     left: &HashMap<usize, u32>,
     chosen: &mut Vec<Rc<[u32]>>,
 ) -> Option<Vec<Vec<Share>>> {
-    let Some(part) = parts.get(chosen.len()) else {
+    let next = chosen.len();
+    let Some(part) = parts.get(next) else {
         return flow(parts, chosen, left.clone());
     };
+    // The parts of a request stand side by side.
+    let same = parts[next..].iter().take_while(|other| other.request == part.request).count();
+    let of_request = &parts[next..next + same];
     let choices = match part.racks {
-        None => vec![part.cells.clone()],
-        Some(racks) => rack_choices(part, racks, cells, left),
+        None => vec![None],
+        Some(racks) => rack_choices(of_request, racks, cells, left).into_iter().map(Some).collect(),
     };
-    for choice in choices {
-        chosen.push(choice);
+    for racks in choices {
+        chosen.extend(of_request.iter().map(|part| match &racks {
+            None => part.cells.clone(),
+            Some(racks) => {
+                let is_in = |cell: &&u32| racks.contains(&cells.all[**cell as usize].rack);
+                part.cells.iter().filter(is_in).copied().collect()
+            }
+        }));
         let found = in_racks(parts, cells, left, chosen);
         if found.is_some() {
             return found;
         }
-        chosen.pop();
+        chosen.truncate(next);
     }
     None
 }
 
-/// The cells of racks that have enough nodes for a part, the fullest fit first.
+/// Sets of racks for a request, the fullest fit first. The homes of ranks that must meet them leave no
+/// choice.
 fn rack_choices(
-    part: &Part,
+    parts: &[Part],
     racks: u32,
     cells: &Cells,
     left: &HashMap<usize, u32>,
-) -> Vec<Rc<[u32]>> {
-    let mut by_rack: BTreeMap<RackId, (u32, Vec<u32>)> = BTreeMap::new();
-    for cell in part.cells.iter() {
-        let (count, of) = by_rack.entry(cells.all[*cell as usize].rack).or_default();
-        *count += left[&(*cell as usize)];
-        of.push(*cell);
+) -> Vec<Vec<RackId>> {
+    let rack = |cell: &u32| cells.all[*cell as usize].rack;
+    let at_home = parts.iter().filter(|part| part.is_home).flat_map(|part| part.cells.iter());
+    let forced: BTreeSet<RackId> = at_home.map(rack).collect();
+    let forced: Vec<RackId> = forced.into_iter().collect();
+    let Some(more) = (racks as usize).checked_sub(forced.len()) else { return Vec::new() };
+    let others = || parts.iter().filter(|part| !part.is_home);
+    let count: u32 = others().map(|part| part.count).sum();
+    if more == 0 || count == 0 {
+        return vec![forced];
     }
-    let mut by_rack: Vec<(u32, Vec<u32>)> = by_rack.into_values().collect();
-    by_rack.sort_by_key(|(count, _)| *count);
-    let enough = by_rack.iter().filter(|(count, _)| *count >= part.count);
-    let mut choices: Vec<Rc<[u32]>> = enough.map(|(_, of)| of.clone().into()).collect();
-    if choices.is_empty() && racks > 1 {
-        let largest = by_rack.into_iter().rev().take(racks as usize);
-        let several: Vec<u32> = largest.flat_map(|(_, of)| of).collect();
-        choices.push(several.into());
+    let mut by_rack: BTreeMap<RackId, u32> = BTreeMap::new();
+    for cell in others().flat_map(|part| part.cells.iter()) {
+        if !forced.contains(&rack(cell)) {
+            *by_rack.entry(rack(cell)).or_default() += left[&(*cell as usize)];
+        }
+    }
+    let mut by_rack: Vec<(u32, RackId)> = by_rack.into_iter().map(|(r, n)| (n, r)).collect();
+    by_rack.sort_unstable();
+    let with = |racks: &[RackId]| [&forced[..], racks].concat();
+    let enough = by_rack.iter().filter(|(free, _)| *free >= count || !forced.is_empty());
+    let mut choices: Vec<Vec<RackId>> = enough.map(|(_, rack)| with(&[*rack])).collect();
+    if more > 1 {
+        let largest: Vec<RackId> = by_rack.iter().rev().take(more).map(|(_, rack)| *rack).collect();
+        choices.push(with(&largest));
+    }
+    if choices.is_empty() && !forced.is_empty() {
+        choices.push(forced);
     }
     choices
 }

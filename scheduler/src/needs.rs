@@ -26,8 +26,10 @@ pub(crate) struct Part {
     pub(crate) cells: Rc<[u32]>,
     /// How many nodes these cells have.
     pub(crate) nodes: u64,
-    /// All nodes must stand in so many racks.
+    /// All nodes of the request must stand in so many racks.
     pub(crate) racks: Option<u32>,
+    /// These are the homes of ranks that must meet them: all of the cells' nodes are needed.
+    pub(crate) is_home: bool,
 }
 
 /// What makes two parts' cells the same.
@@ -272,7 +274,8 @@ impl Finder<'_> {
         let at_home = homes.map_or(0, |set| self.sets.all[set].len() as u32);
         if let Some(homes) = homes {
             key.inside[1] = Some(homes);
-            way.push(self.part(index, at_home.min(request.count), key.clone(), racks));
+            let part = self.part(index, at_home.min(request.count), key.clone(), racks);
+            way.push(Part { is_home: true, ..part });
         }
         if request.count > at_home {
             key.outside = homes;
@@ -287,7 +290,7 @@ impl Finder<'_> {
     fn part(&mut self, request: usize, count: u32, key: Key, racks: Option<u32>) -> Part {
         let class = self.class(key);
         let (cells, nodes) = self.classes.cells_of(class);
-        Part { request, count, class, cells, nodes, racks }
+        Part { request, count, class, cells, nodes, racks, is_home: false }
     }
 
     fn class(&mut self, key: Key) -> usize {

@@ -318,7 +318,7 @@ impl<'a> Planner<'a> {
         self.plan.waiting.push(Waiting { claim: claim.id, reason });
     }
 
-    fn start(&mut self, claim: &Claim, nodes: Vec<Vec<NodeId>>, vector: crate::Vector) {
+    pub(crate) fn start(&mut self, claim: &Claim, nodes: Vec<Vec<NodeId>>, vector: crate::Vector) {
         let now = self.now;
         let end = now.saturating_add(claim.walltime);
         for node in nodes.iter().flatten() {
@@ -332,7 +332,12 @@ impl<'a> Planner<'a> {
     }
 
     /// Nodes for a claim that starts now. One part may take others than those that were found.
-    fn choose(&self, claim: &Claim, way: &Way, found: &Found) -> (Vec<Vec<NodeId>>, crate::Vector) {
+    pub(crate) fn choose(
+        &self,
+        claim: &Claim,
+        way: &Way,
+        found: &Found,
+    ) -> (Vec<Vec<NodeId>>, crate::Vector) {
         let span = (self.now, self.now.saturating_add(claim.walltime));
         if let [part] = &way[..] {
             let limits = self.limits(part, span);

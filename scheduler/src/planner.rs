@@ -1,5 +1,6 @@
 //! The state of a pass: cells over time, limits over time, and what was given out so far.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -14,6 +15,7 @@ use crate::{
     matching::{Share, matching},
     needs::{self, Classes, Sets, Way},
     place::{self, Standing},
+    steps::Steps,
 };
 
 /// A claim that should have ended is expected to have done so after that many seconds more.
@@ -217,20 +219,22 @@ impl<'a> Planner<'a> {
         &mut self.sets
     }
 
+    /// How many nodes of a cell are free over time.
+    fn steps(&self, cell: usize, without: Option<Rule>) -> Cow<'_, Steps> {
+        let cell = &self.cells.all[cell];
+        if without != Some(Rule::Maintenance) || cell.maintenance.is_empty() {
+            return Cow::Borrowed(&cell.steps);
+        }
+        let mut steps = cell.steps.clone();
+        for (from, until) in &cell.maintenance {
+            steps.add(*from, *until, cell.nodes.len() as i32);
+        }
+        Cow::Owned(steps)
+    }
+
     /// How many nodes of a cell can be had all that time.
     fn available(&self, cell: usize, (from, until): (Time, Time), without: Option<Rule>) -> u32 {
-        let cell = &self.cells.all[cell];
-        let low = match without {
-            Some(Rule::Maintenance) if !cell.maintenance.is_empty() => {
-                let mut steps = cell.steps.clone();
-                for (begin, end) in &cell.maintenance {
-                    steps.add(*begin, *end, cell.nodes.len() as i32);
-                }
-                steps.low(from, until)
-            }
-            Some(_) | None => cell.steps.low(from, until),
-        };
-        low.max(0) as u32
+        self.steps(cell, without).low(from, until).max(0) as u32
     }
 
     /// Cells for all parts of a way at some time.
@@ -355,19 +359,9 @@ impl<'a> Planner<'a> {
         let mut changes: Vec<(Time, i32)> = Vec::new();
         let mut free = 0;
         for cell in cells {
-            let cell = &self.cells.all[cell as usize];
-            free += cell.steps.get(from);
-            cell.steps.changes(from, &mut changes);
-            if without == Some(Rule::Maintenance) {
-                for (begin, end) in &cell.maintenance {
-                    let nodes = cell.nodes.len() as i32;
-                    if (*begin..*end).contains(&from) {
-                        free += nodes;
-                    }
-                    changes.extend((*begin > from).then_some((*begin, nodes)));
-                    changes.extend((*end > from).then_some((*end, -nodes)));
-                }
-            }
+            let steps = self.steps(cell as usize, without);
+            free += steps.get(from);
+            steps.changes(from, &mut changes);
         }
         changes.sort_unstable();
         let least = claim.count() as i32;

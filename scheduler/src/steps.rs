@@ -36,9 +36,10 @@ impl Steps {
         self.at.partition_point(|(from, _)| *from <= time).saturating_sub(1)
     }
 
-    /// The number at a time.
+    /// The number at a time; less than none is none. There is less where nodes are in use though they
+    /// should be worked on.
     pub(crate) fn get(&self, time: Time) -> i32 {
-        self.at[self.index(time)].1
+        self.at[self.index(time)].1.max(0)
     }
 
     /// The least number from `from` until `until`.
@@ -80,11 +81,11 @@ impl Steps {
         index + 1
     }
 
-    /// Adds each change after `time`.
+    /// Adds each change after `time`; less than none is none.
     pub(crate) fn changes(&self, time: Time, to: &mut Vec<(Time, i32)>) {
         let from = self.index(time);
         let pairs = self.at[from..].windows(2).filter(|pair| pair[1].0 > time);
-        to.extend(pairs.map(|pair| (pair[1].0, pair[1].1 - pair[0].1)));
+        to.extend(pairs.map(|pair| (pair[1].0, pair[1].1.max(0) - pair[0].1.max(0))));
     }
 
     /// The first time from `from` on at which fewer than `count` are free.
