@@ -99,7 +99,7 @@ impl Cells {
         let mut all: Vec<Cell> = Vec::with_capacity(members.len());
         for nodes in members {
             let model = &snapshot.nodes[nodes[0] as usize];
-            let nodes = RoaringBitmap::from_sorted_iter(nodes.into_iter());
+            let nodes = RoaringBitmap::from_sorted_iter(nodes);
             let mut cell = Cell {
                 nodes: nodes.expect("nodes are in order"),
                 free: RoaringBitmap::new(),

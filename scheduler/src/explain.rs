@@ -184,8 +184,7 @@ impl Planner<'_> {
         if from == self.now
             && let Ok(found) = self.find_at(claim, &ways, from, None)
         {
-            let (nodes, vector) = self.choose(claim, &ways[found.way], &found);
-            return self.start(claim, nodes, vector);
+            return self.start_by(claim, &ways, &found);
         }
         match (self.find_first(claim, &ways, from, None), promised) {
             (Some((start, _)), Some(hold)) if hold.start < start => self.insert(hold),

@@ -332,7 +332,7 @@ impl Finder<'_> {
                 && cell.labels & key.labels == key.labels
                 && key.rack.is_none_or(|rack| rack == cell.rack)
                 && key.inside.iter().flatten().all(is_in)
-                && !key.outside.iter().any(|set| is_in(set))
+                && !key.outside.iter().any(is_in)
         };
         let mut cells: Vec<u32> = (0..all.len() as u32).filter(serves).collect();
         let total = *self.classes.total.get_or_insert_with(|| self.snapshot.total());
@@ -340,7 +340,7 @@ impl Finder<'_> {
         cells.sort_by_key(|index| {
             let cell = &all[*index as usize];
             let weight = self.snapshot.shapes[cell.shape.0 as usize].dominant(total);
-            (cell.named, weight, cell.labels.count_ones(), *index)
+            (weight, cell.named, cell.labels.count_ones(), *index)
         });
         cells.into()
     }

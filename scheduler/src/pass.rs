@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use roaring::RoaringBitmap;
 
 use crate::{
-    Backfill, Change, Claim, ClaimId, NodeId, Plan, Planned, Promises, Reason, Snapshot,
-    SnapshotError, Start, Time, Waiting, Why,
+    Backfill, Change, Claim, ClaimId, Location, Need, NodeId, Plan, Planned, Promises, Reason,
+    Snapshot, SnapshotError, Start, Time, Waiting, Why,
     caps::Barrier,
     matching::Share,
     needs::Way,
@@ -187,10 +187,7 @@ impl<'a> Planner<'a> {
         }
         let ways = self.ways(claim, None);
         let lack = match self.find_now(claim, &ways) {
-            Ok(found) => {
-                let (nodes, vector) = self.choose(claim, &ways[found.way], &found);
-                return self.start(claim, nodes, vector);
-            }
+            Ok(found) => return self.start_by(claim, &ways, &found),
             Err(lack) => lack,
         };
         if let Some(hold) = promised.as_ref().filter(|hold| hold.start <= self.now) {
@@ -318,7 +315,17 @@ impl<'a> Planner<'a> {
         self.plan.waiting.push(Waiting { claim: claim.id, reason });
     }
 
-    pub(crate) fn start(&mut self, claim: &Claim, nodes: Vec<Vec<NodeId>>, vector: crate::Vector) {
+    /// Starts a claim in the way that was found, or in fewer racks if it would like that.
+    pub(crate) fn start_by(&mut self, claim: &Claim, ways: &[Way], found: &Found) {
+        let closer = closer(claim, ways);
+        let (nodes, vector) = match self.find_at(claim, &closer, self.now, None) {
+            Ok(found) if !closer.is_empty() => self.choose(claim, &closer[found.way], &found),
+            Ok(_) | Err(_) => self.choose(claim, &ways[found.way], found),
+        };
+        self.start(claim, nodes, vector);
+    }
+
+    fn start(&mut self, claim: &Claim, nodes: Vec<Vec<NodeId>>, vector: crate::Vector) {
         let now = self.now;
         let end = now.saturating_add(claim.walltime);
         for node in nodes.iter().flatten() {
@@ -535,4 +542,23 @@ impl<'a> Planner<'a> {
         let nodes = cells.iter().flat_map(|cell| &self.cells.all[*cell as usize].nodes);
         nodes.filter(|node| self.busy_until[*node as usize] > self.now).count() as u32
     }
+}
+
+/// The ways of a claim with the racks that it would like; none if it does not care.
+fn closer(claim: &Claim, ways: &[Way]) -> Vec<Way> {
+    let racks = |request: &crate::Request| match request.location {
+        Location::Racks(racks, Need::Preferred) => Some(racks),
+        Location::Racks(_, Need::Required)
+        | Location::Rack(..)
+        | Location::Nodes(..)
+        | Location::Anywhere => None,
+    };
+    if !claim.requests.iter().any(|request| racks(request).is_some()) {
+        return Vec::new();
+    }
+    let mut closer = ways.to_vec();
+    for part in closer.iter_mut().flatten() {
+        part.racks = part.racks.or(racks(&claim.requests[part.request]));
+    }
+    closer
 }

@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use roaring::RoaringBitmap;
 
 use crate::{
-    Assignment, Change, Claim, ClaimId, Health, NodeId, OnNodeLoss, Plan, Rule, Snapshot, Time,
-    Vector,
+    Assignment, Change, Claim, ClaimId, Health, Location, Need, NodeId, OnNodeLoss, Plan, Rule,
+    Snapshot, Time, Vector,
     caps::{Asked, Barrier, Caps},
     cells::{Cells, Ground, Taken},
     matching::{Share, matching},
@@ -143,42 +143,83 @@ impl<'a> Planner<'a> {
 
     /// Gives other nodes to a running claim in place of lost ones.
     fn replace_lost(&mut self, assignment: &Assignment) {
+        let claim = assignment.claim.id;
+        let mut nodes = assignment.nodes.clone();
         let mut missing = Vec::new();
-        for (index, nodes) in assignment.nodes.iter().enumerate() {
-            for lost in nodes {
-                if self.snapshot.nodes[lost.index()].health != Health::Down {
-                    continue;
-                }
-                let mut one = assignment.claim.clone();
-                // Its data is lost with it, and the others need not move.
-                one.overlay = one.overlay.map(|wanted| crate::OverlayUse {
-                    affinity: crate::Affinity::Any,
-                    fork: true,
-                    ..wanted
-                });
-                one.requests = vec![crate::Request { count: 1, ..one.requests[index].clone() }];
-                let ways = self.ways(&one, None);
-                let span = (self.now, assignment.end);
-                match ways.iter().find_map(|way| self.match_way(way, span, None)) {
-                    Some(shares) => {
-                        let (cell, _) = shares[0][0];
-                        let none = RoaringBitmap::new();
-                        let nodes = place::choose(self, &one, 0, &shares[0], &none);
-                        let by = nodes[0];
-                        self.use_now(cell, by, assignment.end);
-                        self.plan.changes.push(Change::Replaced {
-                            claim: assignment.claim.id,
-                            lost: *lost,
-                            by,
-                        });
-                    }
-                    None => missing.push(*lost),
-                }
+        for (request, rank) in ranks(&assignment.nodes) {
+            let lost = nodes[request][rank];
+            if self.snapshot.nodes[lost.index()].health != Health::Down {
+                continue;
+            }
+            match self.replacement(assignment, &mut nodes, (request, rank)) {
+                Some(by) => self.plan.changes.push(Change::Replaced { claim, lost, by }),
+                None => missing.push(lost),
             }
         }
         if !missing.is_empty() {
-            self.plan.changes.push(Change::Degraded { claim: assignment.claim.id, lost: missing });
+            self.plan.changes.push(Change::Degraded { claim, lost: missing });
         }
+    }
+
+    /// Puts another node on a rank, if one serves and no limit is in the way.
+    fn replacement(
+        &mut self,
+        assignment: &Assignment,
+        nodes: &mut [Vec<NodeId>],
+        (request, rank): (usize, usize),
+    ) -> Option<NodeId> {
+        let mut one = assignment.claim.clone();
+        // Its data is lost with the node, and the other ranks need not move.
+        one.overlay = one.overlay.map(|wanted| crate::OverlayUse {
+            affinity: crate::Affinity::Any,
+            fork: true,
+            ..wanted
+        });
+        one.requests = vec![crate::Request { count: 1, ..one.requests[request].clone() }];
+        let ways = self.ways(&one, None);
+        let until = busy_until_of(assignment, self.now);
+        let span = (self.now, until);
+        let before = self.vector_of(nodes.iter().flatten().copied());
+        self.caps.give_back(&assignment.claim, before, self.now, until);
+        let lost = nodes[request][rank];
+        let mut found = None;
+        for cell in ways.iter().flatten().flat_map(|part| part.cells.iter().map(|c| *c as usize)) {
+            if self.available(cell, span, None) == 0 {
+                continue;
+            }
+            let none = RoaringBitmap::new();
+            let by = place::choose(self, &one, 0, &[(cell, 1)], &none)[0];
+            nodes[request][rank] = by;
+            let after = self.vector_of(nodes.iter().flatten().copied());
+            if self.is_near(&one.requests[0], &nodes[request])
+                && self.caps.allow(&assignment.claim, after, span, asked(None)).is_ok()
+            {
+                found = Some((cell, by));
+                break;
+            }
+            nodes[request][rank] = lost;
+        }
+        let vector = self.vector_of(nodes.iter().flatten().copied());
+        self.caps.take(&assignment.claim, vector, self.now, until);
+        let (cell, by) = found?;
+        self.use_now(cell, by, until);
+        Some(by)
+    }
+
+    /// Whether nodes stand in as few racks, and have one shape, as their request says.
+    fn is_near(&self, request: &crate::Request, nodes: &[NodeId]) -> bool {
+        let of = |node: &NodeId| &self.snapshot.nodes[node.index()];
+        let healthy = || nodes.iter().filter(|node| of(node).health != Health::Down);
+        let racks: BTreeSet<_> = healthy().map(|node| of(node).rack).collect();
+        let shapes: BTreeSet<_> = healthy().map(|node| of(node).shape).collect();
+        let most = match request.location {
+            Location::Racks(racks, Need::Required) => racks as usize,
+            Location::Racks(_, Need::Preferred)
+            | Location::Rack(..)
+            | Location::Nodes(..)
+            | Location::Anywhere => usize::MAX,
+        };
+        racks.len() <= most && (request.shapes.is_empty() || shapes.len() <= 1)
     }
 
     /// Takes a node of a cell from now on.
@@ -471,6 +512,14 @@ pub(crate) fn lone_class(ways: &[Way]) -> Option<usize> {
         },
         _ => None,
     }
+}
+
+/// The places of all nodes: request and rank.
+fn ranks(nodes: &[Vec<NodeId>]) -> Vec<(usize, usize)> {
+    let of_request = |(index, nodes): (usize, &Vec<NodeId>)| {
+        (0..nodes.len()).map(move |rank| (index, rank)).collect::<Vec<_>>()
+    };
+    nodes.iter().enumerate().flat_map(of_request).collect()
 }
 
 fn asked(without: Option<Rule>) -> Asked {

@@ -194,7 +194,7 @@ pub struct Claim {
     pub preemptible: bool,
     /// What to do when one of its nodes is lost.
     pub on_node_loss: OnNodeLoss,
-    /// What an earlier plan promised.
+    /// What the last plan promised. None if it promised nothing: an older promise is over.
     pub promise: Option<Promise>,
 }
 

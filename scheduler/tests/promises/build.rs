@@ -66,7 +66,8 @@ pub(crate) fn running(id: u64, nodes: &[u32], end: Time) -> Assignment {
 
 /// An accepted advance claim on these nodes.
 pub(crate) fn reserved(id: u64, nodes: &[u32], start: Time, end: Time) -> Assignment {
-    Assignment { start, is_advance: true, ..running(id, nodes, end) }
+    let one = running(id, nodes, end - start);
+    Assignment { start, end, is_advance: true, ..one }
 }
 
 /// An overlay with its ranks on these nodes, and the use of it.

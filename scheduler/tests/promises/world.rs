@@ -327,7 +327,11 @@ impl World {
         for (id, promised) in &self.promised {
             let planned = plan.planned.iter().find(|planned| planned.claim == *id);
             match planned {
-                Some(planned) => assert!(planned.start <= *promised, "{id:?} moved back"),
+                Some(planned) => assert!(
+                    planned.start <= *promised,
+                    "{id:?} moved back at {}: {plan:?}",
+                    self.now
+                ),
                 None => assert!(started(id), "{id:?} lost its promise"),
             }
         }
@@ -346,6 +350,9 @@ impl World {
                 claim_by: None,
                 is_advance: false,
             });
+        }
+        for claim in &mut self.snapshot.claims {
+            claim.promise = None;
         }
         for planned in &plan.planned {
             let mut claims = self.snapshot.claims.iter_mut();
