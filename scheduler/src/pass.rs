@@ -70,15 +70,20 @@ impl<'a> Planner<'a> {
         Ok(Outcome::Waiting(*waiting))
     }
 
-    /// Takes what was promised before anything else is given out.
+    /// Takes what was promised before anything else is given out, then replaces lost nodes.
     pub(crate) fn keep_promises(&mut self) {
         for claim in std::mem::take(&mut self.displaced) {
             self.replan_displaced(claim);
         }
-        let snapshot = self.snapshot;
-        if snapshot.settings.promises == Promises::Renewed {
-            return;
+        match self.snapshot.settings.promises {
+            Promises::Kept => self.hold_promised(),
+            Promises::Renewed => {}
         }
+        self.heal();
+    }
+
+    fn hold_promised(&mut self) {
+        let snapshot = self.snapshot;
         let mut promised: Vec<(Time, ClaimId, &Claim)> = snapshot
             .claims
             .iter()

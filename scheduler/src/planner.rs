@@ -45,6 +45,8 @@ pub struct Planner<'a> {
     pub(crate) plan: Plan,
     /// Advance claims that lost nodes and need others at their time.
     pub(crate) displaced: Vec<Claim>,
+    /// Running claims that want others for nodes that are lost.
+    healing: Vec<&'a Assignment>,
     /// How many claims behind have to respect the starts of.
     pub(crate) protected: u32,
     /// Nobody may pass any more.
@@ -126,6 +128,7 @@ impl<'a> Planner<'a> {
             standings: OnceCell::new(),
             plan,
             displaced,
+            healing: Vec::new(),
             protected: 0,
             is_blocked: false,
         };
@@ -135,10 +138,17 @@ impl<'a> Planner<'a> {
             let from = if assignment.has_begun(now) { now } else { assignment.start };
             planner.caps.take(&assignment.claim, vector, from, until);
             if assignment.has_begun(now) && assignment.claim.on_node_loss == OnNodeLoss::Replace {
-                planner.replace_lost(assignment);
+                planner.healing.push(assignment);
             }
         }
         planner
+    }
+
+    /// Replaces lost nodes, out of what is promised to nobody.
+    pub(crate) fn heal(&mut self) {
+        for assignment in std::mem::take(&mut self.healing) {
+            self.replace_lost(assignment);
+        }
     }
 
     /// Gives other nodes to a running claim in place of lost ones.

@@ -4,7 +4,7 @@
 //! and image took. A rack's nodes are turned on a few at a time; those that have to wait their turn
 //! begin earlier.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     Claim, Health, Idle, ImageId, NodeId, OverlayId, Power, PowerAction, RackId, ShapeId, Snapshot,
@@ -42,8 +42,8 @@ fn boot_time(snapshot: &Snapshot, node: NodeId, image: ImageId) -> Time {
 /// Decides about all nodes.
 pub(crate) fn decide(planner: &mut Planner<'_>) {
     let needed = needs(planner);
-    let mut actions = turn_on(planner, &needed);
-    turn_off(planner, &needed, &mut actions);
+    let mut actions = turn_off(planner, &needed);
+    actions.extend(turn_on(planner, &needed, &actions));
     actions.sort_unstable();
     planner.plan.power = actions;
 }
@@ -84,16 +84,24 @@ fn needs(planner: &Planner<'_>) -> Vec<Option<(Time, ImageId)>> {
     needed
 }
 
-fn turn_on(planner: &Planner<'_>, needed: &[Option<(Time, ImageId)>]) -> Vec<PowerAction> {
+fn turn_on(
+    planner: &Planner<'_>,
+    needed: &[Option<(Time, ImageId)>],
+    turned_off: &[PowerAction],
+) -> Vec<PowerAction> {
     let snapshot = planner.snapshot;
+    let goes_off: HashSet<NodeId> = turned_off.iter().map(|action| action.node).collect();
     let mut due: Vec<(Time, NodeId)> = Vec::new();
     for (index, need) in needed.iter().enumerate() {
         let node = NodeId(index as u32);
-        match (need, snapshot.nodes[index].power) {
-            (Some((at, image)), Power::Off) => {
-                due.push((at - boot_time(snapshot, node, *image), node));
-            }
-            (None, _) | (Some(_), Power::On { .. } | Power::Booting { .. }) => {}
+        let is_off = match snapshot.nodes[index].power {
+            Power::Off => true,
+            Power::On { .. } | Power::Booting { .. } => goes_off.contains(&node),
+        };
+        if let Some((at, image)) = need
+            && is_off
+        {
+            due.push((at - boot_time(snapshot, node, *image), node));
         }
     }
     // From the last one back, so that a full minute sends nodes into the one before.
@@ -120,15 +128,12 @@ fn turn_on(planner: &Planner<'_>, needed: &[Option<(Time, ImageId)>]) -> Vec<Pow
     actions
 }
 
-fn turn_off(
-    planner: &Planner<'_>,
-    needed: &[Option<(Time, ImageId)>],
-    actions: &mut Vec<PowerAction>,
-) {
+fn turn_off(planner: &Planner<'_>, needed: &[Option<(Time, ImageId)>]) -> Vec<PowerAction> {
+    let mut actions = Vec::new();
     let snapshot = planner.snapshot;
     let now = planner.now;
     let (pays_after, after, spares) = match snapshot.settings.idle {
-        Idle::Never => return,
+        Idle::Never => return actions,
         Idle::Timeout { after } => (Time::MAX, after, 0),
         Idle::Planned { pays_after, after, spares } => (pays_after, after, spares),
     };
@@ -163,4 +168,5 @@ fn turn_off(
             off(node);
         }
     }
+    actions
 }

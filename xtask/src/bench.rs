@@ -1,12 +1,12 @@
 //! Measurements. Each returns numbers with their unit in the name, printed for people or as JSON.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
-use crate::{agent, bench_iscsi, run};
+use crate::{agent, bench_iscsi, bench_plan, bench_traces, run};
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -15,12 +15,20 @@ pub(crate) enum Bench {
     AgentSize,
     /// Our iSCSI target beside tgtd, on the same file, by libiscsi's own load generator.
     Iscsi,
+    /// The planner: a pass over 10,000 nodes and 10,000 claims, one claim more, a replay.
+    Plan,
+    /// The planner on real traces: waits, overlays met, energy.
+    Traces,
 }
 
-pub(crate) fn run(name: Bench, json: bool) -> Result<()> {
+pub(crate) fn run(name: Bench, folder: Option<&Path>, json: bool) -> Result<()> {
     let numbers = match name {
         Bench::AgentSize => agent_size()?,
         Bench::Iscsi => bench_iscsi::run()?,
+        Bench::Plan => bench_plan::run()?,
+        Bench::Traces => {
+            bench_traces::run(folder.context("--dir names the folder of the traces")?)?
+        }
     };
     for (key, value) in &numbers {
         run::say(format!("{key:<24} {value}"));

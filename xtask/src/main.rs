@@ -6,6 +6,8 @@
 mod agent;
 mod bench;
 mod bench_iscsi;
+mod bench_plan;
+mod bench_traces;
 mod ci;
 mod demo;
 mod deny;
@@ -14,6 +16,8 @@ mod openapi;
 mod run;
 mod setup;
 mod test;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
@@ -50,6 +54,9 @@ enum Task {
     /// Measure something.
     Bench {
         name: bench::Bench,
+        /// The folder of the traces that `traces` replays.
+        #[arg(long, value_name = "FOLDER")]
+        dir: Option<PathBuf>,
         /// Print one JSON object as the last line.
         #[arg(long)]
         json: bool,
@@ -76,7 +83,7 @@ fn main() -> Result<()> {
         Task::Test { args } => test::run(&args),
         Task::E2e { slow, args } => e2e::run(slow, &args),
         Task::Demo { keep, down } => demo::run(keep, down),
-        Task::Bench { name, json } => bench::run(name, json),
+        Task::Bench { name, dir, json } => bench::run(name, dir.as_deref(), json),
         Task::Openapi { check: false } => openapi::write(),
         Task::Openapi { check: true } => openapi::check(),
         Task::Agent => agent::build().map(drop),
