@@ -92,7 +92,8 @@ fn commands_that_need_no_node_do_what_the_pages_say() -> Result<()> {
         // The reference's examples are of a cluster of their own: only those that look are run.
         let is_reference = page.name == "docs/reference/cli.md";
         for Line { place, command, on_the_rack } in page.lines() {
-            let is_ours = command.starts_with("haasctl ") || command.starts_with("haasd ");
+            let ours = ["haasctl ", "haasd ", "haas-sim "];
+            let is_ours = ours.iter().any(|program| command.starts_with(program));
             let looks = LOOKS.iter().any(|look| command.starts_with(look))
                 && !command.contains("--watch")
                 && !command.contains("--context");
@@ -291,6 +292,8 @@ impl Desk {
         desk.write("root.erofs", "")?;
         desk.write("vmlinuz", "")?;
         desk.write("lab.token", "none")?;
+        let job = "1 0 -1 60 4 -1 -1 4 90 -1 1 1 1 -1 -1 -1 -1 -1\n";
+        desk.write("trace.swf", job)?;
         desk.write("lib/modules/6.1.0-30-amd64/modules.builtin", "")?;
         fs::create_dir_all(desk.path(".local/share/bash-completion/completions"))?;
         std::os::unix::fs::symlink(root().join("images"), desk.path("images"))?;
@@ -362,10 +365,12 @@ fn programs() -> Result<PathBuf> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet", "--bins", "--locked"]).current_dir(root());
-        build.args(["--package", "controller", "--package", "haasctl", "--package", "xtask"]);
+        for package in ["controller", "haasctl", "trace-sim", "xtask"] {
+            build.args(["--package", package]);
+        }
         build.status().is_ok_and(|status| status.success())
     });
-    ensure!(*done, "cargo build of controller, haasctl and xtask failed; its message is above");
+    ensure!(*done, "cargo build of controller, haasctl, trace-sim and xtask failed; its message is above");
     Ok(built("haasd")?.parent().context("a program lies in a folder")?.to_owned())
 }
 

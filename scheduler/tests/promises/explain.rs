@@ -1,7 +1,7 @@
 //! Explanations are right: a referee that knows no cells and no profiles, only nodes and seconds, comes to
 //! the same answers, and what is said to help does.
 
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 use roaring::RoaringBitmap;
 use scheduler::{
     Affinity, Assignment, Backfill, Claim, ClaimId, Explanation, Grant, Health, Location,
@@ -496,6 +496,8 @@ proptest! {
     #![proptest_config(ProptestConfig {
         cases: 250,
         failure_persistence: None,
+        // A verdict that changes from run to run helps nobody.
+        rng_seed: RngSeed::Fixed(7),
         ..ProptestConfig::default()
     })]
 

@@ -1,6 +1,6 @@
 //! What holds whatever happens.
 
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 use scheduler::{Backfill, Claim, ClaimId, Preemption, Queue, QueueId, Settings, Share, Snapshot};
 
 use crate::build::{claim, cluster, plan_at};
@@ -27,6 +27,8 @@ proptest! {
     #![proptest_config(ProptestConfig {
         cases: 400,
         failure_persistence: None,
+        // A verdict that changes from run to run helps nobody.
+        rng_seed: RngSeed::Fixed(7),
         ..ProptestConfig::default()
     })]
 
