@@ -58,7 +58,7 @@ fn made_trace() -> String {
     let mut trace = String::from("; made by cargo xtask bench plan\n");
     let mut submit = 0;
     for job in 1..=JOBS {
-        submit += roll(300);
+        submit += roll(420);
         let bits = roll(6);
         let (width, run) = ((1 << bits) + roll(1 << bits), 1 + roll(5_400));
         let estimate = run + roll(3) * 600;
