@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 
 use crate::{
     Affinity, Claim, Health, Location, Need, NodeId, OverlayId, ProjectId, RackId, Request, Rule,
-    ShapeId, Snapshot, Vector, cells::Cells,
+    ShapeId, Share, Snapshot, cells::Cells,
 };
 
 /// One way to meet a claim: all of these parts at once.
@@ -43,6 +43,8 @@ struct Key {
     /// In these named sets, and not in those.
     inside: [Option<usize>; 2],
     outside: Option<usize>,
+    /// In so many racks.
+    racks: Option<u32>,
     without: Option<Rule>,
 }
 
@@ -65,7 +67,8 @@ pub(crate) struct Classes {
     /// What was asked for last; neighbours often ask for the same.
     last: Option<(Key, usize)>,
     granted: HashMap<ProjectId, Rc<[bool]>>,
-    total: Option<Vector>,
+    /// The part of the cluster that a node of each shape is.
+    weights: Vec<Share>,
 }
 
 impl Sets {
@@ -214,18 +217,26 @@ pub(crate) fn lone_class(
         [..] => return None,
     };
     let must_meet = |wanted: crate::OverlayUse| wanted.affinity == Affinity::Require;
-    if request.location != Location::Anywhere || claim.overlay.is_some_and(must_meet) {
+    if claim.overlay.is_some_and(must_meet) {
         return None;
     }
+    let (rack, racks) = match &request.location {
+        Location::Anywhere => (None, None),
+        Location::Rack(rack, Need::Required) => (Some(*rack), None),
+        Location::Racks(racks, Need::Required) => (None, Some(*racks)),
+        Location::Rack(_, Need::Preferred) | Location::Racks(_, Need::Preferred) => (None, None),
+        Location::Nodes(..) => return None,
+    };
     let room = sets.of_room(snapshot, claim);
     let mut find = Finder { snapshot, cells, sets, classes, claim, without: None };
     Some(find.class(Key {
         project: claim.project,
         shape,
         labels: request.labels,
-        rack: None,
+        rack,
         inside: [None, room],
         outside: None,
+        racks,
         without: None,
     }))
 }
@@ -265,6 +276,7 @@ impl Finder<'_> {
             rack,
             inside: [nodes, None],
             outside: None,
+            racks,
             without: self.without,
         };
         let homes = match self.without {
@@ -274,7 +286,7 @@ impl Finder<'_> {
         let at_home = homes.map_or(0, |set| self.sets.all[set].len() as u32);
         if let Some(homes) = homes {
             key.inside[1] = Some(homes);
-            let part = self.part(index, at_home.min(request.count), key.clone(), racks);
+            let part = self.part(index, at_home.min(request.count), key.clone());
             way.push(Part { is_home: true, ..part });
         }
         if request.count > at_home {
@@ -283,11 +295,12 @@ impl Finder<'_> {
                 Some(Rule::Disk) => None,
                 Some(_) | None => self.sets.of_room(self.snapshot, self.claim),
             };
-            way.push(self.part(index, request.count - at_home, key, racks));
+            way.push(self.part(index, request.count - at_home, key));
         }
     }
 
-    fn part(&mut self, request: usize, count: u32, key: Key, racks: Option<u32>) -> Part {
+    fn part(&mut self, request: usize, count: u32, key: Key) -> Part {
+        let racks = key.racks;
         let class = self.class(key);
         let (cells, nodes) = self.classes.cells_of(class);
         Part { request, count, class, cells, nodes, racks, is_home: false }
@@ -335,11 +348,16 @@ impl Finder<'_> {
                 && !key.outside.iter().any(is_in)
         };
         let mut cells: Vec<u32> = (0..all.len() as u32).filter(serves).collect();
-        let total = *self.classes.total.get_or_insert_with(|| self.snapshot.total());
+        if self.classes.weights.is_empty() {
+            let total = self.snapshot.total();
+            let weights = self.snapshot.shapes.iter().map(|shape| shape.dominant(total));
+            self.classes.weights = weights.collect();
+        }
+        let weights = &self.classes.weights;
         // What others may need more is taken last.
         cells.sort_by_key(|index| {
             let cell = &all[*index as usize];
-            let weight = self.snapshot.shapes[cell.shape.0 as usize].dominant(total);
+            let weight = weights[cell.shape.0 as usize];
             (weight, cell.named, cell.labels.count_ones(), *index)
         });
         cells.into()

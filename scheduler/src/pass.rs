@@ -12,7 +12,7 @@ use crate::{
     needs::Way,
     order::Walk,
     place,
-    planner::{Found, Hold, Lack, Planner, lone_class},
+    planner::{Found, Free, Hold, Lack, Planner, lone_class},
     power, preempt,
 };
 
@@ -248,19 +248,35 @@ impl<'a> Planner<'a> {
         if !self.blocked.get(class)?.iter().any(is_larger) {
             return None;
         }
-        let (cells, nodes) = self.cells_of(class);
-        let mut free = 0;
-        for cell in cells.iter() {
-            let cell = &self.cells.all[*cell as usize];
-            if !cell.maintenance.is_empty() {
-                return None;
-            }
-            free += cell.steps.get(self.now);
+        let free = self.free_of(class);
+        if free.is_worked_on {
+            return None;
         }
+        let (_, nodes) = self.cells_of(class);
         if nodes < u64::from(count) {
             return Some(Reason::Never);
         }
-        Some(if free < count as i32 { Reason::Busy } else { Reason::Reserved })
+        Some(if free.nodes < count as i32 { Reason::Busy } else { Reason::Reserved })
+    }
+
+    /// What is free of a class now.
+    fn free_of(&mut self, class: usize) -> Free {
+        let starts = self.plan.starts.len();
+        if self.free_now.len() <= class {
+            self.free_now.resize(class + 1, None);
+        }
+        if let Some((_, free)) = self.free_now[class].filter(|(as_of, _)| *as_of == starts) {
+            return free;
+        }
+        let (cells, _) = self.cells_of(class);
+        let mut free = Free { nodes: 0, is_worked_on: false };
+        for cell in cells.iter() {
+            let cell = &self.cells.all[*cell as usize];
+            free.nodes += cell.steps.get(self.now);
+            free.is_worked_on |= !cell.maintenance.is_empty();
+        }
+        self.free_now[class] = Some((starts, free));
+        free
     }
 
     /// The classic form of EASY: of nodes that come free at the start of the protected claim, those are

@@ -38,6 +38,8 @@ pub struct Planner<'a> {
     pub(crate) holds: HashMap<ClaimId, Hold>,
     /// What could not start now, by class of cells: so many nodes for so long.
     pub(crate) blocked: Vec<Vec<(u32, Time)>>,
+    /// How many nodes of each class are free now, as of so many starts.
+    pub(crate) free_now: Vec<Option<(usize, Free)>>,
     /// What was found before, by class of cells: so many nodes for so long, not before then.
     earliest: HashMap<usize, Vec<(u32, Time, Time)>>,
     /// How overlays stand, once that was asked for.
@@ -62,6 +64,14 @@ pub(crate) struct Hold {
     pub(crate) vector: Vector,
     /// Cells for each request.
     pub(crate) shares: Vec<(usize, Share)>,
+}
+
+/// What is free of a class of cells.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Free {
+    pub(crate) nodes: i32,
+    /// Some of the cells are worked on at some time.
+    pub(crate) is_worked_on: bool,
 }
 
 /// A way to meet a claim at some time.
@@ -124,6 +134,7 @@ impl<'a> Planner<'a> {
             busy_until,
             holds: HashMap::new(),
             blocked: Vec::new(),
+            free_now: Vec::new(),
             earliest: HashMap::new(),
             standings: OnceCell::new(),
             plan,
@@ -509,6 +520,7 @@ impl<'a> Planner<'a> {
     /// Something was given back: what was found before may be wrong.
     pub(crate) fn forget(&mut self) {
         self.blocked.clear();
+        self.free_now.clear();
         self.earliest.clear();
     }
 }
@@ -517,7 +529,7 @@ impl<'a> Planner<'a> {
 pub(crate) fn lone_class(ways: &[Way]) -> Option<usize> {
     match ways {
         [way] => match &way[..] {
-            [part] if part.racks.is_none() => Some(part.class),
+            [part] => Some(part.class),
             _ => None,
         },
         _ => None,
