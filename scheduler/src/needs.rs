@@ -142,7 +142,8 @@ fn with_room(snapshot: &Snapshot, size: u32) -> RoaringBitmap {
         node.disk_gib.saturating_sub(taken) >= size
     };
     let nodes = snapshot.nodes.iter().enumerate().filter(|(_, node)| has_room(node));
-    nodes.map(|(index, _)| index as u32).collect()
+    let nodes = nodes.map(|(index, _)| index as u32);
+    RoaringBitmap::from_sorted_iter(nodes).expect("nodes are in order")
 }
 
 fn holders(snapshot: &Snapshot) -> HashMap<OverlayId, RoaringBitmap> {

@@ -370,7 +370,10 @@ fn programs() -> Result<PathBuf> {
         }
         build.status().is_ok_and(|status| status.success())
     });
-    ensure!(*done, "cargo build of controller, haasctl, trace-sim and xtask failed; its message is above");
+    ensure!(
+        *done,
+        "cargo build of controller, haasctl, trace-sim and xtask failed; its message is above"
+    );
     Ok(built("haasd")?.parent().context("a program lies in a folder")?.to_owned())
 }
 

@@ -31,7 +31,9 @@ fn decisions_read_no_clock() -> Result<()> {
     ensure!(files.len() > 10, "where is the scheduler's source?");
     for file in files {
         let text = fs::read_to_string(&file)?;
-        for clock in ["SystemTime", "Instant", "Clock", "clock::", "async fn", "std::fs", "std::env"] {
+        for clock in
+            ["SystemTime", "Instant", "Clock", "clock::", "async fn", "std::fs", "std::env"]
+        {
             ensure!(!text.contains(clock), "{} has {clock}: decisions take `now`", file.display());
         }
     }
