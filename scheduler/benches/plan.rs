@@ -173,7 +173,7 @@ fn cluster(dice: &mut Dice) -> Snapshot {
     let mut snapshot = Snapshot {
         shapes: vec![node(64, 0, 256), node(128, 0, 512), node(64, 4, 512), node(64, 0, 2_048)],
         queues: queues(dice),
-        overlays: vec![Overlay { owner: None, disk_gib: 50, homes: Vec::new() }; OVERLAYS as usize],
+        overlays: vec![Overlay { disk_gib: 50, homes: Vec::new() }; OVERLAYS as usize],
         ..Snapshot::default()
     };
     for index in 0..NODES {

@@ -104,8 +104,6 @@ pub struct Shard {
 /// An overlay: its ranks live on nodes' disks.
 #[derive(Debug, Clone, Default)]
 pub struct Overlay {
-    /// Whose it is.
-    pub owner: Option<UserId>,
     /// What one shard takes on its node's disk, in GiB.
     pub disk_gib: u32,
     /// The node of each rank; a rank that has no data yet has none.
@@ -252,7 +250,8 @@ pub struct OverlayUse {
 pub enum Affinity {
     /// Each rank that has data meets it; the claim waits for those nodes. The default.
     Require,
-    /// As many ranks as can without waiting; the others begin with an empty shard.
+    /// As many ranks as can without waiting; the others begin with an empty shard. Where such a rank was
+    /// before it is no longer live, which is for the caller to see to.
     Prefer,
     /// The data does not matter.
     Any,

@@ -371,7 +371,7 @@ fn overlays(jobs: &[Job], kind: Overlays) -> (Vec<Overlay>, Vec<OverlayId>) {
         let key = key(job)?;
         Some(*known.entry(key).or_insert_with(|| {
             let homes = vec![None; key.1 as usize];
-            overlays.push(Overlay { owner: Some(UserId(job.user)), disk_gib: 1, homes });
+            overlays.push(Overlay { disk_gib: 1, homes });
             OverlayId(overlays.len() as u32 - 1)
         }))
     });

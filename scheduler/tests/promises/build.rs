@@ -73,7 +73,7 @@ pub(crate) fn reserved(id: u64, nodes: &[u32], start: Time, end: Time) -> Assign
 /// An overlay with its ranks on these nodes, and the use of it.
 pub(crate) fn with_overlay(snapshot: &mut Snapshot, homes: &[u32]) -> OverlayUse {
     let homes = ids(homes).into_iter().map(Some).collect();
-    snapshot.overlays.push(Overlay { owner: None, disk_gib: 1, homes });
+    snapshot.overlays.push(Overlay { disk_gib: 1, homes });
     let overlay = OverlayId(snapshot.overlays.len() as u32 - 1);
     OverlayUse { overlay, affinity: Affinity::Require, fork: false }
 }

@@ -346,7 +346,10 @@ impl Referee<'_> {
         let is_in = match &request.location {
             Location::Nodes(nodes, Need::Required) => nodes.contains(id.0),
             Location::Rack(rack, Need::Required) => node.rack == *rack,
-            _ => true,
+            Location::Nodes(_, Need::Preferred)
+            | Location::Rack(_, Need::Preferred)
+            | Location::Racks(..)
+            | Location::Anywhere => true,
         };
         (self.without == Some(Rule::Health) || node.health == Health::Ready)
             && (self.without == Some(Rule::Grant) || self.snapshot.grants.iter().any(granted))
@@ -446,7 +449,10 @@ impl Referee<'_> {
         let named = snapshot.claims.iter().flat_map(|claim| {
             let place = match &claim.requests[0].location {
                 Location::Nodes(nodes, Need::Required) => nodes.contains(id.0),
-                _ => false,
+                Location::Nodes(_, Need::Preferred)
+                | Location::Rack(..)
+                | Location::Racks(..)
+                | Location::Anywhere => false,
             };
             let count = claim.count() as usize;
             let home = claim.overlay.is_some_and(|wanted| {

@@ -60,8 +60,8 @@ pub(crate) fn mixed(settings: Settings) -> Snapshot {
         Queue { guaranteed: Share::percent(30), ..Queue::below(QueueId(0), "c") },
     ]);
     snapshot.overlays = vec![
-        Overlay { owner: None, disk_gib: 1, homes: vec![Some(NodeId(1)), Some(NodeId(4))] },
-        Overlay { owner: None, disk_gib: 1, homes: Vec::new() },
+        Overlay { disk_gib: 1, homes: vec![Some(NodeId(1)), Some(NodeId(4))] },
+        Overlay { disk_gib: 1, homes: Vec::new() },
     ];
     snapshot
 }
