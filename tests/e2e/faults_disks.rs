@@ -87,8 +87,7 @@ fn a_disk_that_is_not_ours_is_told_of_and_never_written_until_it_is_claimed() ->
         let lab = Lab::start_with(rack, "", nodes)?;
         refused(&lab)?;
         claimed(&lab)?;
-        full(&lab)?;
-        rescued(&lab)
+        full(&lab)
     })?;
     Ok(fs::remove_file(content)?)
 }
@@ -174,36 +173,6 @@ fn full(lab: &Lab<'_>) -> Result<()> {
     lab.bring_up(&["node2"], "bob/work")?;
     let kept = lab.ssh("bob", "node2", "cat /home/bob/file; ls /home")?;
     ensure!(kept.starts_with("of-bob") && !kept.contains("alice"), "{kept}");
-    Ok(())
-}
-
-/// Alice has broken her system so that it does not start: in a rescue nothing of hers is in use, and
-/// she mends it.
-fn rescued(lab: &Lab<'_>) -> Result<()> {
-    let text = lab.refused(5, &["switch", "node2", "--rescue", "--overlay", "none"])?;
-    ensure!(text.contains("no overlay to rescue"), "{text}");
-    let text = lab.refused(5, &["switch", "node1", "--rescue", "--overlay", "bob/work"])?;
-    ensure!(text.contains("nothing of the overlay bob/work"), "{text}");
-    lab.bring_up(&["node2"], "alice/work")?;
-    let broken = "rm -f /sbin/init && echo broken > /etc/motd && sync && echo gone";
-    ensure!(lab.ssh("root", "node2", broken)? == "gone\n");
-    lab.ok(&["power", "cycle", "node2", "--force"])?;
-    lab.wait_fault("node2", &["userspace", "init"])?;
-
-    lab.ok(&["switch", "node2", "--rescue", "--force"])?;
-    lab.wait_ready("node2")?;
-    let look = "cat /run/haas/rank /overlay/home/alice/file; ls -d /home/alice/file; \
-                ls -l /overlay/usr/sbin/init | cut -c1; cat /etc/motd /overlay/etc/motd";
-    let seen = lab.ssh_any("root", "node2", look)?;
-    let right = seen.stdout.starts_with("1\nroom\n") && seen.stdout.ends_with("c\nbroken\n");
-    ensure!(right && seen.stderr.contains("/home/alice/file"), "{seen:?}");
-    lab.ssh("root", "node2", "rm /overlay/usr/sbin/init && echo in-ram > /etc/left && sync")?;
-
-    lab.ok(&["rollback", "node2", "--force"])?;
-    lab.wait_ready("node2")?;
-    let found =
-        lab.ssh("alice", "node2", "cat /home/alice/file /etc/motd; ls /etc/left || true")?;
-    ensure!(found == "room\nbroken\n", "{found}");
     Ok(())
 }
 

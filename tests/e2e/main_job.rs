@@ -51,8 +51,8 @@ fn the_checks_see_an_emptied_overlay_and_a_changed_image() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs QEMU; run: cargo xtask e2e"]
-fn an_overlay_that_was_removed_is_not_silently_a_new_one() -> Result<()> {
+#[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
+fn slow_an_overlay_that_was_removed_is_not_silently_a_new_one() -> Result<()> {
     with_haasd("main-job-removed", 1, |rack, haasd| {
         let remove = || {
             haasd.ctl(&["overlay", "rm", checks::ALICE.overlay, "--yes"])?.ok()?;

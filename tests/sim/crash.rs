@@ -179,8 +179,8 @@ fn survives(haas: &mut Controller<'_>, id: &str) -> Result<bool> {
 }
 
 #[test]
-#[ignore = "needs root and built binaries; run: cargo xtask e2e"]
-fn twenty_switches_survive_kills_at_random_moments() -> Result<()> {
+#[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
+fn slow_twenty_switches_survive_kills_at_random_moments() -> Result<()> {
     const SWITCHES: usize = 20;
     let sim = SimRack::start("kill9", 4)?;
     let mut haas = sim.haasd(PATIENT)?;
