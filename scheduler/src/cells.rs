@@ -3,7 +3,7 @@
 //! Two nodes share a cell if shape, rack, labels, health, grants and planned work on them are the
 //! same, and every set of nodes that a waiting claim names has both or neither. Within a cell it does
 //! not matter which node a later start gets, so planning needs only counts ([`Steps`]), and bitmaps say
-//! which nodes they are. Docs: `docs/adr/0006-the-planner-counts-cells.md`.
+//! which nodes they are. Docs: `docs/adr/0005-the-planner-counts-cells.md`.
 
 use std::collections::HashMap;
 

@@ -7,7 +7,7 @@
 //!
 //! It is pure: no clock, no I/O, no threads, no randomness. The same snapshot at the same time gives
 //! the same plan. It knows nothing of HTTP, SQL or power drivers; names are numbers that the caller gives.
-//! `docs/planner.md` is the guide, `docs/adr/0006-the-planner-counts-cells.md` the main choice.
+//! `docs/planner.md` is the guide, `docs/adr/0005-the-planner-counts-cells.md` the main choice.
 
 mod advance;
 mod caps;
