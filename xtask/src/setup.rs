@@ -68,8 +68,37 @@ pub(crate) fn run() -> Result<()> {
         run::say(format!("  {name:<18} {why}"));
     }
     run::run(&mut apt_get(&["update", "-q"]))?;
-    let mut install = apt_get(&["install", "-q", "-y", "--no-install-recommends"]);
-    run::run(install.args(names(&missing)))
+    let install = || {
+        let mut apt = apt_get(&["install", "-q", "-y", "--no-install-recommends"]);
+        apt.args(names(&missing));
+        apt
+    };
+    let Err(refused) = run::run(&mut install()) else { return Ok(()) };
+    let strangers = strangers()?;
+    if strangers.is_empty() {
+        return Err(refused);
+    }
+    // Parts of one source go together in one version only, such as QEMU's.
+    run::say(format!("From elsewhere, to be set back to the archive's: {}", strangers.join(" ")));
+    run::run(install().arg("--allow-downgrades").args(strangers))
+}
+
+/// The packages of the list that are installed in a version that no archive has, each as
+/// `name=version` with the one that it has.
+fn strangers() -> Result<Vec<String>> {
+    let mut strangers = Vec::new();
+    for (name, version) in installed("${Version}")? {
+        let output = Command::new("apt-cache").args(["madison", &name]).output();
+        let output = output.context("cannot run apt-cache")?;
+        // `name | version | archive`, the best version first.
+        let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut offered = listed.lines().filter_map(|line| Some(line.split('|').nth(1)?.trim()));
+        let best = offered.clone().next();
+        if let Some(best) = best.filter(|_| offered.all(|offer| offer != version)) {
+            strangers.push(format!("{name}={best}"));
+        }
+    }
+    Ok(strangers)
 }
 
 /// Whether apt has lists, which image builds look packages up in.
@@ -81,13 +110,24 @@ fn knows_packages() -> bool {
 
 /// The packages of the list that are not installed.
 fn missing() -> Result<Vec<(&'static str, &'static str)>> {
+    let installed = installed("${Package}")?;
+    let here = |name: &str| installed.iter().any(|(there, _)| there == name);
+    Ok(PACKAGES.iter().copied().filter(|(name, _)| !here(name)).collect())
+}
+
+/// The packages of the list that are installed, each with one field of dpkg's.
+fn installed(field: &str) -> Result<Vec<(String, String)>> {
     let mut query = Command::new("dpkg-query");
-    query.args(["-W", "-f", "${Package} ${db:Status-Status}\n"]).args(names(PACKAGES));
+    let format = format!("${{db:Status-Status}} ${{Package}} {field}\n");
     // It fails if one is unknown, and still lists the others.
-    let output = query.output().context("cannot run dpkg-query")?;
+    let output = query.args(["-W", "-f", &format]).args(names(PACKAGES)).output();
+    let output = output.context("cannot run dpkg-query")?;
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();
-    let installed = |name: &str| listed.lines().any(|line| line == format!("{name} installed"));
-    Ok(PACKAGES.iter().copied().filter(|(name, _)| !installed(name)).collect())
+    let package = |line: &str| {
+        let (name, value) = line.strip_prefix("installed ")?.split_once(' ')?;
+        Some((name.to_owned(), value.to_owned()))
+    };
+    Ok(listed.lines().filter_map(package).collect())
 }
 
 fn apt_get(args: &[&str]) -> Command {
