@@ -12,9 +12,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use haas_api::user::Role;
+use iscsi_target::Inherited;
 use tokio::{net::TcpListener, signal::unix, sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     agents::Agents,
@@ -47,7 +48,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         args: vec!["image-worker".to_owned()],
     };
     let images = Images::open(&config.state_dir, worker).context("cannot open the images")?;
-    let exports = Arc::new(Exports::new(images.clone()));
+    let exports = Arc::new(Exports::new(images.clone(), &config));
     let (tls_config, fingerprint) = tls::open(&config.state_dir)?;
     show_fingerprint(&config.state_dir, &fingerprint)?;
     let context = Arc::new(Context {
@@ -72,17 +73,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let mut parts: JoinSet<(&'static str, anyhow::Result<()>)> = JoinSet::new();
-    for listener in iscsi_listeners(&context.config)? {
-        let server = iscsi_target::serve(
-            listener,
-            exports.clone(),
-            iscsi_target::Options::default(),
-            stop.clone(),
-        );
-        parts.spawn(async { ("iscsi", server.await.map_err(Into::into)) });
+    let mut inherited = Inherited::from_env().context("cannot take over systemd's sockets")?;
+    let mut options = iscsi_target::Options::default();
+    if let Some(io_threads) = context.config.iscsi.io_threads {
+        options.io_threads = io_threads;
     }
+    let listeners = iscsi_listeners(&context.config, &mut inherited)?;
+    let server = iscsi_target::serve(listeners, exports.clone(), options, stop.clone());
+    parts.spawn(async { ("iscsi", server.await.map_err(Into::into)) });
     let app = api::router(context.clone());
-    for listener in api_listeners(&context.config)? {
+    let api_listeners = api_listeners(&context.config, &mut inherited)?;
+    for address in inherited.addresses() {
+        warn!(%address, "systemd passes a socket that haasd.toml has no use for");
+    }
+    for listener in api_listeners {
         let tls = axum_server::tls_rustls::RustlsConfig::from_config(tls_config.clone());
         let handle = axum_server::Handle::new();
         let server = axum_server::from_tcp_rustls(listener, tls)?
@@ -193,7 +197,7 @@ fn show_fingerprint(state_dir: &Path, fingerprint: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn iscsi_listeners(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
+fn iscsi_listeners(config: &Config, inherited: &mut Inherited) -> anyhow::Result<Vec<TcpListener>> {
     let mut addresses: Vec<_> = config.networks.iter().map(|n| n.controller).collect();
     addresses.sort_unstable();
     addresses.dedup();
@@ -201,15 +205,21 @@ fn iscsi_listeners(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
         .into_iter()
         .map(|address| {
             let address = SocketAddr::new(IpAddr::V4(address), config.ports.iscsi);
-            iscsi_target::listen(address)
-                .with_context(|| format!("cannot listen for iSCSI on {address}"))
+            let listener = match inherited.take(address) {
+                Some(socket) => TcpListener::from_std(socket),
+                None => iscsi_target::listen(address),
+            };
+            listener.with_context(|| format!("cannot listen for iSCSI on {address}"))
         })
         .collect()
 }
 
 /// One listener for each address of the interfaces that the configuration names, and for the
 /// controller's address in each network, since agents call there.
-fn api_listeners(config: &Config) -> anyhow::Result<Vec<std::net::TcpListener>> {
+fn api_listeners(
+    config: &Config,
+    inherited: &mut Inherited,
+) -> anyhow::Result<Vec<std::net::TcpListener>> {
     let mut addresses: Vec<IpAddr> = config.networks.iter().map(|n| n.controller.into()).collect();
     for name in &config.api_interfaces {
         let before = addresses.len();
@@ -229,6 +239,9 @@ fn api_listeners(config: &Config) -> anyhow::Result<Vec<std::net::TcpListener>> 
         .into_iter()
         .map(|address| {
             let address = SocketAddr::new(address, config.ports.api);
+            if let Some(socket) = inherited.take(address) {
+                return Ok(socket);
+            }
             let listener = std::net::TcpListener::bind(address)
                 .with_context(|| format!("cannot listen for the API on {address}"))?;
             listener.set_nonblocking(true)?;

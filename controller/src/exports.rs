@@ -8,19 +8,20 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use haas_api::names::{Digest, NodeName};
+use ipnet::Ipv4Net;
 use iscsi_target::{
-    Admission, Grant, Limits, LoginRequest, Lun, LunIdentity, Refusal, SessionObserver,
+    Admission, ClassLimits, Counts, Grant, Limits, LoginRequest, Lun, LunIdentity, Meter, Recorded,
+    Recorder, Refusal, SessionObserver,
 };
 use tracing::{error, warn};
 
 use crate::{
+    config::{Config, Iscsi},
     images::{
         Images,
         manifest::{Manifest, target_name},
@@ -44,10 +45,17 @@ fn identity(image: &Digest) -> LunIdentity {
     LunIdentity::from_sha256(&raw)
 }
 
+/// Reads of a boot that are recorded, and for how long.
+const RECORDED_READS: usize = 50_000;
+const RECORDED_FOR: Duration = Duration::from_secs(300);
+
 /// The table of exports.
 #[derive(Debug)]
 pub struct Exports {
     images: Images,
+    limits: Iscsi,
+    /// The controller's address in each network, to be told to initiators that ask for targets.
+    portals: Vec<(Ipv4Net, SocketAddr)>,
     table: RwLock<Table>,
     /// Held from reading the store to writing the table, so that no reload that began earlier
     /// overwrites a later one.
@@ -56,33 +64,108 @@ pub struct Exports {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// Every image's disk, by target name; none where its file cannot be opened now.
-    targets: HashMap<String, Option<Arc<Lun>>>,
+    /// Every image, by target name.
+    targets: HashMap<String, Target>,
     /// Every live attempt, by initiator name.
     initiators: HashMap<String, Attempt>,
+    /// What is counted for each user who has nodes, by id.
+    users: HashMap<String, Arc<Meter>>,
+}
+
+#[derive(Debug, Clone)]
+struct Target {
+    /// None where its file cannot be opened now.
+    lun: Option<Arc<Lun>>,
+    meter: Arc<Meter>,
+    /// What the first boot of it since haasd started has read.
+    recorder: Arc<Recorder>,
 }
 
 #[derive(Debug, Clone)]
 struct Attempt {
+    id: String,
+    node: NodeName,
     target: String,
     address: Option<IpAddr>,
-    reads: Arc<Reads>,
+    /// Who asked for what the node boots, by id and name.
+    user: (String, String),
+    meter: Arc<Meter>,
 }
 
-/// Bytes that an attempt has read from its image, over all its sessions.
-#[derive(Debug, Default)]
-struct Reads(AtomicU64);
+/// Tells all who count what a session does.
+#[derive(Debug)]
+struct Observers {
+    meters: [Arc<Meter>; 3],
+    recorder: Option<Arc<Recorder>>,
+}
 
-impl SessionObserver for Reads {
-    fn read(&self, _lba: u64, blocks: u32) {
-        self.0.fetch_add(u64::from(blocks) * 512, Ordering::Relaxed);
+impl SessionObserver for Observers {
+    fn opened(&self) {
+        self.meters.iter().for_each(|meter| meter.opened());
     }
+
+    fn read(&self, lba: u64, blocks: u32) {
+        if let Some(recorder) = &self.recorder {
+            recorder.read(lba, blocks);
+        }
+    }
+
+    fn answered(&self, bytes: u64, took: Duration) {
+        self.meters.iter().for_each(|meter| meter.answered(bytes, took));
+    }
+
+    fn failed(&self, sense: [u8; 3]) {
+        self.meters.iter().for_each(|meter| meter.failed(sense));
+    }
+
+    fn closed(&self) {
+        self.meters.iter().for_each(|meter| meter.closed());
+    }
+}
+
+/// What is known of an image's sessions.
+#[derive(Debug)]
+pub struct Served {
+    /// Its disk; none where its file cannot be opened.
+    pub lun: Option<Arc<Lun>>,
+    /// All of them, since haasd started.
+    pub all: Counts,
+    /// Those of the attempts that live, each with all of its sessions.
+    pub attempts: Vec<ServedAttempt>,
+}
+
+/// What is known of one attempt's sessions.
+#[derive(Debug)]
+pub struct ServedAttempt {
+    /// The boot attempt.
+    pub boot: String,
+    /// Its node.
+    pub node: NodeName,
+    /// The node's address, where it has one.
+    pub address: Option<IpAddr>,
+    /// Who asked for it.
+    pub user: String,
+    /// What its sessions did.
+    pub counts: Counts,
+}
+
+/// The class in which a user's sessions share: sixty-four random bits of the id.
+fn class_of(user_id: &str) -> u64 {
+    let bits = user_id.parse::<ulid::Ulid>().map_or(0, |id| id.random());
+    u64::try_from(bits & u128::from(u64::MAX >> 1)).unwrap_or(0)
 }
 
 impl Exports {
     /// An empty table; [`Exports::reload`] fills it.
-    pub fn new(images: Images) -> Self {
-        Self { images, table: RwLock::default(), reloading: tokio::sync::Mutex::default() }
+    pub fn new(images: Images, config: &Config) -> Self {
+        let portal = |address| SocketAddr::new(IpAddr::V4(address), config.ports.iscsi);
+        Self {
+            images,
+            limits: config.iscsi,
+            portals: config.networks.iter().map(|n| (n.cidr, portal(n.controller))).collect(),
+            table: RwLock::default(),
+            reloading: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Makes the table anew from the store. Disks that are open stay open, and a session that runs
@@ -101,9 +184,18 @@ impl Exports {
                 continue;
             };
             let Some(image) = desired.wanted.image else { continue };
-            let target = target_name(&image.digest);
-            let address = node.address.map(IpAddr::V4);
-            initiators.insert(attempt.initiator, (target, address));
+            let attempt_of = |meter| Attempt {
+                id: attempt.id,
+                node: node.name,
+                target: target_name(&image.digest),
+                address: node.address.map(IpAddr::V4),
+                user: (desired.wanted.actor_id, desired.wanted.actor),
+                meter,
+            };
+            let known = self.read(|table| {
+                table.initiators.get(&attempt.initiator).map(|known| known.meter.clone())
+            });
+            initiators.insert(attempt.initiator, attempt_of(known.unwrap_or_default()));
         }
         drop(tx);
 
@@ -111,27 +203,29 @@ impl Exports {
         let mut targets = HashMap::new();
         for image in images {
             let name = target_name(&image.digest);
-            let lun = match known.get(&name) {
-                Some(Some(lun)) => Some(lun.clone()),
-                Some(None) | None => match self.open(&image.digest, &image.manifest) {
-                    Ok(lun) => Some(Arc::new(lun)),
-                    Err(error) => {
-                        error!(image = %image.digest, error, "an image cannot be served");
-                        None
-                    }
-                },
-            };
-            targets.insert(name, lun);
+            let mut target = known.get(&name).cloned().unwrap_or_else(|| Target {
+                lun: None,
+                meter: Arc::default(),
+                recorder: Arc::new(Recorder::new(RECORDED_READS, RECORDED_FOR)),
+            });
+            if target.lun.is_none() {
+                match self.open(&image.digest, &image.manifest) {
+                    Ok(lun) => target.lun = Some(Arc::new(lun)),
+                    Err(error) => error!(image = %image.digest, error, "an image cannot be served"),
+                }
+            }
+            targets.insert(name, target);
         }
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.initiators = initiators
-            .into_iter()
-            .map(|(name, (target, address))| {
-                let reads =
-                    table.initiators.get(&name).map(|a| a.reads.clone()).unwrap_or_default();
-                (name, Attempt { target, address, reads })
+        let user = |attempt: &Attempt| attempt.user.0.clone();
+        table.users = initiators
+            .values()
+            .map(|attempt| {
+                let known = table.users.get(&attempt.user.0).cloned();
+                (user(attempt), known.unwrap_or_default())
             })
             .collect();
+        table.initiators = initiators;
         table.targets = targets;
         Ok(())
     }
@@ -139,8 +233,33 @@ impl Exports {
     /// Bytes that an attempt's initiator has read so far.
     pub fn bytes_read(&self, initiator: &str) -> u64 {
         self.read(|table| {
-            table.initiators.get(initiator).map_or(0, |a| a.reads.0.load(Ordering::Relaxed))
+            table.initiators.get(initiator).map_or(0, |attempt| attempt.meter.counts().bytes)
         })
+    }
+
+    /// What an image's sessions did; none for an image that is not exported.
+    pub fn served(&self, image: &Digest) -> Option<Served> {
+        let name = target_name(image);
+        self.read(|table| {
+            let target = table.targets.get(&name)?;
+            let of_image = table.initiators.values().filter(|attempt| attempt.target == name);
+            let attempts = of_image.map(|attempt| ServedAttempt {
+                boot: attempt.id.clone(),
+                node: attempt.node.clone(),
+                address: attempt.address,
+                user: attempt.user.1.clone(),
+                counts: attempt.meter.counts(),
+            });
+            let (lun, all) = (target.lun.clone(), target.meter.counts());
+            Some(Served { lun, all, attempts: attempts.collect() })
+        })
+    }
+
+    /// What the first boot of an image since haasd started has read.
+    pub fn recorded(&self, image: &Digest) -> Vec<Recorded> {
+        let name = target_name(image);
+        self.read(|table| table.targets.get(&name).map(|target| target.recorder.reads()))
+            .unwrap_or_default()
     }
 
     fn open(&self, digest: &Digest, manifest: &str) -> Result<Lun, String> {
@@ -154,14 +273,26 @@ impl Exports {
     }
 }
 
+impl Table {
+    /// Who counts what a session of this attempt does. The first to read an image is recorded.
+    fn observers(&self, target: &Target, attempt: &Attempt) -> Observers {
+        let user = self.users.get(&attempt.user.0).cloned().unwrap_or_default();
+        let first = target.meter.counts().logins == 0;
+        Observers {
+            meters: [attempt.meter.clone(), target.meter.clone(), user],
+            recorder: first.then(|| target.recorder.clone()),
+        }
+    }
+}
+
 impl iscsi_target::Exports for Exports {
     fn admit(&self, request: &LoginRequest<'_>) -> Admission {
         self.read(|table| {
-            let Some(lun) = table.targets.get(request.target) else {
+            let Some(target) = table.targets.get(request.target) else {
                 warn!(target = request.target, peer = %request.peer, "login to an unknown target");
                 return Admission::Refused(Refusal::NotFound);
             };
-            let Some(lun) = lun else {
+            let Some(lun) = &target.lun else {
                 // A node that runs it must go on trying until a person has mended the file.
                 return Admission::Refused(Refusal::Unavailable);
             };
@@ -173,9 +304,14 @@ impl iscsi_target::Exports for Exports {
                 Some(attempt) => Admission::Granted(Grant {
                     lun: lun.clone(),
                     chap: None,
-                    class: 0,
-                    limits: Limits::default(),
-                    observer: Some(attempt.reads.clone()),
+                    class: class_of(&attempt.user.0),
+                    class_limits: ClassLimits {
+                        sessions: self.limits.user_sessions,
+                        commands: None,
+                        bytes_per_second: self.limits.user_rate,
+                    },
+                    limits: Limits { bytes_per_second: self.limits.node_rate, ..Limits::default() },
+                    observer: Some(Arc::new(table.observers(target, attempt))),
                 }),
                 None => {
                     warn!(
@@ -188,6 +324,13 @@ impl iscsi_target::Exports for Exports {
                 }
             }
         })
+    }
+
+    fn portals(&self, peer: SocketAddr, here: SocketAddr) -> Vec<SocketAddr> {
+        let IpAddr::V4(peer) = peer.ip() else { return vec![here] };
+        let near = self.portals.iter().filter(|(network, _)| network.contains(&peer));
+        let others = near.map(|(_, portal)| *portal).filter(|portal| *portal != here);
+        std::iter::once(here).chain(others).collect()
     }
 
     fn discover(&self, initiator: &str, peer: SocketAddr) -> Vec<String> {

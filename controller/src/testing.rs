@@ -82,11 +82,24 @@ impl Bench {
         let (clock, cluster_id) = Clock::open(&store).await.unwrap();
         let worker = WorkerCommand { program: "/bin/false".into(), args: Vec::new() };
         let images = Images::open(&state_dir, worker).unwrap();
+        let config = Config {
+            database_url,
+            nodes_file: state_dir.join("nodes.toml"),
+            agent_cpio: state_dir.join("agent.cpio.zst"),
+            ipxe_dir: state_dir.clone(),
+            templates_dir: templates_dir.clone(),
+            state_dir: state_dir.clone(),
+            api_interfaces: Vec::new(),
+            networks: vec![network()],
+            ports: Ports::default(),
+            iscsi: crate::config::Iscsi::default(),
+            boot: BootLimits::default(),
+        };
         let context = Arc::new(Context {
             cluster_id,
             store,
             clock,
-            exports: Arc::new(Exports::new(images.clone())),
+            exports: Arc::new(Exports::new(images.clone(), &config)),
             images,
             agents: Agents::default(),
             templates: Arc::new(Templates::load(&templates_dir).unwrap()),
@@ -94,18 +107,7 @@ impl Bench {
             fingerprint: "0".repeat(64),
             wake: tokio::sync::Notify::new(),
             events: tokio::sync::watch::Sender::new(0),
-            config: Config {
-                database_url,
-                nodes_file: state_dir.join("nodes.toml"),
-                agent_cpio: state_dir.join("agent.cpio.zst"),
-                ipxe_dir: state_dir.clone(),
-                templates_dir,
-                state_dir,
-                api_interfaces: Vec::new(),
-                networks: vec![network()],
-                ports: Ports::default(),
-                boot: BootLimits::default(),
-            },
+            config,
         });
         let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
         let router =

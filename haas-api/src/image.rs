@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::names::{Digest, ImageName, ImageRef, ImageTag};
+use crate::names::{Digest, ImageName, ImageRef, ImageTag, NodeName};
 
 /// An image: an immutable manifest and the names that point to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -61,4 +61,83 @@ pub enum ImportKind {
     Root,
     /// The tar holds `root.img`, a file system image, `vmlinuz`, and `modules/RELEASE/`.
     Raw,
+}
+
+/// `GET /v1/images/{image}/sessions`: what the iSCSI sessions of an image did since haasd started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageSessions {
+    /// The image.
+    pub digest: Digest,
+    /// Bytes of its root that are in the controller's memory now; none where its file cannot be
+    /// opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_bytes: Option<u64>,
+    /// All sessions together, also those of boots that are over.
+    pub all: SessionCounts,
+    /// Nodes that run the image or boot it, each with the sessions of this boot.
+    pub nodes: Vec<Sessions>,
+}
+
+/// The sessions of one boot of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Sessions {
+    /// The node.
+    pub node: NodeName,
+    /// The boot attempt.
+    pub boot: String,
+    /// The address that it must come from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Who asked for what it runs.
+    pub user: String,
+    /// What the sessions did.
+    pub counts: SessionCounts,
+}
+
+/// What sessions did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionCounts {
+    /// Sessions now.
+    pub sessions: u64,
+    /// Logins; more than one for a boot means that the session was lost and made anew.
+    pub logins: u64,
+    /// Reads that were answered.
+    pub reads: u64,
+    /// Bytes of their data.
+    pub bytes: u64,
+    /// Half of the reads took no longer than so many microseconds, rounded up to a power of two, from
+    /// their arrival until their last byte was handed to the network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p50_us: Option<u64>,
+    /// The same of 99 in 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99_us: Option<u64>,
+    /// The histogram behind it: entry n counts reads of less than 2^n microseconds (and not less than
+    /// half of that), the last entry all longer ones.
+    pub took_us: Vec<u64>,
+    /// Commands that ended in an error.
+    pub errors: Vec<SenseCount>,
+}
+
+/// How often a command ended in an error of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SenseCount {
+    /// Sense key, and additional sense code with qualifier, in hexadecimal: `7/2700` is a write to the
+    /// write-protected disk.
+    pub sense: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// `GET /v1/images/{image}/reads`: one read of the first boot of the image since haasd started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BootRead {
+    /// Counts from 1.
+    pub number: u64,
+    /// Microseconds since the first read.
+    pub at_us: u64,
+    /// The first block of 512 bytes.
+    pub lba: u64,
+    /// How many blocks.
+    pub blocks: u32,
 }

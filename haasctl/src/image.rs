@@ -4,13 +4,14 @@ use std::{
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{Args, Subcommand};
 use haas_api::{
     List,
     client::{Client, ClientError, Progress},
-    image::{Image, ImageProgress, ImportKind, TagImage},
+    image::{BootRead, Image, ImageProgress, ImageSessions, ImportKind, SessionCounts, TagImage},
     names::{Digest, ImageName, ImageRef, ImageTag},
 };
 
@@ -19,7 +20,7 @@ use crate::{
     confirm::Yes,
     error::{Error, io_error},
     format, pack,
-    table::{Table, number, or_dash},
+    table::{Field, Table, number, or_dash},
     upload::Upload,
 };
 
@@ -60,6 +61,18 @@ Examples:
     #[command(after_help = "Examples:\n  haasctl image show minimal:latest")]
     Show {
         /// `name`, `name:tag` or `sha256:...`.
+        image: ImageRef,
+    },
+    /// What the nodes that run an image read from it, how fast, and how much of it is in memory.
+    #[command(after_help = "Examples:\n  haasctl image sessions minimal:latest")]
+    Sessions {
+        /// The image: `name`, `name:tag` or `sha256:...`.
+        image: ImageRef,
+    },
+    /// What the first boot of an image since haasd started has read, in order.
+    #[command(after_help = "Examples:\n  haasctl image reads minimal:latest --json")]
+    Reads {
+        /// The image: `name`, `name:tag` or `sha256:...`.
         image: ImageRef,
     },
     /// Give an image another name.
@@ -112,6 +125,19 @@ impl Command {
             Self::Show { image } => {
                 let image = client.image(&image).await?;
                 out.show(&image, || show_table(&image))
+            }
+            Self::Sessions { image } => {
+                let sessions = client.image_sessions(&image).await?;
+                out.show(&sessions, || sessions_table(&sessions))?;
+                let cached = sessions.cached_bytes.map_or_else(
+                    || "the image's file cannot be opened; see haasd's log".to_owned(),
+                    |bytes| format!("{} of the image are in memory", format::bytes(bytes)),
+                );
+                out.note(&format!("{cached}; counted since haasd started."))
+            }
+            Self::Reads { image } => {
+                let list = List::whole(client.image_reads(&image).await?);
+                out.show(&list, || reads_table(&list.items))
             }
             Self::Tag { image, new } => {
                 let ImageRef::Tag(name, tag) = new else {
@@ -260,6 +286,52 @@ fn list_table(images: &[Image]) -> Table {
             (&image.arch).into(),
             format::time(&image.created_at).into(),
             or_dash(Some(format::fold(&image.nodes)).filter(|nodes| !nodes.is_empty())),
+        ]);
+    }
+    table
+}
+
+fn sessions_table(sessions: &ImageSessions) -> Table {
+    let mut table = Table::new([
+        "NODE", "USER", "ADDRESS", "SESSIONS", "LOGINS", "READS", "BYTES", "P50", "P99", "ERRORS",
+    ]);
+    let mut row = |node: Field, user: Field, address: Field, counts: &SessionCounts| {
+        let errors: Vec<_> =
+            counts.errors.iter().map(|e| format!("{} x{}", e.sense, e.count)).collect();
+        table.row([
+            node,
+            user,
+            address,
+            number(counts.sessions.to_string()),
+            number(counts.logins.to_string()),
+            number(counts.reads.to_string()),
+            number(format::bytes(counts.bytes)),
+            counts.p50_us.map_or_else(|| or_dash(None::<String>), |us| number(below(us))),
+            counts.p99_us.map_or_else(|| or_dash(None::<String>), |us| number(below(us))),
+            or_dash(Some(errors.join(", ")).filter(|errors| !errors.is_empty())),
+        ]);
+    };
+    for node in &sessions.nodes {
+        row((&node.node).into(), (&node.user).into(), or_dash(node.address.clone()), &node.counts);
+    }
+    let dash = || or_dash(None::<String>);
+    row("all".into(), dash(), dash(), &sessions.all);
+    table
+}
+
+/// A bound of the histogram, to be read.
+fn below(us: u64) -> String {
+    if us < 1000 { format!("<{us} us") } else { format!("<{} ms", us.div_ceil(1000)) }
+}
+
+fn reads_table(reads: &[BootRead]) -> Table {
+    let mut table = Table::new(["READ", "AT", "LBA", "BLOCKS"]);
+    for read in reads {
+        table.row([
+            number(read.number.to_string()),
+            number(format!("{:.6} s", Duration::from_micros(read.at_us).as_secs_f64())),
+            number(read.lba.to_string()),
+            number(read.blocks.to_string()),
         ]);
     }
     table

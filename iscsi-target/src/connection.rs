@@ -2,24 +2,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::classes::{Classes, Pace};
 use crate::exports::{Exports, SessionObserver};
-use crate::login::{self, Established, Kind, Login, Step};
+use crate::login::{self, Established, Kind, Login, Step, status};
 use crate::pdu::{Bhs, flag, request};
 use crate::server::Options;
 use crate::session::{Numbers, Session};
 use crate::sessions::{Place, Sessions};
-use crate::wire::{Event, Wire, WireError};
-
-/// How long a session may take, when the server stops, to finish the PDU that it is sending.
-const STOP_WITHIN: Duration = Duration::from_secs(2);
+use crate::turns::Ticket;
+use crate::wire::{Event, Paces, Wire, WireError};
 
 /// PDUs that a login may take: more than any real one, fewer than an attacker wants.
 const LOGIN_PDUS: usize = 64;
@@ -29,32 +26,17 @@ pub(crate) struct Shared {
     pub(crate) exports: Arc<dyn Exports>,
     pub(crate) options: Options,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) classes: Arc<Classes>,
 }
 
-/// Serves one connection until it ends, or until `stop`.
+/// Serves one connection until it ends.
 pub(crate) async fn serve(
-    stream: TcpStream,
+    stream: std::net::TcpStream,
     peer: SocketAddr,
     shared: Arc<Shared>,
-    stop: CancellationToken,
+    ticket: Ticket,
 ) {
-    let end = CancellationToken::new();
-    let stopping = Arc::new(AtomicBool::new(false));
-    let life = Box::pin(live(stream, peer, &shared, end.clone(), Arc::clone(&stopping)));
-    tokio::pin!(life);
-    let result = tokio::select! {
-        biased;
-        () = end.cancelled() => {
-            info!(%peer, "session replaced by a new login");
-            return;
-        }
-        result = &mut life => result,
-        () = stop.cancelled() => {
-            stopping.store(true, Ordering::Relaxed);
-            tokio::time::timeout(STOP_WITHIN, &mut life).await.unwrap_or(Ok(()))
-        }
-    };
-    match result {
+    match live(stream, peer, &shared, ticket).await {
         Ok(()) => debug!(%peer, "connection ended"),
         Err(error) => {
             let source = std::error::Error::source(&error).map(ToString::to_string);
@@ -64,23 +46,25 @@ pub(crate) async fn serve(
 }
 
 async fn live(
-    stream: TcpStream,
+    stream: std::net::TcpStream,
     peer: SocketAddr,
     shared: &Shared,
-    end: CancellationToken,
-    stopping: Arc<AtomicBool>,
+    ticket: Ticket,
 ) -> Result<(), WireError> {
+    let stream = TcpStream::from_std(stream)?;
     tune(&stream, &shared.options)?;
-    let mut wire = Wire::new(stream, shared.options.ping_interval, stopping);
-    let login = Box::pin(log_in(&mut wire, peer, shared, end));
+    let mut wire = Wire::new(stream, shared.options.ping_interval, ticket.clone());
+    let login = Box::pin(log_in(&mut wire, peer, shared, ticket));
     let Ok(login) = tokio::time::timeout(shared.options.login_timeout, login).await else {
         return Err(WireError::Protocol("the login was not finished in time"));
     };
     let Some((mut session, place)) = login? else { return Ok(()) };
     let grant = session.grant();
     let observer = grant.and_then(|grant| grant.observer.clone());
-    // Declared so that the observer hears of the end before the place is free for a successor.
+    // Dropped last, so that the observer hears of the end, and the class has one session less,
+    // before a successor takes the place.
     let _place = place;
+    let mut wire = wire;
     let _watch = Watch::begin(observer);
     info!(
         %peer,
@@ -104,10 +88,10 @@ async fn log_in(
     wire: &mut Wire,
     peer: SocketAddr,
     shared: &Shared,
-    end: CancellationToken,
+    ticket: Ticket,
 ) -> Result<Option<(Session, Place)>, WireError> {
     let mut login = Login::new(&*shared.exports, peer);
-    let mut numbers = Numbers { stat: 0, expected_cmd: 0, window: 1 };
+    let mut numbers = Numbers::default();
     for _ in 0..LOGIN_PDUS {
         let pdu = match wire.receive().await? {
             Event::Pdu(pdu) => pdu,
@@ -117,17 +101,18 @@ async fn log_in(
         if pdu.bhs.opcode() != request::LOGIN {
             return Err(WireError::Protocol("the first PDU is no login"));
         }
-        numbers.expected_cmd = pdu.bhs.cmd_sn();
+        numbers.begin(pdu.bhs.cmd_sn());
         let refused = match login.step(&pdu) {
             Step::Reply(header, text) => {
                 wire.send(numbers.stamp(header), &text).await?;
                 continue;
             }
             Step::Done(header, text, established) => {
-                match shared.sessions.enter(&established, end.clone()).await {
-                    Ok(place) => {
+                match admit(shared, &established, &ticket).await {
+                    Ok((place, paces)) => {
                         let header = header.put(14, place.tsih.to_be_bytes());
-                        let session = begin(wire, shared, header, &text, *established, numbers);
+                        let session =
+                            begin(wire, shared, header, &text, *established, numbers, paces);
                         return session.await.map(|session| Some((session, place)));
                     }
                     Err(code) => code,
@@ -144,6 +129,20 @@ async fn log_in(
     Err(WireError::Protocol("the login takes too many PDUs"))
 }
 
+/// Gives an authenticated session its place and its share of its class.
+async fn admit(
+    shared: &Shared,
+    established: &Established,
+    ticket: &Ticket,
+) -> Result<(Place, Option<Paces>), u16> {
+    // The session that this one replaces leaves its class first.
+    let place = shared.sessions.enter(established, ticket.clone()).await?;
+    let Kind::Normal { grant, .. } = &established.kind else { return Ok((place, None)) };
+    let member = shared.classes.enter(grant.class, &grant.class_limits);
+    let member = member.ok_or(status::OUT_OF_RESOURCES)?;
+    Ok((place, Some(Paces { own: Pace::new(grant.limits.bytes_per_second), member })))
+}
+
 /// Sends the last login response, behind which the agreed parameters hold.
 async fn begin(
     wire: &mut Wire,
@@ -152,18 +151,20 @@ async fn begin(
     text: &[u8],
     established: Established,
     mut numbers: Numbers,
+    paces: Option<Paces>,
 ) -> Result<Session, WireError> {
     debug_assert_ne!(header.flags() & flag::FINAL, 0);
     let limits = match &established.kind {
         Kind::Normal { grant, .. } => grant.limits,
         Kind::Discovery => crate::Limits::default(),
     };
-    numbers.window = limits.command_window.clamp(1, 1024);
+    let window = limits.command_window.clamp(1, 1024);
+    numbers.window = paces.as_ref().map_or(window, |paces| paces.member.window(window));
     let header = header.put(36, [0, 0]);
     wire.send(numbers.stamp(header), text).await?;
     wire.flush().await?;
-    wire.negotiated(&established.params, limits.turn_bytes);
-    Ok(Session::new(Arc::clone(&shared.exports), established, numbers))
+    wire.negotiated(&established.params, paces);
+    Ok(Session::new(Arc::clone(&shared.exports), established, numbers, window))
 }
 
 /// Small PDUs leave at once; a peer that vanished is noticed by TCP although nothing is sent.

@@ -139,9 +139,12 @@ impl Session {
             }
             Kind::Normal { .. } => Vec::new(),
         };
+        let portals = self.exports.portals(peer, here);
         for name in names {
             text::push(out, "TargetName", &name);
-            text::push(out, "TargetAddress", &format!("{here},{PORTAL_GROUP}"));
+            for portal in &portals {
+                text::push(out, "TargetAddress", &format!("{portal},{PORTAL_GROUP}"));
+            }
         }
         Ok(())
     }

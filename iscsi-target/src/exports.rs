@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::lun::Lun;
 
@@ -16,6 +17,12 @@ pub trait Exports: Send + Sync + 'static {
 
     /// Names of the targets this initiator may see from that peer (SendTargets).
     fn discover(&self, initiator: &str, peer: SocketAddr) -> Vec<String>;
+
+    /// Where that peer can reach the targets, the best first (SendTargets). It has come in at `here`,
+    /// which is the answer where there is nothing else to say.
+    fn portals(&self, _peer: SocketAddr, here: SocketAddr) -> Vec<SocketAddr> {
+        vec![here]
+    }
 
     /// The name and secret by which the target proves itself to an initiator that asks for it
     /// (mutual CHAP). Without one, such an initiator is refused. It must differ from the secret in
@@ -63,8 +70,11 @@ pub struct Grant {
     pub lun: Arc<Lun>,
     /// What the initiator must prove to know; `None` lets it in without a secret.
     pub chap: Option<Chap>,
-    /// Sessions of one class share fairly; opaque to the target.
+    /// Classes share the target fairly, and within a class its sessions do. Opaque to the target;
+    /// `u64::MAX` is the target's own.
     pub class: u64,
+    /// Bounds of the whole class. Those of the last login hold.
+    pub class_limits: ClassLimits,
     /// Bounds of this session.
     pub limits: Limits,
     /// Told of the session's life and reads, on the session's task: it must not block.
@@ -76,14 +86,26 @@ pub struct Grant {
 pub struct Limits {
     /// Commands that the initiator may have under way (kept within 1 and 1024).
     pub command_window: u32,
-    /// Bytes that a session sends before it lets other sessions have their turn.
-    pub turn_bytes: u64,
+    /// Bytes that a session may send in a second, averaged over a tenth of it; `None` is all there is.
+    pub bytes_per_second: Option<u64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { command_window: 128, turn_bytes: 1 << 20 }
+        Self { command_window: 128, bytes_per_second: None }
     }
+}
+
+/// Bounds of all sessions of a class together; `None` is no bound.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClassLimits {
+    /// Sessions at once. Further logins are told that the target is out of resources (status 0302),
+    /// which initiators take as a reason to try again later.
+    pub sessions: Option<u32>,
+    /// Commands under way, shared evenly among the sessions; each has at least one.
+    pub commands: Option<u32>,
+    /// Bytes in a second, averaged over a tenth of it.
+    pub bytes_per_second: Option<u64>,
 }
 
 /// A CHAP name and its secret.
@@ -131,6 +153,11 @@ pub trait SessionObserver: Send + Sync + fmt::Debug {
     fn opened(&self) {}
     /// A READ was accepted: `blocks` blocks of 512 bytes from `lba` on.
     fn read(&self, _lba: u64, _blocks: u32) {}
+    /// It was answered with so many bytes. The time runs from its arrival until its last byte was
+    /// handed to the socket.
+    fn answered(&self, _bytes: u64, _took: Duration) {}
+    /// A command ended in CHECK CONDITION with this sense key, code and qualifier.
+    fn failed(&self, _sense: [u8; 3]) {}
     /// The session is over, for whatever reason.
     fn closed(&self) {}
 }

@@ -4,23 +4,26 @@
 //! in to what is asked through [`Exports`], once per login, and answered from memory.
 //!
 //! The way of one read, file by file:
-//! [`serve`] (`server.rs`) accepts a connection and gives it one task (`connection.rs`); `login.rs`
-//! negotiates (with `chap.rs` and `negotiate.rs`) and asks [`Exports`]; from then on `session.rs` takes
-//! one PDU after the other from `wire.rs`, `scsi/` decides what the command means, and `read.rs`
-//! sends the blocks. Nothing is buffered per command and no lock is shared between connections
-//! once the login is over.
+//! [`serve`] (`server.rs`) accepts a connection and gives it to an I/O thread (`threads.rs`), where
+//! `turns.rs` decides when it runs; `connection.rs` is its life. `login.rs` negotiates (with `chap.rs`
+//! and `negotiate.rs`) and asks [`Exports`]; from then on `session.rs` takes one PDU after the other
+//! from `wire.rs`, `scsi/` decides what the command means, and `read.rs` sends the blocks. Nothing is
+//! buffered per command.
 //!
 //! The protocol is RFC 7143 with one connection per session and error recovery level 0; the
 //! commands are those of SPC-4 and SBC-3 that a disk which is never written needs.
 
 mod census;
 mod chap;
+mod classes;
 mod connection;
 mod control;
 mod exports;
 mod inbox;
+mod inherited;
 mod login;
 mod lun;
+mod meter;
 mod negotiate;
 mod outbox;
 mod pdu;
@@ -31,12 +34,17 @@ mod session;
 mod sessions;
 mod sys;
 mod text;
+mod threads;
+mod turns;
 mod verify;
 mod wire;
 
 pub use census::{Census, Counted};
 pub use exports::{
-    Admission, Chap, Exports, Grant, Limits, LoginRequest, Refusal, Secret, SessionObserver,
+    Admission, Chap, ClassLimits, Exports, Grant, Limits, LoginRequest, Refusal, Secret,
+    SessionObserver,
 };
+pub use inherited::Inherited;
 pub use lun::{BLOCK, Lun, LunIdentity};
+pub use meter::{BUCKETS, Counts, Meter, Recorded, Recorder};
 pub use server::{Options, listen, serve};

@@ -29,6 +29,7 @@ pub(crate) mod status {
     pub(crate) const NO_SUCH_SESSION: u16 = 0x020a;
     pub(crate) const INVALID_DURING_LOGIN: u16 = 0x020b;
     pub(crate) const UNAVAILABLE: u16 = 0x0301;
+    pub(crate) const OUT_OF_RESOURCES: u16 = 0x0302;
 }
 
 const SECURITY: u8 = 0;

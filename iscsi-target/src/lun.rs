@@ -110,6 +110,14 @@ impl Lun {
         &self.path
     }
 
+    /// Bytes of it that are in memory now. Waits for nothing, but looks at each page.
+    ///
+    /// # Errors
+    /// When the file cannot be mapped.
+    pub fn resident(&self) -> io::Result<u64> {
+        sys::resident(&self.file, self.blocks * BLOCK)
+    }
+
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
@@ -243,6 +251,7 @@ mod tests {
         lun.read(&mut buf, 1000).await.unwrap();
         assert_eq!(buf, content[1000..301_000]);
         lun.load(0, 1_048_576).await.unwrap();
+        assert_eq!(lun.resident().unwrap(), lun.blocks() * BLOCK);
         lun.read(&mut buf, 512).await.unwrap();
         assert_eq!(buf, content[512..300_512]);
     }

@@ -5,6 +5,7 @@
 //! leave in one write; larger ones go from the page cache to the socket by themselves.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::warn;
 
@@ -32,7 +33,8 @@ impl Session {
         lun: &Arc<Lun>,
         extent: Extent,
     ) -> Result<(), WireError> {
-        if let Some(observer) = self.grant().and_then(|grant| grant.observer.as_ref()) {
+        let begun = Instant::now();
+        if let Some(observer) = self.observer() {
             observer.read(extent.lba, u32::try_from(extent.blocks).unwrap_or(u32::MAX));
         }
         let mut parts = Parts::new(self, command, extent.len());
@@ -61,6 +63,9 @@ impl Session {
                 self.numbers.stat = self.numbers.stat.wrapping_add(1);
             }
             wire.make_room().await?;
+        }
+        if let Some(observer) = self.observer() {
+            observer.answered(parts.total, begun.elapsed());
         }
         Ok(())
     }
@@ -107,6 +112,9 @@ impl Session {
             .put_u32(36, sent)
             .put_u32(44, residual);
         let header = self.numbers.stamp(header);
+        if let (Some(sense), Some(observer)) = (sense, self.observer()) {
+            observer.failed(sense.triple());
+        }
         match sense {
             Some(sense) => wire.send(header, &[&[0, 18][..], &sense.fixed()].concat()).await,
             None => wire.send(header, &[]).await,

@@ -1,24 +1,28 @@
 //! Accepting connections, within bounds, until told to stop.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::census::Census;
-use crate::connection::{self, Shared};
+use crate::connection::Shared;
 use crate::exports::Exports;
-use crate::sessions::Sessions;
+use crate::threads::{Accepted, Threads};
 
 /// Bounds of a server.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Threads that serve connections, each with a poller of its own. More than the machine has
+    /// processors are of no use.
+    pub io_threads: usize,
     /// How long a login may take, from the accept on.
     pub login_timeout: Duration,
     /// Connections in all; more are closed at once.
@@ -36,6 +40,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            io_threads: std::thread::available_parallelism().map_or(1, usize::from).min(4),
             login_timeout: Duration::from_secs(10),
             max_connections: 16_384,
             max_connections_per_address: 1024,
@@ -67,35 +72,35 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves until `stop` is cancelled, then ends all sessions: each finishes the PDU that it is
-/// sending (within two seconds) and closes, so that initiators log in again elsewhere or later.
+/// Serves on all listeners until `stop` is cancelled, then ends all sessions: each finishes the PDU
+/// that it is sending, says that it goes (within two seconds) and closes, so that initiators log in
+/// again elsewhere or later.
 ///
 /// # Errors
-/// Only when the listener itself is unusable; what befalls one connection is logged.
+/// Only when a listener itself is unusable or a thread cannot be started; what befalls one
+/// connection is logged.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     exports: Arc<dyn Exports>,
     options: Options,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    listener.local_addr()?;
-    let shared = Arc::new(Shared { exports, options, sessions: Arc::new(Sessions::default()) });
+    for listener in &listeners {
+        listener.local_addr()?;
+    }
+    let threads = options.io_threads;
+    let (sessions, classes) = (Arc::default(), Arc::default());
+    let shared = Arc::new(Shared { exports, options, sessions, classes });
+    let threads = Threads::start(threads, &shared, &stop)?;
     let census = Arc::new(Census::default());
-    let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            Some(ended) = connections.join_next(), if !connections.is_empty() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "a connection's task failed");
-                }
-                continue;
-            }
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listeners) => accepted,
         };
-        match accepted {
+        match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
             Ok((stream, peer)) => {
-                if connections.len() >= shared.options.max_connections {
+                if threads.connections() >= shared.options.max_connections {
                     warn!(%peer, "connection refused: too many in all");
                     continue;
                 }
@@ -105,11 +110,7 @@ pub async fn serve(
                     continue;
                 };
                 debug!(%peer, "connection accepted");
-                let (shared, stop) = (Arc::clone(&shared), stop.clone());
-                connections.spawn(async move {
-                    let _counted = counted;
-                    connection::serve(stream, peer, shared, stop).await;
-                });
+                threads.give(Accepted { stream, peer, counted });
             }
             Err(error) => {
                 warn!(%error, "accept failed");
@@ -117,7 +118,16 @@ pub async fn serve(
             }
         }
     }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
-    Ok(())
+    drop(listeners);
+    let ended = tokio::task::spawn_blocking(|| threads.join());
+    ended.await.map_err(io::Error::other)
+}
+
+/// The next connection of whichever listener has one.
+async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+    poll_fn(|cx| {
+        let mut ready = listeners.iter().map(|listener| listener.poll_accept(cx));
+        ready.find(Poll::is_ready).unwrap_or(Poll::Pending)
+    })
+    .await
 }

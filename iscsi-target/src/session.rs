@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tracing::debug;
 
-use crate::exports::{Exports, Grant};
+use crate::exports::{Exports, Grant, SessionObserver};
 use crate::login::{Established, Kind};
 use crate::lun::Lun;
 use crate::negotiate::Params;
@@ -23,6 +23,8 @@ pub(crate) struct Session {
     pub(crate) kind: Kind,
     pub(crate) params: Params,
     pub(crate) numbers: Numbers,
+    /// Commands that it may have under way if its class leaves it so many.
+    window: u32,
     /// Text of a request that goes on in the next PDU.
     pub(crate) text: Vec<u8>,
     /// The rest of a text answer and the tag by which it is fetched.
@@ -35,14 +37,22 @@ pub(crate) struct Session {
 }
 
 /// The session's sequence numbers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Numbers {
     pub(crate) stat: u32,
     pub(crate) expected_cmd: u32,
+    /// The last command that the initiator was told it may send.
+    pub(crate) last_cmd: u32,
+    /// Commands that it may have under way.
     pub(crate) window: u32,
 }
 
 impl Numbers {
+    /// What a PDU of the login phase says: commands begin with its number, one at a time.
+    pub(crate) fn begin(&mut self, cmd_sn: u32) {
+        (self.expected_cmd, self.last_cmd, self.window) = (cmd_sn, cmd_sn, 1);
+    }
+
     /// Fills in the numbers of a PDU that carries a status.
     pub(crate) fn stamp(&mut self, bhs: Bhs) -> Bhs {
         let bhs = self.peek(bhs);
@@ -51,9 +61,13 @@ impl Numbers {
     }
 
     /// The same without using up a status number.
-    pub(crate) fn peek(&self, bhs: Bhs) -> Bhs {
+    pub(crate) fn peek(&mut self, bhs: Bhs) -> Bhs {
         let last = self.expected_cmd.wrapping_add(self.window).wrapping_sub(1);
-        bhs.put_u32(24, self.stat).put_u32(28, self.expected_cmd).put_u32(32, last)
+        // What was allowed once stays allowed, also where the window has become smaller.
+        if sn_before(self.last_cmd, last) {
+            self.last_cmd = last;
+        }
+        bhs.put_u32(24, self.stat).put_u32(28, self.expected_cmd).put_u32(32, self.last_cmd)
     }
 }
 
@@ -86,12 +100,19 @@ pub(crate) enum Flow {
 }
 
 impl Session {
-    pub(crate) fn new(exports: Arc<dyn Exports>, login: Established, numbers: Numbers) -> Self {
+    /// `window` is how many commands it may have under way if its class leaves it so many.
+    pub(crate) fn new(
+        exports: Arc<dyn Exports>,
+        login: Established,
+        numbers: Numbers,
+        window: u32,
+    ) -> Self {
         Self {
             exports,
             initiator: login.initiator,
             kind: login.kind,
             params: login.params,
+            window,
             numbers,
             text: Vec::new(),
             answer: None,
@@ -118,13 +139,18 @@ impl Session {
                 Event::Idle if !self.answers_pings => {}
                 Event::Idle if self.pinged => return Err(WireError::Silent),
                 Event::Idle => self.ping(wire).await?,
-                Event::Closed | Event::Stopping => return Ok(()),
+                Event::Closed => return Ok(()),
+                Event::Stopping => return self.farewell(wire).await,
             }
         }
     }
 
     pub(crate) fn lun(&self) -> Option<&Arc<Lun>> {
         self.grant().map(|grant| &grant.lun)
+    }
+
+    pub(crate) fn observer(&self) -> Option<&Arc<dyn SessionObserver>> {
+        self.grant().and_then(|grant| grant.observer.as_ref())
     }
 
     pub(crate) fn grant(&self) -> Option<&Grant> {
@@ -164,8 +190,11 @@ impl Session {
                 | request::TEXT
                 | request::LOGOUT
         );
-        if numbered && !self.in_turn(&bhs)? {
-            return Ok(Flow::Continue);
+        if numbered {
+            self.numbers.window = wire.window(self.window);
+            if !self.in_turn(&bhs)? {
+                return Ok(Flow::Continue);
+            }
         }
         let discovery = matches!(self.kind, Kind::Discovery);
         match opcode {
@@ -198,8 +227,7 @@ impl Session {
             self.numbers.expected_cmd = sn.wrapping_add(1);
             return Ok(true);
         }
-        let end = self.numbers.expected_cmd.wrapping_add(self.numbers.window);
-        if sn_before(sn, self.numbers.expected_cmd) || !sn_before(sn, end) {
+        if sn_before(sn, self.numbers.expected_cmd) || sn_before(self.numbers.last_cmd, sn) {
             debug!(sn, expected = self.numbers.expected_cmd, "CmdSN ignored");
             return Ok(false);
         }
@@ -230,6 +258,23 @@ impl Session {
         let header = Bhs::new(response::NOP_IN, flag::FINAL).put_itt(NO_TAG).put_u32(20, tag);
         let header = self.numbers.peek(header);
         wire.send(header, &[]).await
+    }
+
+    /// Says that the connection ends because the target is stopping, so that the initiator logs in
+    /// again without an error (RFC 7143 section 11.9). One like iPXE would not understand it.
+    async fn farewell(&mut self, wire: &mut Wire) -> Result<(), WireError> {
+        /// "The target will drop all connections of this session."
+        const DROPS_ALL: u8 = 3;
+        if self.answers_pings {
+            // At once (second parameter), and for as long as the default of DefaultTime2Retain.
+            let header = Bhs::new(response::ASYNC_MESSAGE, flag::FINAL)
+                .put_itt(NO_TAG)
+                .put(36, [DROPS_ALL])
+                .put(44, 20_u16.to_be_bytes());
+            let header = self.numbers.stamp(header);
+            wire.send(header, &[]).await?;
+        }
+        wire.flush().await
     }
 
     async fn good(&mut self, wire: &mut Wire, command: &Command) -> Result<(), WireError> {

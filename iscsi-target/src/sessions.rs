@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use crate::login::{Established, Kind, Port, status};
+use crate::turns::Ticket;
 
 /// How long a new session waits for the one it replaces.
 const REPLACE_WITHIN: Duration = Duration::from_secs(1);
@@ -27,7 +29,7 @@ struct Nexus {
 struct Entry {
     tsih: u16,
     cid: u16,
-    end: CancellationToken,
+    ticket: Ticket,
     gone: CancellationToken,
 }
 
@@ -51,12 +53,11 @@ pub(crate) struct Place {
 }
 
 impl Sessions {
-    /// Enters a session, whose connection ends when `end` is cancelled. A session of the same
-    /// nexus is ended first.
+    /// Enters the session of a connection. A session of the same nexus is ended first.
     pub(crate) async fn enter(
         self: &Arc<Self>,
         login: &Established,
-        end: CancellationToken,
+        ticket: Ticket,
     ) -> Result<Place, u16> {
         let target = match &login.kind {
             Kind::Discovery => String::new(),
@@ -64,11 +65,12 @@ impl Sessions {
         };
         let nexus = Nexus { initiator: login.initiator.clone(), isid: login.port.isid, target };
         let gone = CancellationToken::new();
-        let (tsih, old) = self.replace(&nexus, login.port, end, gone.clone())?;
+        let (tsih, old) = self.replace(&nexus, login.port, ticket, gone.clone())?;
         // Made before the wait, so that a login given up meanwhile leaves the table clean.
         let place = Place { sessions: Arc::clone(self), nexus, tsih, gone };
         if let Some(old) = old {
-            old.end.cancel();
+            info!(initiator = login.initiator, "a session is replaced by a new login");
+            old.ticket.end();
             let _ = tokio::time::timeout(REPLACE_WITHIN, old.gone.cancelled()).await;
         }
         Ok(place)
@@ -78,7 +80,7 @@ impl Sessions {
         &self,
         nexus: &Nexus,
         port: Port,
-        end: CancellationToken,
+        ticket: Ticket,
         gone: CancellationToken,
     ) -> Result<(u16, Option<Entry>), u16> {
         let mut table = self.lock();
@@ -88,7 +90,7 @@ impl Sessions {
             (tsih, Some(old)) if old.tsih == tsih => return Err(status::TOO_MANY_CONNECTIONS),
             _ => return Err(status::NO_SUCH_SESSION),
         };
-        let entry = Entry { tsih, cid: port.cid, end, gone };
+        let entry = Entry { tsih, cid: port.cid, ticket, gone };
         Ok((tsih, table.entries.insert(nexus.clone(), entry)))
     }
 

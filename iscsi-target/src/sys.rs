@@ -1,4 +1,5 @@
-//! The one system call that no safe wrapper offers: reading a file only as far as it is in memory.
+//! The system calls that no safe wrapper offers: reading a file only as far as it is in memory, and
+//! asking how much of it is.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -19,4 +20,40 @@ pub(crate) fn read_cached(file: &File, buf: &mut [u8], offset: u64) -> io::Resul
     let got =
         unsafe { libc::preadv2(file.as_raw_fd(), &raw const iov, 1, offset, libc::RWF_NOWAIT) };
     usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
+/// How many bytes of the file are in the page cache now, in whole pages (`mincore(2)`).
+pub(crate) fn resident(file: &File, len: u64) -> io::Result<u64> {
+    /// Mapped at once: the answer takes a byte for each page of it.
+    const STEP: u64 = 1 << 30;
+    const PAGE: u64 = 4096;
+    let mut pages = vec![0_u8; usize::try_from(STEP / PAGE).map_err(io::Error::other)?];
+    let mut resident = 0;
+    let mut at = 0;
+    while at < len {
+        let step = STEP.min(len - at);
+        let size = usize::try_from(step).map_err(io::Error::other)?;
+        let offset = libc::off_t::try_from(at).map_err(io::Error::other)?;
+        let (read, shared, fd) = (libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd());
+        // SAFETY: a new mapping at an address of the kernel's choice touches none of ours, and it is
+        // never read through, so that a file that becomes shorter cannot fault.
+        let map = unsafe { libc::mmap(std::ptr::null_mut(), size, read, shared, fd, offset) };
+        if map == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `map` and `size` are those of the mapping above, and `pages` has a byte for each
+        // page of it, since `size` is at most STEP and a page is at least PAGE bytes.
+        let asked = unsafe { libc::mincore(map, size, pages.as_mut_ptr()) };
+        let error = io::Error::last_os_error();
+        // SAFETY: the mapping made above, of which no pointer is kept.
+        unsafe { libc::munmap(map, size) };
+        if asked != 0 {
+            return Err(error);
+        }
+        let count = usize::try_from(step.div_ceil(PAGE)).map_err(io::Error::other)?;
+        let here = pages.iter().take(count).filter(|page| **page & 1 != 0).count();
+        resident += here as u64 * PAGE;
+        at += step;
+    }
+    Ok(resident.min(len))
 }

@@ -6,24 +6,27 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::classes::{Member, Pace};
 use crate::inbox::Inbox;
 use crate::lun::Lun;
 use crate::negotiate::Params;
 use crate::outbox::{HIGH_WATER, Outbox};
 use crate::pdu::{Bhs, Pdu};
+use crate::turns::{self, Ticket};
 
 /// Ticks that a peer may take none of what we send.
 const STALLED_TICKS: u32 = 4;
+
+/// Bytes that a connection sends before others have their turn.
+const TURN: u64 = 128 << 10;
 
 /// Why a connection ends without a logout.
 #[derive(Debug, thiserror::Error)]
@@ -70,19 +73,25 @@ pub(crate) struct Wire {
     tick: Interval,
     /// Bytes came since the last tick.
     heard: bool,
-    stopping: Arc<AtomicBool>,
-    /// Bytes sent since other tasks had their turn, and how many may be.
+    ticket: Ticket,
+    /// Bytes sent since others had their turn.
     turn: u64,
-    turn_bytes: u64,
+    paces: Option<Paces>,
+}
+
+/// How fast a session may send.
+pub(crate) struct Paces {
+    pub(crate) own: Pace,
+    pub(crate) member: Member,
 }
 
 impl Wire {
-    pub(crate) fn new(stream: TcpStream, tick: Duration, stopping: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(stream: TcpStream, tick: Duration, ticket: Ticket) -> Self {
         let mut tick = interval(tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first tick comes at once, which is why the peer counts as heard already.
         let (inbox, outbox) = (Inbox::default(), Outbox::default());
-        Self { stream, inbox, outbox, tick, heard: true, stopping, turn: 0, turn_bytes: 1 << 20 }
+        Self { stream, inbox, outbox, tick, heard: true, ticket, turn: 0, paces: None }
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
@@ -93,13 +102,21 @@ impl Wire {
         &mut self.outbox
     }
 
+    /// Commands that the session may have under way, of the `own` that it may have at most.
+    pub(crate) fn window(&self, own: u32) -> u32 {
+        self.paces.as_ref().map_or(own, |paces| paces.member.window(own))
+    }
+
     /// From the next PDU on, what the login agreed holds.
-    pub(crate) fn negotiated(&mut self, params: &Params, turn_bytes: u64) {
+    pub(crate) fn negotiated(&mut self, params: &Params, paces: Option<Paces>) {
         self.inbox.header_digest = params.header_digest;
         self.inbox.data_digest = params.data_digest;
         self.outbox.header_digest = params.header_digest;
         self.outbox.data_digest = params.data_digest;
-        self.turn_bytes = turn_bytes.max(64 << 10);
+        if let Some(paces) = &paces {
+            self.ticket.join(paces.member.id());
+        }
+        self.paces = paces;
     }
 
     /// The next PDU. What is in the outbox goes out before anything is waited for.
@@ -109,7 +126,7 @@ impl Wire {
                 return Ok(Event::Pdu(pdu));
             }
             self.flush().await?;
-            if self.stopping.load(Ordering::Relaxed) {
+            if self.ticket.is_stopping() {
                 return Ok(Event::Stopping);
             }
             match self.stream.try_read(self.inbox.room()) {
@@ -216,15 +233,28 @@ impl Wire {
 
     /// Lets others have their turn when this connection has had its own.
     async fn spent(&mut self, count: usize) {
-        self.turn += count as u64;
-        if self.turn >= self.turn_bytes {
-            self.turn = 0;
-            tokio::task::yield_now().await;
+        let count = count as u64;
+        self.ticket.spend(count);
+        self.turn += count;
+        if self.turn >= TURN {
+            self.pay().await;
+            turns::pass().await;
+        }
+    }
+
+    /// Waits as long as what was sent in this turn is too much for the pace.
+    async fn pay(&mut self) {
+        let bytes = std::mem::take(&mut self.turn);
+        let Some(paces) = &self.paces else { return };
+        let now = Instant::now();
+        let wait = paces.own.pay(bytes, now).max(paces.member.pace().pay(bytes, now));
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
     }
 
     async fn wait_to_write(&mut self, stalled: &mut u32) -> Result<(), WireError> {
-        self.turn = 0;
+        self.pay().await;
         loop {
             match self.wait(Interest::WRITABLE).await? {
                 Woken::Ready | Woken::Stopping => return Ok(()),
@@ -246,7 +276,7 @@ impl Wire {
             if let Poll::Ready(ready) = ready {
                 return Poll::Ready(ready.map(|()| Woken::Ready));
             }
-            if reading && self.stopping.load(Ordering::Relaxed) {
+            if reading && self.ticket.is_stopping() {
                 return Poll::Ready(Ok(Woken::Stopping));
             }
             self.tick.poll_tick(cx).map(|_| Ok(Woken::Tick))

@@ -10,8 +10,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use iscsi_target::{
-    Admission, Chap, Exports, Grant, Limits, LoginRequest, Lun, LunIdentity, Options, Refusal,
-    Secret, SessionObserver,
+    Admission, Chap, ClassLimits, Exports, Grant, Limits, LoginRequest, Lun, LunIdentity, Options,
+    Refusal, Secret, SessionObserver,
 };
 use support::{Client, INITIATOR, NO_TAG, TARGET, content, read_16};
 use tokio_util::sync::CancellationToken;
@@ -66,6 +66,7 @@ impl Exports for Owner {
             lun: Arc::clone(&self.lun),
             chap: self.mutual.then_some(chap),
             class: 7,
+            class_limits: ClassLimits::default(),
             limits: Limits { command_window: 64, ..Limits::default() },
             observer: Some(Arc::new(Watcher(Arc::clone(&self.seen), number))),
         })
@@ -109,7 +110,9 @@ impl Server {
             runtime.block_on(async {
                 let listener = iscsi_target::listen("127.0.0.1:0".parse().unwrap()).unwrap();
                 send.send(listener.local_addr().unwrap()).unwrap();
-                iscsi_target::serve(listener, Arc::new(owner), options, stopped).await.unwrap();
+                iscsi_target::serve(vec![listener], Arc::new(owner), options, stopped)
+                    .await
+                    .unwrap();
             });
         });
         Self { addr: receive.recv().unwrap(), seen, disk, stop, thread: Some(thread) }

@@ -301,13 +301,13 @@ async fn keep(
     Ok(image)
 }
 
-async fn resolve(tx: &mut Tx, image: &ImageRef) -> Answer<Digest> {
-    tx.resolve_image(image).await?.ok_or_else(|| {
-        Fail::not_found(
-            "no-image",
-            format!("there is no image {image}; `haasctl image list` shows all"),
-        )
-    })
+pub(super) async fn resolve(tx: &mut Tx, image: &ImageRef) -> Answer<Digest> {
+    tx.resolve_image(image).await?.ok_or_else(|| no_such_image(image))
+}
+
+pub(super) fn no_such_image(image: &ImageRef) -> Fail {
+    let detail = format!("there is no image {image}; `haasctl image list` shows all");
+    Fail::not_found("no-image", detail)
 }
 
 async fn find(context: &Context, tx: &mut Tx, digest: &Digest) -> Answer<Image> {

@@ -13,6 +13,7 @@ mod images;
 mod nodes;
 mod operations;
 mod overlays;
+mod sessions;
 mod users;
 
 use std::sync::Arc;
@@ -71,6 +72,8 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(images::import))
         .routes(routes!(images::tag))
         .routes(routes!(images::show, images::remove))
+        .routes(routes!(sessions::sessions))
+        .routes(routes!(sessions::reads))
         .routes(routes!(overlays::list, overlays::add))
         .routes(routes!(overlays::remove))
         .split_for_parts()

@@ -58,6 +58,8 @@ pub struct Config {
     pub networks: Vec<Network>,
     /// TCP and UDP ports; only tests change them.
     pub ports: Ports,
+    /// How images are served.
+    pub iscsi: Iscsi,
     /// How long each stage of a boot may take, and how often it is tried.
     pub boot: BootLimits,
 }
@@ -104,6 +106,7 @@ impl fmt::Debug for Config {
             .field("api_interfaces", &self.api_interfaces)
             .field("networks", &self.networks)
             .field("ports", &self.ports)
+            .field("iscsi", &self.iscsi)
             .field("boot", &self.boot)
             .finish()
     }
@@ -151,6 +154,19 @@ impl Default for Ports {
     fn default() -> Self {
         Self { api: 8443, http: 80, iscsi: 3260, tftp: 69, dhcp: 67, pxe: 4011 }
     }
+}
+
+/// How images are served; `None` is no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Iscsi {
+    /// Threads that serve; `None` is one for each processor, four at most.
+    pub io_threads: Option<usize>,
+    /// Bytes per second to one node.
+    pub node_rate: Option<u64>,
+    /// Bytes per second to all nodes of one user.
+    pub user_rate: Option<u64>,
+    /// Sessions of all nodes of one user.
+    pub user_sessions: Option<u32>,
 }
 
 /// A network that nodes boot from.

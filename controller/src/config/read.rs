@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, path::Path};
 
 use super::{
-    BootLimits, Config, Network, Ports,
+    BootLimits, Config, Iscsi, Network, Ports,
     network::{interface, networks},
     problem::Problems,
     reader::{Notes, Table},
@@ -38,6 +38,7 @@ pub(super) fn config(
         api_interfaces: Vec::new(),
         networks: networks(&root, addresses_of),
         ports: root.get("ports").and_then(|v| v.table()).map(ports).unwrap_or_default(),
+        iscsi: root.get("iscsi").and_then(|v| v.table()).map(iscsi).unwrap_or_default(),
         boot: root.get("boot").and_then(|v| v.table()).map(boot).unwrap_or_default(),
     };
     config.api_interfaces = api_interfaces(&root, &config.networks);
@@ -114,6 +115,22 @@ fn ports(table: Table<'_>) -> Ports {
     }
     table.refuse_unknown();
     ports
+}
+
+fn iscsi(table: Table<'_>) -> Iscsi {
+    const MEGABYTE: u64 = 1_000_000;
+    let number = |key, most| {
+        let number = table.get(key).and_then(|value| value.number(1..=most));
+        number.and_then(|n| u64::try_from(n).ok())
+    };
+    let iscsi = Iscsi {
+        io_threads: number("io_threads", 64).and_then(|n| n.try_into().ok()),
+        node_rate: number("node_rate", 1_000_000).map(|rate| rate * MEGABYTE),
+        user_rate: number("user_rate", 1_000_000).map(|rate| rate * MEGABYTE),
+        user_sessions: number("user_sessions", 1_000_000).and_then(|n| n.try_into().ok()),
+    };
+    table.refuse_unknown();
+    iscsi
 }
 
 fn boot(table: Table<'_>) -> BootLimits {

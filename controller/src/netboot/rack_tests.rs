@@ -220,6 +220,7 @@ fn config(dhcp: DhcpMode) -> Config {
         api_interfaces: Vec::new(),
         networks: vec![Network { interface: "br0".into(), mtu: None, ..testing::network(dhcp) }],
         ports: Ports::default(),
+        iscsi: crate::config::Iscsi::default(),
         boot: BootLimits::default(),
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Client, ClientError, Progress};
 use crate::{
     List,
-    image::{Image, ImportKind, TagImage},
+    image::{BootRead, Image, ImageSessions, ImportKind, TagImage},
     names::{ImageName, ImageRef, ImageTag, NodeName, OverlayLabel, UserName},
     node::{ApplyRequest, ApplyResult, Discovered, ManageRequest, Node, NodeGroup, Rendered},
     operation::{BootReport, Operation, Plan, PowerRequest, RollbackRequest, SwitchRequest},
@@ -173,6 +173,18 @@ impl Client {
     /// `GET /v1/images/{ref}`.
     pub async fn image(&self, image: &ImageRef) -> Result<Image, ClientError> {
         self.get(&["v1", "images", &image.to_string()], &[]).await
+    }
+
+    /// `GET /v1/images/{ref}/sessions`.
+    pub async fn image_sessions(&self, image: &ImageRef) -> Result<ImageSessions, ClientError> {
+        self.get(&["v1", "images", &image.to_string(), "sessions"], &[]).await
+    }
+
+    /// `GET /v1/images/{ref}/reads`.
+    pub async fn image_reads(&self, image: &ImageRef) -> Result<Vec<BootRead>, ClientError> {
+        let image = image.to_string();
+        let path = ["v1", "images", &image, "reads"];
+        Ok(self.get::<List<_>>(&path, &[]).await?.items)
     }
 
     /// `POST /v1/images/build`: `body` is a tar of the recipe's folder.

@@ -8,18 +8,20 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::Parser;
 use iscsi_target::{
-    Admission, Chap, Exports, Grant, Limits, LoginRequest, Lun, LunIdentity, Options, Refusal,
-    Secret,
+    Admission, Chap, ClassLimits, Exports, Grant, Inherited, Limits, LoginRequest, Lun,
+    LunIdentity, Options, Refusal, Secret,
 };
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Serve a disk image read-only over iSCSI.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Address and port to listen on (port 0 picks one).
+    /// Address and port to listen on (port 0 picks one); may be repeated. A socket of that address
+    /// that systemd passes is taken over.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3260")]
-    listen: SocketAddr,
+    listen: Vec<SocketAddr>,
     /// Name of the target.
     #[arg(long, value_name = "IQN")]
     target: String,
@@ -39,6 +41,8 @@ struct OneTarget {
     initiators: Vec<String>,
     chap: Option<Chap>,
     lun: Arc<Lun>,
+    /// Where it listens.
+    portals: Vec<SocketAddr>,
 }
 
 impl OneTarget {
@@ -59,6 +63,7 @@ impl Exports for OneTarget {
             lun: Arc::clone(&self.lun),
             chap: self.chap.clone(),
             class: 0,
+            class_limits: ClassLimits::default(),
             limits: Limits::default(),
             observer: None,
         })
@@ -66,6 +71,13 @@ impl Exports for OneTarget {
 
     fn discover(&self, initiator: &str, _peer: SocketAddr) -> Vec<String> {
         if self.allows(initiator) { vec![self.name.clone()] } else { Vec::new() }
+    }
+
+    fn portals(&self, _peer: SocketAddr, here: SocketAddr) -> Vec<SocketAddr> {
+        // What listens on any address cannot be told to others; `here` is how the peer found it.
+        let others = self.portals.iter().filter(|portal| !portal.ip().is_unspecified());
+        let reachable = others.filter(|other| **other != here && other.is_ipv4() == here.is_ipv4());
+        std::iter::once(here).chain(reachable.copied()).collect()
     }
 }
 
@@ -79,23 +91,25 @@ async fn main() -> anyhow::Result<()> {
     let digest = digest_of_path(&arguments.file)?;
     let lun = Lun::open(&arguments.file, LunIdentity::from_sha256(&digest))?;
     let size = lun.blocks() * iscsi_target::BLOCK;
+    let listeners = listeners(&arguments.listen)?;
+    let portals = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
     let exports = Arc::new(OneTarget {
         name: arguments.target.clone(),
         initiators: arguments.initiator,
         chap: arguments.chap.as_deref().map(read_chap).transpose()?,
         lun: Arc::new(lun),
+        portals: portals.clone(),
     });
     // Before the line that says "ready", so that no signal after it is missed.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let listener = iscsi_target::listen(arguments.listen)
-        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
     let mut out = std::io::stdout();
-    writeln!(out, "ready: {} on {}, {size} bytes", arguments.target, listener.local_addr()?)?;
+    let portals: Vec<_> = portals.iter().map(SocketAddr::to_string).collect();
+    writeln!(out, "ready: {} on {}, {size} bytes", arguments.target, portals.join(" and "))?;
     out.flush()?;
 
     let stop = CancellationToken::new();
-    let server = iscsi_target::serve(listener, exports, Options::default(), stop.clone());
+    let server = iscsi_target::serve(listeners, exports, Options::default(), stop.clone());
     let signals = async {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         stop.cancel();
@@ -105,6 +119,17 @@ async fn main() -> anyhow::Result<()> {
         result = server => result.context("the server failed"),
         () = signals => Ok(()),
     }
+}
+
+/// Listens on all addresses; sockets that were passed are taken over.
+fn listeners(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
+    let mut inherited = Inherited::from_env()?;
+    let mut listen = |address: &SocketAddr| match inherited.take(*address) {
+        Some(socket) => TcpListener::from_std(socket),
+        None => iscsi_target::listen(*address),
+    };
+    let listen = |address| listen(address).with_context(|| format!("cannot listen on {address}"));
+    addresses.iter().map(listen).collect()
 }
 
 /// A stable identity for a disk of which no digest is known: that of its full path, spread over 32

@@ -34,6 +34,11 @@ impl Sense {
         Self { key, code, qualifier }
     }
 
+    /// Key, code and qualifier.
+    pub(crate) fn triple(&self) -> [u8; 3] {
+        [self.key, self.code, self.qualifier]
+    }
+
     /// In fixed format, current error.
     pub(crate) fn fixed(&self) -> [u8; 18] {
         let mut bytes = [0; 18];
