@@ -4,12 +4,14 @@
 use crate::pdu::{BHS, Bhs, pad};
 
 /// Bytes gathered before they must go out.
-pub(crate) const HIGH_WATER: usize = 128 << 10;
+pub(crate) const HIGH_WATER: usize = 64 << 10;
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
+    /// Its length is the room that there was need for once; what is beyond `end` is of another time.
     bytes: Vec<u8>,
     sent: usize,
+    end: usize,
     pub(crate) header_digest: bool,
     pub(crate) data_digest: bool,
 }
@@ -24,25 +26,24 @@ pub(crate) struct Slot {
 
 impl Outbox {
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len() - self.sent
+        self.end - self.sent
     }
 
     pub(crate) fn unsent(&self) -> &[u8] {
-        &self.bytes[self.sent..]
+        &self.bytes[self.sent..self.end]
     }
 
     /// `count` bytes of [`Outbox::unsent`] were sent.
     pub(crate) fn advance(&mut self, count: usize) {
         self.sent += count;
-        if self.sent >= self.bytes.len() {
-            self.bytes.clear();
-            self.sent = 0;
+        if self.sent >= self.end {
+            (self.sent, self.end) = (0, 0);
         }
     }
 
     /// Gives the memory back if nothing is in it.
     pub(crate) fn release(&mut self) {
-        if self.bytes.is_empty() {
+        if self.end == 0 {
             self.bytes = Vec::new();
         }
     }
@@ -57,22 +58,23 @@ impl Outbox {
     /// Adds the header of a PDU whose `len` bytes of payload go out by themselves, without digest.
     pub(crate) fn push_header(&mut self, mut bhs: Bhs, len: usize) {
         bhs.set_data_len(len);
-        self.bytes.extend_from_slice(&bhs.0);
+        self.append(&bhs.0);
         if self.header_digest {
-            self.bytes.extend_from_slice(&crc32c::crc32c(&bhs.0).to_le_bytes());
+            self.append(&crc32c::crc32c(&bhs.0).to_le_bytes());
         }
     }
 
     /// Adds the padding behind a payload that went out by itself.
     pub(crate) fn push_padding(&mut self, len: usize) {
-        self.bytes.resize(self.bytes.len() + pad(len), 0);
+        self.append(&[0; 4][..pad(len)]);
     }
 
     /// Makes room for a PDU with `len` bytes of payload, to be filled before its header is known.
     pub(crate) fn reserve(&mut self, len: usize) -> Slot {
-        let at = self.bytes.len();
+        let at = self.end;
         let payload = at + BHS + if self.header_digest { 4 } else { 0 };
-        self.bytes.resize(payload + len + pad(len), 0);
+        self.grow(payload + len);
+        self.push_padding(len);
         Slot { at, payload, len }
     }
 
@@ -90,14 +92,27 @@ impl Outbox {
             self.bytes[slot.at + BHS..slot.payload].copy_from_slice(&digest);
         }
         if self.data_digest && slot.len > 0 {
-            let digest = crc32c::crc32c(&self.bytes[slot.payload..]).to_le_bytes();
-            self.bytes.extend_from_slice(&digest);
+            let digest = crc32c::crc32c(&self.bytes[slot.payload..self.end]).to_le_bytes();
+            self.append(&digest);
         }
     }
 
     /// Takes the room back, for a payload that could not be had.
     pub(crate) fn cancel(&mut self, slot: Slot) {
-        self.bytes.truncate(slot.at);
+        self.end = slot.at;
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        let at = self.end;
+        self.grow(at + bytes.len());
+        self.bytes[at..self.end].copy_from_slice(bytes);
+    }
+
+    fn grow(&mut self, end: usize) {
+        if self.bytes.len() < end {
+            self.bytes.resize(end.next_power_of_two(), 0);
+        }
+        self.end = end;
     }
 }
 

@@ -9,6 +9,10 @@ use std::fs::File;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use haas_api::{
+    List,
+    image::{BootRead, ImageSessions},
+};
 use support::{Lab, boots};
 use tests::{Firmware, NodeHw, Output, Rack, RackSpec, files};
 
@@ -26,6 +30,7 @@ fn slow_debian_boots_on_bios_and_uefi_and_keeps_what_its_user_installed() -> Res
         let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../images/debian-12");
         lab.ok(&["image", "build", recipe])?;
         works(&lab)?;
+        is_counted_and_recorded(&lab)?;
         is_changed(&lab)?;
         survives_its_own_network_software(&lab)?;
         is_found_again(&lab)?;
@@ -49,6 +54,34 @@ fn works(lab: &Lab<'_>) -> Result<()> {
         let host =
             lab.ssh("alice", name, "hostname; id -un; sudo -n true 2>/dev/null || echo user")?;
         ensure!(host == format!("{name}\nalice\nuser\n"), "{name} says {host:?}");
+    }
+    Ok(())
+}
+
+/// The controller tells what each node read, and in which order the first of them did. The recording
+/// is what `cargo xtask bench iscsi` replays; with HAAS_BLESS it is written anew.
+fn is_counted_and_recorded(lab: &Lab<'_>) -> Result<()> {
+    let sessions: ImageSessions =
+        serde_json::from_str(&lab.ok(&["image", "sessions", "debian-12", "--json"])?.stdout)?;
+    ensure!(sessions.nodes.len() == NODES.len(), "{sessions:?}");
+    for node in &sessions.nodes {
+        let counts = &node.counts;
+        ensure!(counts.sessions == 1 && counts.bytes > 10 << 20, "{node:?}");
+        ensure!(counts.p50_us <= counts.p99_us && counts.p99_us.is_some(), "{node:?}");
+    }
+    ensure!(sessions.cached_bytes.is_some_and(|bytes| bytes > 10 << 20), "{sessions:?}");
+
+    let reads: List<BootRead> =
+        serde_json::from_str(&lab.ok(&["image", "reads", "debian-12", "--json"])?.stdout)?;
+    ensure!(reads.items.len() > 500, "{} reads", reads.items.len());
+    ensure!(reads.items.windows(2).all(|pair| pair[0].at_us <= pair[1].at_us), "not in order");
+    let recorded: u64 = reads.items.iter().map(|read| u64::from(read.blocks) * 512).sum();
+    ensure!(sessions.nodes.iter().any(|node| node.counts.bytes >= recorded), "{recorded} bytes");
+    if std::env::var_os("HAAS_BLESS").is_some() {
+        let line = |read: &BootRead| format!("{} {} {}\n", read.at_us, read.lba, read.blocks);
+        let text: String = reads.items.iter().map(line).collect();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../xtask/load/debian-12.trace");
+        std::fs::write(path, text).context("writing the recording")?;
     }
     Ok(())
 }

@@ -74,7 +74,7 @@ pub(crate) fn say(text: impl std::fmt::Display) {
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
-fn line(command: &Command) -> String {
+pub(crate) fn line(command: &Command) -> String {
     let program = command.get_program().to_string_lossy();
     let args = command.get_args().map(|arg| format!(" {}", arg.to_string_lossy()));
     args.fold(program.into_owned(), |line, arg| line + &arg)

@@ -40,6 +40,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("fdisk", "sfdisk: disks as other systems leave them, for tests"),
     ("tcpdump", "shows what went over the rack's network when a test fails"),
     // Other people's programs that ours are tested against.
+    ("libiscsi-dev", "the client of the bench of our iSCSI target"),
     ("libiscsi-bin", "an independent iSCSI initiator"),
     ("qemu-utils", "qemu-img, which reads a whole image over iSCSI"),
     ("qemu-block-extra", "QEMU's own iSCSI initiator"),

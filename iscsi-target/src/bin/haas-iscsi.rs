@@ -1,5 +1,6 @@
 //! `haas-iscsi`: serves one file as LUN 0 of one target, for tests and by hand.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -62,7 +63,7 @@ impl Exports for OneTarget {
         Admission::Granted(Grant {
             lun: Arc::clone(&self.lun),
             chap: self.chap.clone(),
-            class: 0,
+            class: class_of(request.initiator),
             class_limits: ClassLimits::default(),
             limits: Limits::default(),
             observer: None,
@@ -119,6 +120,14 @@ async fn main() -> anyhow::Result<()> {
         result = server => result.context("the server failed"),
         () = signals => Ok(()),
     }
+}
+
+/// Initiators share the target fairly by their naming authority, which is what stands before the colon.
+fn class_of(initiator: &str) -> u64 {
+    let authority = initiator.split(':').next().unwrap_or_default();
+    let mut hasher = DefaultHasher::new();
+    authority.hash(&mut hasher);
+    hasher.finish() >> 1
 }
 
 /// Listens on all addresses; sockets that were passed are taken over.
