@@ -126,9 +126,6 @@ impl Wire {
                 return Ok(Event::Pdu(pdu));
             }
             self.flush().await?;
-            if self.ticket.is_stopping() {
-                return Ok(Event::Stopping);
-            }
             match self.stream.try_read(self.inbox.room()) {
                 Ok(0) => return Ok(Event::Closed),
                 Ok(count) => {
