@@ -70,7 +70,7 @@ Examples:
         image: ImageRef,
     },
     /// What the first boot of an image since haasd started has read, in order.
-    #[command(after_help = "Examples:\n  haasctl image reads minimal:latest --json")]
+    #[command(after_help = "Examples:\n  haasctl image reads minimal:latest -o json")]
     Reads {
         /// The image: `name`, `name:tag` or `sha256:...`.
         image: ImageRef,

@@ -62,7 +62,7 @@ fn works(lab: &Lab<'_>) -> Result<()> {
 /// is what `cargo xtask bench iscsi` replays; with HAAS_BLESS it is written anew.
 fn is_counted_and_recorded(lab: &Lab<'_>) -> Result<()> {
     let sessions: ImageSessions =
-        serde_json::from_str(&lab.ok(&["image", "sessions", "debian-12", "--json"])?.stdout)?;
+        serde_json::from_str(&lab.ok(&["image", "sessions", "debian-12", "-o", "json"])?.stdout)?;
     ensure!(sessions.nodes.len() == NODES.len(), "{sessions:?}");
     for node in &sessions.nodes {
         let counts = &node.counts;
@@ -72,7 +72,7 @@ fn is_counted_and_recorded(lab: &Lab<'_>) -> Result<()> {
     ensure!(sessions.cached_bytes.is_some_and(|bytes| bytes > 10 << 20), "{sessions:?}");
 
     let reads: List<BootRead> =
-        serde_json::from_str(&lab.ok(&["image", "reads", "debian-12", "--json"])?.stdout)?;
+        serde_json::from_str(&lab.ok(&["image", "reads", "debian-12", "-o", "json"])?.stdout)?;
     ensure!(reads.items.len() > 500, "{} reads", reads.items.len());
     ensure!(reads.items.windows(2).all(|pair| pair[0].at_us <= pair[1].at_us), "not in order");
     let recorded: u64 = reads.items.iter().map(|read| u64::from(read.blocks) * 512).sum();
