@@ -2,6 +2,7 @@
 
 mod channel;
 mod requests;
+mod sessions;
 
 use axum::{
     body::Body,

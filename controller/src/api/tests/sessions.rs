@@ -1,0 +1,100 @@
+//! What is told of an image's iSCSI sessions, from the login of a node's initiator on.
+
+use std::{net::SocketAddr, time::Duration};
+
+use haas_api::user::Role;
+use iscsi_target::{Admission, Exports, Grant, LoginRequest, Refusal};
+use serde_json::{Value, json};
+
+use crate::{
+    images::manifest::{Manifest, target_name},
+    testing::Bench,
+};
+
+/// Nodes n01 and n02 boot image a for admin, n03 for carol.
+async fn bench() -> Bench {
+    let bench = Bench::new().await;
+    bench.add_nodes(1..=3).await;
+    bench.add_image("a").await;
+    let row = bench.context.store.read().await.unwrap().images().await.unwrap().remove(0);
+    let manifest = Manifest::parse(row.manifest.as_bytes()).unwrap();
+    let disk = bench.context.images.blob_path(&manifest.root.digest);
+    std::fs::create_dir_all(disk.parent().unwrap()).unwrap();
+    std::fs::write(disk, vec![7; 12_288]).unwrap();
+    let carol = bench.add_user("carol", Role::Admin).await;
+    for (token, nodes) in [(&bench.admin, "n[01-02]"), (&carol, "n03")] {
+        let body = json!({ "nodeset": nodes, "image": "a", "overlay": "none" });
+        let answer = bench.call(token, "POST", "/v1/switch", body).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+    bench
+}
+
+/// The initiator's name of a node's open boot.
+async fn open(bench: &Bench, number: u8) -> String {
+    let node = bench.node(number).await;
+    let attempt =
+        crate::reconcile::open_attempt(&bench.context, &node, None, crate::model::Cause::Desired);
+    attempt.await.unwrap().initiator
+}
+
+fn log_in(bench: &Bench, node: u8, initiator: &str, target: &str) -> Result<Grant, Refusal> {
+    let peer = SocketAddr::from(([127, 77, 0, node], 40_000));
+    match bench.context.exports.admit(&LoginRequest { initiator, target, peer }) {
+        Admission::Granted(grant) => Ok(grant),
+        Admission::Refused(refusal) => Err(refusal),
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_counted_for_their_node_and_image_and_users_are_classes() {
+    let bench = bench().await;
+    let initiators = [open(&bench, 1).await, open(&bench, 2).await, open(&bench, 3).await];
+    let row = bench.context.store.read().await.unwrap().images().await.unwrap().remove(0);
+    let target = target_name(&row.digest);
+    let log_in = |node: u8, initiator: &str, target: &str| log_in(&bench, node, initiator, target);
+    let [first, second, third] =
+        [1, 2, 3].map(|n| log_in(n, &initiators[usize::from(n) - 1], &target).unwrap());
+    assert_eq!(first.class, second.class, "one user's");
+    assert_ne!(first.class, third.class);
+    assert_eq!(
+        log_in(1, "iqn.2026-11.org.haas:boot.n01.guessed", &target).err(),
+        Some(Refusal::NotAuthorized)
+    );
+    assert_eq!(log_in(1, &initiators[0], "iqn.x:y").err(), Some(Refusal::NotFound));
+
+    let observer = first.observer.unwrap();
+    observer.opened();
+    observer.read(8, 4);
+    observer.answered(2048, Duration::from_micros(100));
+    observer.failed([7, 0x27, 0]);
+    let after = log_in(2, &initiators[1], &target).unwrap().observer.unwrap();
+    after.opened();
+    after.read(16, 1);
+    after.answered(512, Duration::from_micros(3));
+    after.closed();
+
+    let answer = bench.call(&bench.alice, "GET", "/v1/images/a/sessions", Value::Null).await;
+    let told = answer.json();
+    assert_eq!(told["cached_bytes"], 12_288, "{told}");
+    let nodes: Vec<_> = told["nodes"].as_array().unwrap().iter().map(|n| &n["node"]).collect();
+    assert_eq!(nodes, ["n01", "n02", "n03"]);
+    let counts = &told["nodes"][0]["counts"];
+    assert_eq!((&counts["sessions"], &counts["bytes"]), (&json!(1), &json!(2048)), "{told}");
+    assert_eq!(counts["errors"], json!([{ "sense": "7/2700", "count": 1 }]));
+    assert_eq!((&counts["p50_us"], &told["nodes"][2]["user"]), (&json!(128), &json!("carol")));
+    let all = &told["all"];
+    assert_eq!(
+        (&all["sessions"], &all["logins"], &all["reads"]),
+        (&json!(1), &json!(2), &json!(2))
+    );
+
+    // The first session is recorded, and no other.
+    let reads = bench.call(&bench.alice, "GET", "/v1/images/a/reads", Value::Null).await.json();
+    let wanted = json!({ "number": 1, "at_us": 0, "lba": 8, "blocks": 4 });
+    assert_eq!(reads["items"], json!([wanted]));
+    for path in ["/v1/images/none/sessions", "/v1/images/none/reads"] {
+        let answer = bench.call(&bench.alice, "GET", path, Value::Null).await;
+        assert_eq!((answer.status, answer.code().as_str()), (404, "no-image"));
+    }
+}
