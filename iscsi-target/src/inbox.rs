@@ -1,13 +1,19 @@
-//! Bytes received and the PDUs in them. The buffer has one fixed size, which is larger than any PDU
-//! that we accept, so that no peer can make us hold more.
+//! Bytes received and the PDUs in them. No more is held than the largest PDU that we accept, so that
+//! no peer can make us hold more.
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
+use std::cell::RefCell;
+use std::io;
 
 use crate::negotiate::OUR_MAX_RECV;
 use crate::pdu::{BHS, Bhs, Pdu, pad};
 use crate::wire::WireError;
 
-/// Bytes of the buffer: headers of two hundred reads, or one PDU of the largest kind.
+/// Bytes held at most: headers of two hundred reads, or one PDU of the largest kind.
 const CAPACITY: usize = 10 << 10;
+
+/// Bytes of memory that an inbox keeps for another time.
+const KEPT: usize = 2 << 10;
 
 /// The longest additional header segments that a header can announce.
 const MAX_AHS: usize = 255 * 4;
@@ -15,45 +21,48 @@ const MAX_AHS: usize = 255 * 4;
 // A PDU that did not fit could never be completed.
 const _: () = assert!(CAPACITY >= BHS + MAX_AHS + 4 + OUR_MAX_RECV + 4);
 
+thread_local! {
+    /// Where bytes are received to. Sessions hold only what came, and that is little.
+    static LANDING: RefCell<Vec<u8>> = RefCell::new(vec![0; CAPACITY]);
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     buf: Vec<u8>,
+    /// How much of it was taken.
     start: usize,
-    end: usize,
     pub(crate) header_digest: bool,
     pub(crate) data_digest: bool,
 }
 
 impl Inbox {
-    /// Room to receive into, behind what is there.
-    pub(crate) fn room(&mut self) -> &mut [u8] {
-        if self.buf.is_empty() {
-            self.buf = vec![0; CAPACITY];
-        }
-        if self.start > 0 {
-            self.buf.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-        }
-        self.buf.get_mut(self.end..).unwrap_or_default()
+    /// Receives by `read`, which is given room and answers how many bytes it has put there.
+    pub(crate) fn receive(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        self.buf.drain(..self.start);
+        self.start = 0;
+        LANDING.with_borrow_mut(|landing| {
+            let room = CAPACITY.saturating_sub(self.buf.len());
+            let count = read(landing.get_mut(..room).unwrap_or_default())?;
+            self.buf.extend_from_slice(landing.get(..count).unwrap_or_default());
+            Ok(count)
+        })
     }
 
-    /// `count` bytes were received into [`Inbox::room`].
-    pub(crate) fn received(&mut self, count: usize) {
-        self.end = (self.end + count).min(self.buf.len());
-    }
-
-    /// Gives the memory back if nothing is in it.
+    /// Gives memory back if nothing is in it.
     pub(crate) fn release(&mut self) {
-        if self.start == self.end {
-            self.buf = Vec::new();
-            (self.start, self.end) = (0, 0);
+        if self.start == self.buf.len() {
+            self.buf.clear();
+            self.buf.shrink_to(KEPT);
+            self.start = 0;
         }
     }
 
     /// Takes the next PDU that is wholly here.
     pub(crate) fn take(&mut self) -> Result<Option<Pdu>, WireError> {
-        let here = self.buf.get(self.start..self.end).unwrap_or_default();
+        let here = self.buf.get(self.start..).unwrap_or_default();
         let Some(header) = here.first_chunk::<BHS>() else { return Ok(None) };
         let bhs = Bhs(*header);
         let len = bhs.data_len();
@@ -90,8 +99,11 @@ mod tests {
     use super::*;
 
     fn feed(inbox: &mut Inbox, bytes: &[u8]) {
-        inbox.room()[..bytes.len()].copy_from_slice(bytes);
-        inbox.received(bytes.len());
+        let count = inbox.receive(|room| {
+            room[..bytes.len()].copy_from_slice(bytes);
+            Ok(bytes.len())
+        });
+        assert_eq!(count.unwrap(), bytes.len());
     }
 
     #[test]
@@ -112,7 +124,7 @@ mod tests {
         }
         assert_eq!(got, 2);
         inbox.release();
-        assert!(inbox.buf.is_empty());
+        assert!(inbox.buf.is_empty() && inbox.buf.capacity() <= KEPT);
     }
 
     #[test]

@@ -132,8 +132,11 @@ mod tests {
             let mut inbox = Inbox::default();
             (inbox.header_digest, inbox.data_digest) = (header_digest, data_digest);
             let len = outbox.len();
-            inbox.room()[..len].copy_from_slice(outbox.unsent());
-            inbox.received(len);
+            let received = inbox.receive(|room| {
+                room[..len].copy_from_slice(outbox.unsent());
+                Ok(len)
+            });
+            assert_eq!(received.unwrap(), len);
             outbox.advance(len);
             assert_eq!(outbox.len(), 0);
             let first = inbox.take().unwrap().unwrap();

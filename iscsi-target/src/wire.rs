@@ -126,16 +126,16 @@ impl Wire {
                 return Ok(Event::Pdu(pdu));
             }
             self.flush().await?;
-            match self.stream.try_read(self.inbox.room()) {
+            match self.inbox.receive(|room| self.stream.try_read(room)) {
                 Ok(0) => return Ok(Event::Closed),
-                Ok(count) => {
-                    self.inbox.received(count);
+                Ok(_) => {
                     self.heard = true;
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }
+            self.inbox.release();
             match self.wait(Interest::READABLE).await? {
                 Woken::Ready => {}
                 Woken::Stopping => return Ok(Event::Stopping),
@@ -143,7 +143,6 @@ impl Wire {
                     if !std::mem::take(&mut self.heard) {
                         return Ok(Event::Idle);
                     }
-                    self.inbox.release();
                     self.outbox.release();
                 }
             }
