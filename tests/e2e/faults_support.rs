@@ -231,3 +231,11 @@ pub(crate) fn boots(lab: &Lab<'_>, name: &str) -> Result<Vec<Value>> {
 pub(crate) fn soon(what: &str, condition: impl FnMut() -> bool) -> Result<()> {
     wait_for(what, SOON, condition)
 }
+
+/// A number of the environment, for a shorter or longer run.
+pub(crate) fn number<T: std::str::FromStr>(variable: &str, usual: T) -> Result<T> {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().ok().with_context(|| format!("{variable}={text} is no number")),
+        Err(_) => Ok(usual),
+    }
+}

@@ -4,10 +4,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
+use crate::haasd::Output;
 use crate::hardware::{Content, OldOs};
 
 /// One disk of a node. Change it only while the node is off.
@@ -90,6 +92,21 @@ impl Disk {
             }
         }
         Ok(hex::encode(hash.finalize()))
+    }
+
+    /// Checks that the overlay store on it was closed in order: its journal is empty, and nothing in
+    /// the file system needs repair. The node must be off.
+    pub fn store_is_clean(&self) -> Result<()> {
+        let table = Output::of(Command::new("sfdisk").arg("-J").arg(&self.path))?.ok()?.stdout;
+        let table: serde_json::Value = serde_json::from_str(&table)?;
+        let partitions = table["partitiontable"]["partitions"].as_array();
+        let store = partitions.and_then(|all| all.iter().find(|p| p["name"] == "haas-overlay"));
+        let start = store.and_then(|store| store["start"].as_u64()).context("no overlay store")?;
+        let device = format!("{}?offset={}", self.path.display(), start * 512);
+        let header = Output::of(Command::new("dumpe2fs").args(["-h", &device]))?.ok()?.stdout;
+        let is_clean = header.lines().any(|line| line == "Filesystem state:         clean");
+        ensure!(is_clean && !header.contains("needs_recovery"), "not closed in order:\n{header}");
+        Output::of(Command::new("e2fsck").args(["-f", "-n", &device]))?.ok().map(drop)
     }
 
     /// Bytes that really lie on the host's disk, i.e. were written and not discarded.

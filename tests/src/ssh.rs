@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -46,12 +47,17 @@ impl<'rack> Person<'rack> {
     /// Runs a shell command on a node, logged in as `login` with this person's key and no other. An
     /// ssh server that is not up yet is tried again for a while; a key that it refuses is not.
     pub fn ssh(&self, node: &Node, login: &str, command: &str) -> Result<Output> {
+        Output::of(&mut self.ssh_command(node, login, command)?)
+    }
+
+    /// The command of [`Person::ssh`], for a caller who does not wait for its end.
+    pub fn ssh_command(&self, node: &Node, login: &str, command: &str) -> Result<Command> {
         let mut ssh = self.rack.command("ssh");
         ssh.arg("-F").arg(client_config(self.rack)?).arg("-i").arg(&self.key);
         ssh.args(["-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]);
         ssh.args(["-o", "ConnectTimeout=10", "-o", "ConnectionAttempts=30"]);
         ssh.arg(format!("{login}@{}", node.name)).arg(command);
-        Output::of(&mut ssh)
+        Ok(ssh)
     }
 
     /// Like [`Person::ssh`] as root, which must succeed; returns what was printed.

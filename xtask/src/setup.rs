@@ -35,6 +35,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ipmitool", "asks the BMCs from outside, to check our own IPMI"),
     ("iproute2", "namespace, bridge and taps of the rack"),
     ("ovmf", "UEFI firmware, to try snponly.efi"),
+    ("nftables", "loses packets of the rack's network, as a bad switch does"),
     ("openssh-client", "logs in to the nodes as their users do"),
     ("socat", "talks to consoles and sockets of the rack"),
     ("fdisk", "sfdisk: disks as other systems leave them, for tests"),
