@@ -30,6 +30,8 @@ const TERM_WITHIN: Duration = Duration::from_secs(20);
 const KILL_WITHIN: Duration = Duration::from_secs(5);
 /// systemd's units have their own time-outs, 90 s by default.
 const SYSTEMD_WITHIN: Duration = Duration::from_secs(300);
+/// Without its root systemd waits for pages like everybody, and comes to no end.
+const ROOT_WITHIN: Duration = Duration::from_secs(60);
 const GOODBYE_WITHIN: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
 
@@ -52,8 +54,12 @@ pub(crate) fn run(agent: &Agent, how: ShutdownHow) {
         };
         if signal_pid1(libc::SIGRTMIN() + signal) {
             let until = Instant::now() + SYSTEMD_WITHIN;
+            let mut attached = Instant::now();
             let mut beat = Beat::new(agent);
-            while Instant::now() < until {
+            while Instant::now() < until && attached.elapsed() < ROOT_WITHIN {
+                if agent.keeper.is_attached() {
+                    attached = Instant::now();
+                }
                 follow_systemd(agent);
                 beat.keep();
                 thread::sleep(POLL);

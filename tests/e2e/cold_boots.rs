@@ -59,6 +59,7 @@ struct Run<'r> {
     user: Person<'r>,
     goal: usize,
     begun: AtomicUsize,
+    done: AtomicUsize,
     /// Some node failed, or all are done.
     over: AtomicBool,
 }
@@ -98,8 +99,8 @@ fn slow_two_hundred_cold_boots_on_a_bad_network_need_no_hand_and_lose_nothing() 
         lab.ok(&["user", "add", "carol", "--keys", key.to_str().context("plain text")?])?;
         lab.ok(&["overlay", "create", "carol/ledger"])?;
         rack.lose(LOSS_PERCENT)?;
-        let (begun, over) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let run = Run { rack, user, goal, begun, over };
+        let (begun, done, over) = Default::default();
+        let run = Run { rack, user, goal, begun, done, over };
         let start = SystemTime::now();
         lab.switch("node[1-4]", "carol/ledger")?;
         let (results, restarts) = live(&run, &mut lab, seed, start);
@@ -190,10 +191,14 @@ fn one_life(
         comes_up
             .with_context(|| format!("its console ends with:\n{}", node.console.tail(40)))??;
         ssh(run, node, "true")?;
-        life.to_ssh.push(on.elapsed()?.as_secs_f32());
-
+        let to_ssh = on.elapsed()?.as_secs_f32();
+        life.to_ssh.push(to_ssh);
         let found = ssh(run, node, ledger.list())?;
-        life.verified += ledger.check(&found).context("a boot lost data")?;
+        let records = ledger.check(&found).context("a boot lost data")?;
+        life.verified += records;
+        let done = run.done.fetch_add(1, Ordering::Relaxed) + 1;
+        let name = &node.name;
+        writeln!(io::stderr(), "boot {done}: {name}, ssh after {to_ssh:.0} s, {records} records")?;
         // It writes and syncs, and at some moment its power fails.
         let mut writer = run.user.ssh_command(node, "carol", &ledger.writer())?;
         let mut writer = writer.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
