@@ -10,7 +10,7 @@ use std::{
     fs,
     io::{self, Write as _},
     os::unix::{
-        fs::{OpenOptionsExt as _, PermissionsExt as _, chown},
+        fs::{PermissionsExt as _, chown},
         process::CommandExt as _,
     },
     path::{Path, PathBuf},
@@ -24,6 +24,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     fault::{Fault, OrFault as _},
+    files::replace,
+    guards, labels, log, net,
     overlay::{Layer, MERGED},
 };
 
@@ -108,7 +110,28 @@ fn write_all(root: &Path, identity: &Identity) -> Result<(), String> {
     }
     fresh_host_keys(root, &identity.own_keys).map_err(|e| format!("ssh host keys: {e}"))?;
     users(root, &plan.logins).map_err(|e| format!("users: {e}"))?;
-    leave_the_nic_alone(root, plan).map_err(|e| format!("guards of the boot NIC: {e}"))
+    let nic = net::find(plan.net.mac).ok_or("the boot NIC has gone")?;
+    guards::write(root, plan, &nic).map_err(|e| format!("guards of the boot NIC: {e}"))?;
+    if let Err(error) = labels::write(root, &touched(root, &plan.logins)) {
+        // A node that enforces its policy may not let its users in now, and this says why.
+        log::error(&format!("SELinux labels of the node's own files: {error}"));
+    }
+    Ok(())
+}
+
+/// What the image's policy must know of, relative to the root.
+fn touched(root: &Path, logins: &[Login]) -> Vec<PathBuf> {
+    let etc = ["hostname", "machine-id", "hosts", "resolv.conf", "passwd", "group", "shadow"];
+    let mut paths: Vec<PathBuf> = etc.iter().map(|name| Path::new("etc").join(name)).collect();
+    paths.push(guards::CLOUD_INIT.into());
+    paths.extend(host_keys(root));
+    let passwd = fs::read_to_string(root.join("etc/passwd")).unwrap_or_default();
+    for name in logins.iter().map(|login| login.name.as_str()).chain(["root"]) {
+        let home = home_of(&passwd, name);
+        let home = home.strip_prefix("/").unwrap_or(&home);
+        paths.push(home.join(".ssh/authorized_keys"));
+    }
+    paths
 }
 
 fn hosts(plan: &BootPlan) -> String {
@@ -308,81 +331,6 @@ fn with_our_keys(old: &str, keys: &[String]) -> String {
     text
 }
 
-/// Tells the image's network software that the boot NIC is not its business: the root hangs on it.
-/// In /run, which is new at each boot.
-fn leave_the_nic_alone(root: &Path, plan: &BootPlan) -> io::Result<()> {
-    let mac = plan.net.mac;
-    let guards = [
-        (
-            "run/systemd/network/00-haas-boot.network",
-            format!(
-                "[Match]\nMACAddress={mac}\n\n[Network]\nDHCP=no\nKeepConfiguration=yes\n\
-                 IgnoreCarrierLoss=yes\n"
-            ),
-        ),
-        (
-            "run/systemd/network/00-haas-boot.link",
-            format!(
-                "[Match]\nMACAddress={mac}\n\n[Link]\nNamePolicy=keep kernel\nMACAddressPolicy=none\n"
-            ),
-        ),
-        (
-            "run/NetworkManager/conf.d/00-haas-boot.conf",
-            format!("[keyfile]\nunmanaged-devices=mac:{mac}\n"),
-        ),
-    ];
-    if root.join("etc/systemd").is_dir() {
-        for (path, text) in guards {
-            let path = root.join(path);
-            fs::create_dir_all(path.parent().unwrap_or(root))?;
-            replace(&path, 0o644, &text)?;
-        }
-        // The session is the agent's: a second initiator would fight for it.
-        for unit in ["iscsid.service", "iscsid.socket", "open-iscsi.service"] {
-            let link = root.join("run/systemd/system").join(unit);
-            fs::create_dir_all(root.join("run/systemd/system"))?;
-            let _ = fs::remove_file(&link);
-            std::os::unix::fs::symlink("/dev/null", link)?;
-        }
-        // Logins wait for the agent, whatever the image thinks of it.
-        for unit in ["ssh.service", "sshd.service"] {
-            let folder = root.join("run/systemd/system").join(format!("{unit}.d"));
-            fs::create_dir_all(&folder)?;
-            let text = "[Service]\nTimeoutStartSec=infinity\nExecStartPre=/bin/sh -c \
-                        'until [ -e /run/haas/ready ]; do sleep 0.2; done'\n";
-            replace(&folder.join("00-haas-ready.conf"), 0o644, text)?;
-        }
-    }
-    Ok(())
-}
-
-/// Writes a file beside and renames it over the old one, whatever that was. A file that is right
-/// already is left alone, so that most boots write nothing into the overlay.
-fn replace(path: &Path, mode: u32, text: &str) -> io::Result<()> {
-    if let Ok(metadata) = fs::symlink_metadata(path)
-        && metadata.is_file()
-        && metadata.permissions().mode() & 0o7777 == mode
-        && fs::read(path)? == text.as_bytes()
-    {
-        return Ok(());
-    }
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    if !folder.exists() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut name = std::ffi::OsString::from(".haas-new-");
-    name.push(path.file_name().unwrap_or_default());
-    let new = folder.join(name);
-    if fs::symlink_metadata(&new).is_ok() {
-        fs::remove_file(&new)?;
-    }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
-    file.sync_all()?;
-    fs::rename(&new, path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -418,19 +366,6 @@ mod tests {
         let second = with_our_keys(&first, &["ssh-ed25519 B".to_owned()]);
         assert!(!second.contains("ssh-ed25519 A") && second.contains("ssh-ed25519 B"));
         assert_eq!(with_our_keys(&second, &[]), "ssh-ed25519 mine\n");
-    }
-
-    #[test]
-    fn a_link_is_replaced_and_not_followed() {
-        let root = tempfile::tempdir().expect("root");
-        let victim = root.path().join("victim");
-        fs::write(&victim, "safe").expect("victim");
-        let file = root.path().join("etc/hostname");
-        fs::create_dir(root.path().join("etc")).expect("etc");
-        std::os::unix::fs::symlink(&victim, &file).expect("link");
-        replace(&file, 0o644, "n01\n").expect("replace");
-        assert_eq!(fs::read_to_string(&victim).expect("victim"), "safe");
-        assert_eq!(fs::read_to_string(&file).expect("file"), "n01\n");
     }
 
     #[test]

@@ -80,7 +80,8 @@ pub(crate) fn addresses(mac: Mac) -> Vec<ipnet::IpNet> {
     found.collect()
 }
 
-fn find(mac: Mac) -> Option<String> {
+/// The name of the NIC with this address.
+pub(crate) fn find(mac: Mac) -> Option<String> {
     let mac = mac.to_string();
     for nic in fs::read_dir("/sys/class/net").ok()?.flatten() {
         let address = fs::read_to_string(nic.path().join("address")).unwrap_or_default();

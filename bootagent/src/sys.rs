@@ -69,6 +69,34 @@ pub(crate) fn signal(pid: libc::pid_t, number: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::kill(pid, number) })
 }
 
+/// The extended attribute that holds a file's SELinux label.
+const LABEL: &std::ffi::CStr = c"security.selinux";
+
+/// The SELinux label of a file itself, not of what a link leads to.
+pub(crate) fn label(path: &Path) -> Option<String> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
+    let mut value = [0_u8; 4096];
+    // SAFETY: both names are C strings, and the kernel writes at most as many bytes as it is told
+    // that the buffer has; all three live beyond the call.
+    let len = unsafe {
+        libc::lgetxattr(path.as_ptr(), LABEL.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    let label = value.get(..usize::try_from(len).ok()?)?;
+    Some(String::from_utf8_lossy(label).trim_end_matches('\0').to_owned())
+}
+
+/// Sets the SELinux label of a file itself.
+pub(crate) fn set_label(path: &Path, label: &str) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let label = CString::new(label)?;
+    let label = label.as_bytes_with_nul();
+    // SAFETY: both names are C strings, and the kernel reads as many bytes of the value as it is
+    // told that it has; all three live beyond the call.
+    check(unsafe {
+        libc::lsetxattr(path.as_ptr(), LABEL.as_ptr(), label.as_ptr().cast(), label.len(), 0)
+    })
+}
+
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
