@@ -5,7 +5,7 @@
 //! it has come to let users in, which it shows by removing `/run/nologin`; with any other init, when
 //! that has started a process of its own besides the agent.
 //!
-//! `/run/haas/control` is a FIFO for the image's own `reboot` and `poweroff`: a word per line.
+//! `/run/haas/control` is a FIFO for the image's own `reboot`, `poweroff` and `kexec`: a word per line.
 
 use std::{
     convert::Infallible,
@@ -179,8 +179,11 @@ fn control(ask: mpsc::Sender<ShutdownHow>) -> io::Result<()> {
             let how = match line.as_deref().map(str::trim) {
                 Ok("reboot") => ShutdownHow::Reboot,
                 Ok("poweroff") => ShutdownHow::Poweroff,
+                Ok("kexec") => ShutdownHow::Kexec,
                 Ok(word) => {
-                    log::error(&format!("{CONTROL} knows reboot and poweroff, not {word:?}"));
+                    log::error(&format!(
+                        "{CONTROL} knows reboot, poweroff and kexec, not {word:?}"
+                    ));
                     continue;
                 }
                 Err(_) => return,

@@ -38,9 +38,10 @@ const POLL: Duration = Duration::from_millis(100);
 /// The name of our program in /run/initramfs, as systemd wants it.
 pub(crate) const NAME: &str = "shutdown";
 
-/// systemd's signals: `SIGRTMIN+4` is poweroff.target, `SIGRTMIN+5` reboot.target.
+/// systemd's signals: `SIGRTMIN+4` is poweroff.target, the next two reboot.target and kexec.target.
 const SYSTEMD_POWEROFF: i32 = 4;
 const SYSTEMD_REBOOT: i32 = 5;
+const SYSTEMD_KEXEC: i32 = 6;
 
 /// Ends the node.
 pub(crate) fn run(agent: &Agent, how: ShutdownHow) {
@@ -51,6 +52,7 @@ pub(crate) fn run(agent: &Agent, how: ShutdownHow) {
         let signal = match how {
             ShutdownHow::Poweroff => SYSTEMD_POWEROFF,
             ShutdownHow::Reboot => SYSTEMD_REBOOT,
+            ShutdownHow::Kexec => SYSTEMD_KEXEC,
         };
         if signal_pid1(libc::SIGRTMIN() + signal) {
             let until = Instant::now() + SYSTEMD_WITHIN;
@@ -143,10 +145,7 @@ pub(crate) fn follow_systemd(agent: &Agent) {
     if pid1_name() != NAME {
         return;
     }
-    let how = match fs::read_to_string("/proc/1/cmdline").unwrap_or_default() {
-        line if line.contains("poweroff") || line.contains("halt") => ShutdownHow::Poweroff,
-        _ => ShutdownHow::Reboot,
-    };
+    let how = verb(&fs::read_to_string("/proc/1/cmdline").unwrap_or_default());
     let has_store = agent.has_store;
     let clean = while_beating(agent, move || {
         sync();
@@ -156,6 +155,16 @@ pub(crate) fn follow_systemd(agent: &Agent) {
         clean
     });
     finish(&agent.channel, Some(&agent.keeper), how, clean);
+}
+
+/// What systemd was asked to do, by the arguments that it hands over.
+fn verb(cmdline: &str) -> ShutdownHow {
+    let find = |argument| match argument {
+        "poweroff" | "halt" => Some(ShutdownHow::Poweroff),
+        "kexec" => Some(ShutdownHow::Kexec),
+        _ => None,
+    };
+    cmdline.split('\0').find_map(find).unwrap_or(ShutdownHow::Reboot)
 }
 
 fn end_processes() {
@@ -249,9 +258,14 @@ fn finish(channel: &Channel, keeper: Option<&Keeper>, how: ShutdownHow, clean: b
     if let Some(keeper) = keeper {
         keeper.logout();
     }
+    if how == ShutdownHow::Kexec {
+        // Comes back only with an error: no kernel is loaded.
+        let Err(error) = reboot(RebootMode::RB_KEXEC);
+        log::error(&format!("the kernel refuses to kexec: {error}; the node reboots"));
+    }
     let mode = match how {
         ShutdownHow::Poweroff => RebootMode::RB_POWER_OFF,
-        ShutdownHow::Reboot => RebootMode::RB_AUTOBOOT,
+        ShutdownHow::Reboot | ShutdownHow::Kexec => RebootMode::RB_AUTOBOOT,
     };
     loop {
         // Comes back only with an error.
@@ -265,6 +279,7 @@ fn reason(how: ShutdownHow) -> &'static str {
     match how {
         ShutdownHow::Poweroff => "poweroff",
         ShutdownHow::Reboot => "reboot",
+        ShutdownHow::Kexec => "kexec",
     }
 }
 
@@ -292,6 +307,19 @@ fn is_mount(at: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_systemd_was_asked_for_is_the_first_word_of_its_own() {
+        for (line, how) in [
+            ("/shutdown\0poweroff\0--log-level\06\0", ShutdownHow::Poweroff),
+            ("/shutdown\0halt\0", ShutdownHow::Poweroff),
+            ("/shutdown\0kexec\0--log-target\0kmsg\0", ShutdownHow::Kexec),
+            ("/shutdown\0reboot\0", ShutdownHow::Reboot),
+            ("", ShutdownHow::Reboot),
+        ] {
+            assert_eq!(verb(line), how, "{line:?}");
+        }
+    }
 
     #[test]
     fn kernel_threads_and_zombies_are_no_user_processes() {

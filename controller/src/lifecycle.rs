@@ -90,6 +90,8 @@ pub enum Standing {
     Unreachable,
     /// It was ready and somebody powered it off from inside.
     PoweredOff,
+    /// It was ready and its root started another kernel, which haasd knows nothing of.
+    Kexec,
 }
 
 /// Something that changes the world or the store.
@@ -331,11 +333,13 @@ fn ready_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
             Step::Converged(Standing::PoweredOff)
         }
         // Its power was cut, or came back: it should be on.
-        (Known::Off, Some(ShutdownHow::Reboot) | None) => {
+        (Known::Off, Some(ShutdownHow::Reboot | ShutdownHow::Kexec) | None) => {
             Step::Do(Action::OpenAttempt(Cause::Unplanned))
         }
         // Somebody typed `reboot`: its BMC must know of the network before its firmware chooses.
         (Known::On, Some(ShutdownHow::Reboot)) => Step::Do(Action::OpenAttempt(Cause::Unplanned)),
+        // What runs there is its owner's, and is not to be reset. When it reboots, it boots as ever.
+        (Known::On | Known::Nobody, Some(ShutdownHow::Kexec)) => Step::Converged(Standing::Kexec),
         (Known::On | Known::Nobody, Some(_))
             if node.agent_at.is_some_and(|at| now - at < seconds(view.limits.firmware_s)) =>
         {

@@ -505,7 +505,7 @@ pub enum ToAgent {
     },
     /// End every process in order, unmount, and power the node off or reboot it.
     Shutdown {
-        /// Which of the two.
+        /// Which of them.
         how: ShutdownHow,
     },
     /// Try the failed stage again; the plan may have changed (a disk was claimed). Lost with a
@@ -526,4 +526,7 @@ pub enum ShutdownHow {
     Poweroff,
     /// Reboot.
     Reboot,
+    /// Start the kernel that was loaded on the node by kexec. Only the node's own root asks for it,
+    /// never haasd.
+    Kexec,
 }

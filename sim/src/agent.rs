@@ -214,6 +214,7 @@ impl Agent<'_> {
         let (reason, end) = match how {
             ShutdownHow::Poweroff => ("poweroff", End::Off),
             ShutdownHow::Reboot => ("reboot", End::Reboot),
+            ShutdownHow::Kexec => ("kexec", End::Reboot),
         };
         self.link.say(ToController::Goodbye { reason: reason.to_owned(), clean: true });
         let until = Instant::now() + Duration::from_secs(5);

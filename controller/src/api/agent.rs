@@ -291,7 +291,11 @@ async fn take(
             tx.commit().await?;
         }
         ToController::Goodbye { reason, clean } => {
-            let how = if reason == "reboot" { ShutdownHow::Reboot } else { ShutdownHow::Poweroff };
+            let how = match reason.as_str() {
+                "reboot" => ShutdownHow::Reboot,
+                "kexec" => ShutdownHow::Kexec,
+                _ => ShutdownHow::Poweroff,
+            };
             let mut tx = context.store.write().await?;
             tx.set_goodbye(node, how).await?;
             tx.commit().await?;

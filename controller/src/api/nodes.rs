@@ -442,6 +442,10 @@ fn in_words(step: &Step, loaded: &Loaded) -> (NodeState, String) {
         Step::Converged(Standing::Unreachable) => {
             word(NodeState::Unreachable, "it is on and its agent is silent")
         }
+        Step::Converged(Standing::Kexec) => word(
+            NodeState::Unreachable,
+            "another kernel was started on it (kexec); `haasctl power cycle` boots it anew",
+        ),
         Step::Converged(Standing::PoweredOff) => word(NodeState::Off, "was shut down from inside"),
         Step::Wait { reason, .. } => (NodeState::Switching, reason.clone()),
         Step::Queued => word(NodeState::Switching, "waits for its turn"),

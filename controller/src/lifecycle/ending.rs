@@ -36,6 +36,12 @@ pub(super) fn step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
             };
             Step::Do(Action::EndByAgent(how))
         }
+        // Another kernel runs there, and what it does is somebody's.
+        None | Some((Ending::Agent, _))
+            if node.goodbye == Some(ShutdownHow::Kexec) && !has_no_bmc(view) =>
+        {
+            Step::Do(Action::EndByAcpi)
+        }
         None if node.goodbye.is_some() => after_goodbye(view, now),
         None if has_no_bmc(view) => wait("waits for a person to switch it off", now + 60 * SECOND),
         None => Step::Do(Action::EndByAcpi),

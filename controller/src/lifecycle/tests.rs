@@ -579,6 +579,20 @@ fn a_node_that_goes_down_by_itself_is_waited_for_and_not_for_ever() {
 }
 
 #[test]
+fn a_node_that_runs_another_kernel_is_left_alone_and_ended_in_order() {
+    let world = World::ready().goodbye(ShutdownHow::Kexec, 1);
+    assert_eq!(world.decide(), Step::Converged(Standing::Kexec));
+    let later = World::ready().goodbye(ShutdownHow::Kexec, 90_000);
+    assert_eq!(later.decide(), Step::Converged(Standing::Kexec));
+    let cut = later.clone().power(Power::Off);
+    assert_eq!(cut.decide(), Step::Do(Action::OpenAttempt(Cause::Unplanned)));
+    let ended = later.wants_off();
+    assert_eq!(ended.decide(), Step::Do(Action::EndByAcpi));
+    assert_waits(ended.clone().ending(Ending::Acpi, 119).decide(), "asked by its BMC");
+    assert_eq!(ended.ending(Ending::Agent, 5).decide(), Step::Do(Action::EndByAcpi));
+}
+
+#[test]
 fn an_end_that_was_begun_is_seen_through_though_the_old_state_is_wanted_again() {
     assert_waits(World::ready().ending(Ending::Agent, 5).decide(), "shuts down");
     let off = World::ready().ending(Ending::Agent, 5).power(Power::Off);

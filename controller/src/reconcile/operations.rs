@@ -155,7 +155,9 @@ fn progress(
             (NodeProgress::Succeeded, "ready".to_owned())
         }
         // It was there, and what happens to it later is no matter of this operation.
-        Step::Converged(Standing::Unreachable) if known.state == NodeProgress::Succeeded => {
+        Step::Converged(Standing::Unreachable | Standing::Kexec)
+            if known.state == NodeProgress::Succeeded =>
+        {
             (NodeProgress::Succeeded, known.reason.clone())
         }
         Step::Converged(Standing::Unreachable)
@@ -163,7 +165,7 @@ fn progress(
         {
             (NodeProgress::Running, "it is on; waits for its agent to call".to_owned())
         }
-        Step::Converged(Standing::Unreachable) => {
+        Step::Converged(Standing::Unreachable | Standing::Kexec) => {
             let reason = "it is on and its agent is silent; say --force to have it booted anew";
             (NodeProgress::Failed, reason.to_owned())
         }

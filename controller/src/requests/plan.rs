@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use haas_api::{
+    agent::ShutdownHow,
     names::{ImageRef, OverlayRef},
     operation::{PlannedNode, PowerVerb, SwitchRequest},
     problem::NodeProblem,
@@ -124,7 +125,8 @@ impl Runs {
         let Loaded { node, attempt, .. } = loaded;
         let Some(attempt) = attempt.as_ref().filter(|a| {
             node.agent_attempt.as_deref() == Some(&a.id)
-                && node.goodbye.is_none()
+                // After a kexec something runs, and nobody knows what.
+                && node.goodbye.is_none_or(|how| how == ShutdownHow::Kexec)
                 && matches!(a.state, AttemptState::Open | AttemptState::Ready)
         }) else {
             return Self::Nothing;

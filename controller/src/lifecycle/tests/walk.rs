@@ -366,6 +366,7 @@ impl Model {
                             Truth::GoingOff { at: self.now + 2 * SECOND, told: false }
                         }
                         ShutdownHow::Reboot => self.asks_to_boot(),
+                        ShutdownHow::Kexec => Truth::Foreign,
                     };
                 }
                 Truth::Ending { attempt, .. } => {
