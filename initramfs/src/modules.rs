@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use crate::{Archive, ArchiveError, ElfError, elf};
@@ -39,8 +40,9 @@ pub const WANTED: &[Wanted] = &[
     need("libiscsi"),
     need("scsi_transport_iscsi"),
     need("sd_mod"),
-    need("erofs"),
-    need("squashfs"),
+    // Only the image's own is needed, which is for whoever packs the image to see.
+    like("erofs"),
+    like("squashfs"),
     need("ext4"),
     need("overlay"),
     // The store counts each overlay's bytes.
@@ -101,11 +103,13 @@ pub enum ModulesError {
         /// The kernel's release.
         kernel: String,
     },
-    /// A module of this kernel is compressed in a way that is not read here.
-    #[error("module {} is compressed with xz or gzip: use a kernel whose modules are plain or zstd", path.display())]
+    /// A module of this kernel is compressed, and its tool cannot unpack it.
+    #[error("module {} cannot be unpacked: {cause}", path.display())]
     Compressed {
         /// The module.
         path: PathBuf,
+        /// What the tool says, or that there is none.
+        cause: String,
     },
     /// A file or folder cannot be read.
     #[error("cannot read {}", path.display())]
@@ -222,7 +226,9 @@ impl Module {
             Some("ko") => raw,
             Some("zst") => zstd::decode_all(&raw[..])
                 .map_err(|source| ModulesError::Read { path: path.to_owned(), source })?,
-            _ => return Err(ModulesError::Compressed { path: path.to_owned() }),
+            // As the Enterprise Linux family has them.
+            Some("xz") => unpack("xz", path)?,
+            _ => unpack("gzip", path)?,
         };
         let info = elf::section(&data, ".modinfo")
             .and_then(|s| s.map(<[u8]>::to_vec).ok_or(ElfError))
@@ -250,6 +256,21 @@ impl Module {
         }
         Ok(module)
     }
+}
+
+/// What a module holds, as the tool that compressed it says.
+fn unpack(tool: &str, path: &Path) -> Result<Vec<u8>, ModulesError> {
+    let fail = |cause| ModulesError::Compressed { path: path.to_owned(), cause };
+    let output = Command::new(tool)
+        .args(["--decompress", "--stdout", "--"])
+        .arg(path)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| fail(format!("cannot run {tool}: {error}")))?;
+    if !output.status.success() {
+        return Err(fail(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    Ok(output.stdout)
 }
 
 /// A module's name as the kernel has it: `_` and never `-`.
@@ -366,17 +387,24 @@ mod tests {
     }
 
     #[test]
-    fn zstd_is_unpacked_and_xz_refused() {
+    fn compressed_modules_are_unpacked_and_damaged_ones_refused() {
         let kernel = kernel();
-        let drivers = kernel.path().join("kernel/drivers");
-        let plain = fs::read(drivers.join("overlay.ko")).expect("read");
-        fs::rename(drivers.join("overlay.ko"), drivers.join("overlay.ko.xz")).expect("rename");
-        let error = module_cpio(kernel.path(), "6.1").expect_err("xz");
-        assert!(matches!(error, ModulesError::Compressed { .. }));
-        fs::remove_file(drivers.join("overlay.ko.xz")).expect("remove");
-        let packed = zstd::encode_all(&plain[..], 1).expect("zstd");
-        fs::write(drivers.join("overlay.ko.zst"), packed).expect("write");
-        let found = read_back(&module_cpio(kernel.path(), "6.1").expect("archive"));
-        assert_eq!(found["lib/modules/6.1/overlay.ko"].1, plain);
+        let overlay = kernel.path().join("kernel/drivers/overlay.ko");
+        let plain = fs::read(&overlay).expect("read");
+        for (tool, suffix) in [("zstd", "zst"), ("xz", "xz"), ("gzip", "gz")] {
+            let packed = Command::new(tool).args(["--stdout", "--"]).arg(&overlay).output();
+            let packed = packed.expect(tool).stdout;
+            fs::rename(&overlay, kernel.path().join("kept")).expect("rename");
+            let compressed = overlay.with_extension(format!("ko.{suffix}"));
+            fs::write(&compressed, &packed).expect("write");
+            let found = read_back(&module_cpio(kernel.path(), "6.1").expect("archive"));
+            assert_eq!(found["lib/modules/6.1/overlay.ko"].1, plain, "{tool}");
+
+            fs::write(&compressed, &packed[..packed.len() / 2]).expect("write");
+            let error = module_cpio(kernel.path(), "6.1").expect_err("cut off").to_string();
+            assert!(error.contains(&format!("overlay.ko.{suffix}")), "{error}");
+            fs::remove_file(compressed).expect("remove");
+            fs::rename(kernel.path().join("kept"), &overlay).expect("rename");
+        }
     }
 }

@@ -20,6 +20,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("cryptsetup-bin", "veritysetup: an image's hash tree"),
     ("mmdebstrap", "installs the packages of an image that is a whole Debian system"),
     ("apt-utils", "apt-ftparchive: lists the packages that such an image is installed from"),
+    ("policycoreutils", "setfiles: labels the files of an image whose system has SELinux"),
     ("kmod", "depmod, for images that carry all of their kernel's modules"),
     ("bzip2", "reads archives that are imported as images"),
     ("xz-utils", "reads archives that are imported as images"),

@@ -35,7 +35,8 @@ pub(super) struct Order {
     pub(super) kernel: Option<PathBuf>,
     pub(super) modules: Option<PathBuf>,
     pub(super) arch: Arch,
-    pub(super) fstype: FsType,
+    /// None: what the kernel can mount.
+    pub(super) fstype: Option<FsType>,
     pub(super) cmdline: Vec<String>,
 }
 
@@ -78,8 +79,8 @@ pub(super) fn import(
     if within(&root, &format!("lib/modules/{}", kernel.release)).is_none() {
         copy_modules(&kernel, &root)?;
     }
-    let parts =
-        Parts { kernel, arch: order.arch, fstype: order.fstype, cmdline: &order.cmdline, start };
+    let fstype = order.fstype.unwrap_or_else(|| kernel::root_fs(&kernel));
+    let parts = Parts { kernel, arch: order.arch, fstype, cmdline: &order.cmdline, start };
     pack(&root, parts, work, pack_modules)
 }
 

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 
 use super::{
-    manifest::check_release,
+    manifest::{FsType, check_release},
     rootfs::{cannot, within},
     tool::{run, say, tool},
 };
@@ -95,6 +95,27 @@ pub(super) fn depmod(root: &Path, release: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     run(tool("depmod").arg("--basedir").arg(root).arg(release))
+}
+
+/// The file system that an imported root is packed as: the better one that its kernel can mount
+/// (ADR 0002). Older kernels of the Enterprise Linux family have no EROFS.
+pub(super) fn root_fs(kernel: &Kernel) -> FsType {
+    match can_mount(kernel, FsType::Erofs) {
+        true => FsType::Erofs,
+        false => FsType::Squashfs,
+    }
+}
+
+/// Whether the kernel has this file system, as a module or built in.
+pub(super) fn can_mount(kernel: &Kernel, fstype: FsType) -> bool {
+    let module = format!("{fstype}.ko");
+    let is_it = |path: &str| path.rsplit('/').next().is_some_and(|name| name.starts_with(&module));
+    let builtin = fs::read_to_string(kernel.modules.join("modules.builtin")).unwrap_or_default();
+    let folder = kernel.modules.join("kernel/fs").join(fstype.to_string());
+    builtin.lines().any(is_it)
+        || fs::read_dir(folder).is_ok_and(|mut entries| {
+            entries.any(|entry| entry.is_ok_and(|e| e.file_name().to_str().is_some_and(is_it)))
+        })
 }
 
 fn check(kernel: &Kernel, arch: Arch) -> anyhow::Result<()> {

@@ -12,10 +12,12 @@ pub mod worker;
 
 mod build;
 mod debs;
+mod hold;
 mod import;
 mod kernel;
 mod pack;
 mod rootfs;
+mod selinux;
 mod tool;
 
 #[cfg(test)]
@@ -62,8 +64,8 @@ pub struct Import {
     pub modules: Option<PathBuf>,
     /// The processor that it is for.
     pub arch: Arch,
-    /// The file system that the root gets.
-    pub fstype: FsType,
+    /// The file system that the root gets; none: the best one that the kernel can mount.
+    pub fstype: Option<FsType>,
     /// Arguments for the kernel command line.
     pub cmdline: Vec<String>,
 }

@@ -10,13 +10,15 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use super::{
     blobs::digest_file,
-    kernel::Kernel,
+    hold::hold_kernel,
+    kernel::{Kernel, can_mount},
     manifest::{FsType, KernelBlob, Manifest, RootBlob, SCHEMA, Verity},
     rootfs::{cannot, check, clamp_times, clean},
+    selinux,
     tool::{EPOCH, output as output_of, run, say, tool},
     worker::{PackModules, output},
 };
@@ -48,6 +50,12 @@ pub(super) fn pack(
 
     // Cheap refusals come before the minutes of compressing.
     say(&format!("kernel {}", kernel.release));
+    ensure!(
+        can_mount(&kernel, fstype),
+        "kernel {} lacks the module {fstype}, without which it cannot mount the root: choose another \
+         kernel, or another fstype in the recipe",
+        kernel.release
+    );
     let modules = pack_modules(&kernel.modules, &kernel.release)
         .map_err(anyhow::Error::from_boxed)
         .with_context(|| cannot("pack the modules in", &kernel.modules))?;
@@ -55,6 +63,8 @@ pub(super) fn pack(
     fs::copy(&kernel.vmlinuz, &kernel_file).with_context(|| cannot("copy", &kernel.vmlinuz))?;
 
     clean(root)?;
+    hold_kernel(root)?;
+    selinux::label(root)?;
     clamp_times(root, start)?;
     say(&format!("packing the root as {fstype}"));
     make_fs(root, fstype, &root_file)?;

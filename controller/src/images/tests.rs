@@ -90,7 +90,7 @@ fn import_of(source: ImportSource) -> Import {
         kernel: None,
         modules: None,
         arch: Arch::X86_64,
-        fstype: FsType::Erofs,
+        fstype: None,
         cmdline: vec!["quiet".into()],
     }
 }
@@ -112,6 +112,10 @@ fn make_root(root: &Path) {
     let modules = root.join("lib/modules").join(RELEASE);
     fs::create_dir_all(modules.join("kernel/fs/overlayfs")).unwrap();
     fs::write(modules.join("kernel/fs/overlayfs/overlay.ko"), "module").unwrap();
+    for fs in ["erofs", "squashfs"] {
+        fs::create_dir_all(modules.join("kernel/fs").join(fs)).unwrap();
+        fs::write(modules.join(format!("kernel/fs/{fs}/{fs}.ko.xz")), "module").unwrap();
+    }
     fs::write(modules.join("modules.dep"), "").unwrap();
     fs::write(root.join(format!("boot/vmlinuz-{RELEASE}")), bzimage(RELEASE)).unwrap();
     fs::write(root.join("usr/bin/start"), "#!/bin/sh\n").unwrap();
@@ -176,7 +180,7 @@ async fn a_folder_is_imported_whole_without_what_two_nodes_must_not_share() {
     let images = open(state.path());
     for fstype in [FsType::Erofs, FsType::Squashfs] {
         let mut order = import_of(ImportSource::Directory(root.path().to_owned()));
-        order.fstype = fstype;
+        order.fstype = Some(fstype);
         let (result, log) = import(&images, order).await;
         let (image, manifest) = result.unwrap_or_else(|e| panic!("{e}\n{log}"));
         assert_eq!(images.manifest(&image).unwrap(), manifest);
@@ -197,6 +201,74 @@ async fn a_folder_is_imported_whole_without_what_two_nodes_must_not_share() {
     assert!(names_in(&state.path().join("images/tmp")).is_empty());
 }
 
+/// EL kernels of some years have no EROFS.
+#[tokio::test]
+async fn an_import_takes_a_file_system_that_its_kernel_can_mount() {
+    let state = tempfile::tempdir().unwrap();
+    let images = open(state.path());
+    let kernel_without = |fs: &str, wanted: Option<FsType>| {
+        let root = tempfile::tempdir().unwrap();
+        make_root(root.path());
+        let modules = root.path().join("lib/modules").join(RELEASE);
+        fs::remove_dir_all(modules.join("kernel/fs").join(fs)).unwrap();
+        let mut order = import_of(ImportSource::Directory(root.path().to_owned()));
+        order.fstype = wanted;
+        (root, order)
+    };
+    for (missing, taken) in [("squashfs", FsType::Erofs), ("erofs", FsType::Squashfs)] {
+        let (_root, order) = kernel_without(missing, None);
+        let (result, log) = import(&images, order).await;
+        let (_, manifest) = result.unwrap_or_else(|e| panic!("{e}\n{log}"));
+        assert_eq!(manifest.root.fstype, taken);
+    }
+    let (_root, order) = kernel_without("erofs", Some(FsType::Erofs));
+    let Err(ImageError::Worker(WorkerError::Failed(said))) = import(&images, order).await.0 else {
+        panic!("a root that its kernel cannot mount was taken")
+    };
+    assert!(said.contains("lacks the module erofs"), "{said}");
+}
+
+#[tokio::test]
+async fn a_system_with_a_policy_is_labelled_by_it_and_has_nothing_to_relabel() {
+    let (state, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    make_root(root.path());
+    let policy = root.path().join("etc/selinux/targeted/contexts/files");
+    fs::create_dir_all(&policy).unwrap();
+    let contexts = "/.*\tsystem_u:object_r:default_t:s0\n\
+                    /etc(/.*)?\tsystem_u:object_r:etc_t:s0\n\
+                    /boot(/.*)?\t<<none>>\n";
+    fs::write(policy.join("file_contexts"), contexts).unwrap();
+    fs::write(root.path().join(".autorelabel"), "").unwrap();
+    let images = open(state.path());
+    for (config, label) in [
+        ("SELINUX=enforcing\nSELINUXTYPE=targeted\n", Some("system_u:object_r:etc_t:s0\0")),
+        ("SELINUX=disabled\nSELINUXTYPE=targeted\n", None),
+    ] {
+        fs::write(root.path().join("etc/selinux/config"), config).unwrap();
+        for fstype in [FsType::Erofs, FsType::Squashfs] {
+            let mut order = import_of(ImportSource::Directory(root.path().to_owned()));
+            order.fstype = Some(fstype);
+            let (result, log) = import(&images, order).await;
+            let (_, manifest) = result.unwrap_or_else(|e| panic!("{e}\n{log}"));
+            let mounted = Mounted::new(&images, &manifest);
+            // Also what the build itself has written.
+            for path in ["etc", "etc/ssh", "etc/machine-id"] {
+                let found = label_of(&mounted.0.path().join(path));
+                assert_eq!(found.as_deref(), label, "{path} in {fstype}\n{log}");
+            }
+            let relabels = mounted.0.path().join(".autorelabel").exists();
+            assert_eq!(relabels, label.is_none(), "{log}");
+        }
+    }
+}
+
+/// An independent reader of the attribute.
+fn label_of(path: &Path) -> Option<String> {
+    let program = "import os, sys; sys.stdout.buffer.write(os.getxattr(sys.argv[1], 'security.selinux'))";
+    let output = Command::new("python3").args(["-c", program]).arg(path).output().unwrap();
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+}
+
 #[tokio::test]
 async fn the_same_system_gives_the_same_digest() {
     let (state, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -206,7 +278,7 @@ async fn the_same_system_gives_the_same_digest() {
         let mut digests = Vec::new();
         for _ in 0..2 {
             let mut order = import_of(ImportSource::Directory(root.path().to_owned()));
-            order.fstype = fstype;
+            order.fstype = Some(fstype);
             digests.push(import(&images, order).await.0.unwrap().0);
             // Times are kept in seconds by both, so let one pass.
             tokio::time::sleep(Duration::from_millis(1100)).await;

@@ -88,6 +88,7 @@ fn package_of(tool: &str) -> Option<&'static str> {
         "apt-get" => "apt",
         "apt-ftparchive" => "apt-utils",
         "mmdebstrap" => "mmdebstrap",
+        "setfiles" => "policycoreutils",
         "partx" => "util-linux",
         "mount" => "mount",
         "xz" => "xz-utils",
