@@ -137,7 +137,11 @@ mod tests {
         assert_eq!(Client::Pxe(9).binary(), Some("snponly.efi"));
         assert_eq!(Client::Http(16).binary(), Some("snponly.efi"));
         assert_eq!(Client::Pxe(11).binary(), Some("snponly-arm64.efi"));
-        assert_eq!(Client::Pxe(6).binary(), None);
+        assert_eq!(Client::Http(19).binary(), Some("snponly-arm64.efi"));
+        // 32-bit x86 and Arm: no kernel of ours runs there.
+        for none in [Client::Pxe(6), Client::Pxe(10), Client::Http(15), Client::Http(18)] {
+            assert_eq!(none.binary(), None, "{none:?}");
+        }
     }
 
     #[test]
