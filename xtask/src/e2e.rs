@@ -15,7 +15,7 @@ pub(crate) fn run(slow: bool, args: &[String]) -> Result<()> {
     setup::run()?;
     build()?;
     if slow {
-        fetch(&["debian-12"])?;
+        fetch(&["images/debian-12", "tests/images/el-like", "tests/images/unruly-debian"])?;
     }
     let mut cargo = run::cargo(&["test", "--package", "tests", "--tests", "--"]);
     cargo.args(["--ignored", "--test-threads=1"]);
@@ -41,13 +41,13 @@ pub(crate) fn build() -> Result<()> {
     let packages = packages.map(|name| ["--package", name]);
     run::run(run::cargo(&["build", "--bins"]).args(packages.as_flattened()))?;
     agent::build()?;
-    fetch(&["minimal", "tools"])
+    fetch(&["images/minimal", "images/tools"])
 }
 
 /// A rack has no way out to Debian's mirrors: its haasd finds the packages of these recipes here.
 fn fetch(recipes: &[&str]) -> Result<()> {
     let mut fetch = Command::new(run::built("haasd"));
     fetch.arg("fetch").arg("--into").arg(run::target().join("debs"));
-    fetch.args(recipes.iter().map(|recipe| run::root().join("images").join(recipe)));
+    fetch.args(recipes.iter().map(|recipe| run::root().join(recipe)));
     run::run(&mut fetch)
 }

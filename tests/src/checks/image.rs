@@ -41,17 +41,17 @@ impl ImageFile {
     pub fn of(haasd: &Haasd<'_>, rack: &Rack, name: &str) -> Result<ImageFile> {
         let image: Image = haasd.ctl_json(&["image", "show", name])?;
         let digest = image.digest.to_string();
-        let hex = digest.strip_prefix("sha256:").context("a digest begins with sha256:")?;
-        let images = rack.dir().join("state/images");
-        let manifest = images.join("manifests").join(format!("{hex}.json"));
-        let manifest: serde_json::Value = serde_json::from_slice(&fs::read(manifest)?)?;
-        let root = manifest["root"]["digest"].as_str().and_then(|d| d.strip_prefix("sha256:"));
-        let path = images.join("blobs/sha256").join(root.context("the manifest names no root")?);
+        let path = blob(rack, &digest, "root")?;
         let mut hash = Sha256::new();
         let mut file = File::open(&path)?;
         let size = Size(io::copy(&mut file, &mut hash)?);
         let sha256 = hex::encode(hash.finalize());
         Ok(ImageFile { name: name.to_owned(), digest, path, size, sha256 })
+    }
+
+    /// The image's kernel.
+    pub fn kernel(&self, rack: &Rack) -> Result<PathBuf> {
+        blob(rack, &self.digest, "kernel")
     }
 
     /// Fails if the name means another image, or the file holds other bytes than those that its
@@ -64,4 +64,15 @@ impl ImageFile {
         ensure!(name.as_deref() == Some(&*now.sha256), "the file's bytes are not its digest's");
         Ok(())
     }
+}
+
+/// A file of the image with this digest.
+fn blob(rack: &Rack, digest: &str, part: &str) -> Result<PathBuf> {
+    let hex = digest.strip_prefix("sha256:").context("a digest begins with sha256:")?;
+    let images = rack.dir().join("state/images");
+    let manifest = images.join("manifests").join(format!("{hex}.json"));
+    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(manifest)?)?;
+    let blob = manifest[part]["digest"].as_str().and_then(|d| d.strip_prefix("sha256:"));
+    let blob = blob.with_context(|| format!("the manifest names no {part}"))?;
+    Ok(images.join("blobs/sha256").join(blob))
 }
