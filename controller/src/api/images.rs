@@ -137,8 +137,7 @@ pub(super) async fn import(
         }
     };
     let cmdline = query.cmdline.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
-    let import =
-        Import { source, kernel, modules, arch: Arch::X86_64, fstype: None, cmdline };
+    let import = Import { source, kernel, modules, arch: Arch::X86_64, fstype: None, cmdline };
     let naming = Naming { name: query.name, tag: query.tag };
     let actor = caller.0.name.to_string();
     Ok(streamed(context.clone(), naming, actor, move |log| async move {

@@ -264,7 +264,8 @@ async fn a_system_with_a_policy_is_labelled_by_it_and_has_nothing_to_relabel() {
 
 /// An independent reader of the attribute.
 fn label_of(path: &Path) -> Option<String> {
-    let program = "import os, sys; sys.stdout.buffer.write(os.getxattr(sys.argv[1], 'security.selinux'))";
+    let program =
+        "import os, sys; sys.stdout.buffer.write(os.getxattr(sys.argv[1], 'security.selinux'))";
     let output = Command::new("python3").args(["-c", program]).arg(path).output().unwrap();
     output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
 }
