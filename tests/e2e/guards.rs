@@ -148,7 +148,6 @@ fn files_are_labelled_as_the_policy_says(lab: &Lab<'_>) -> Result<()> {
         ("/home/alice/.ssh/authorized_keys", "ssh_home_t"),
         ("/root/.ssh/authorized_keys", "ssh_home_t"),
         ("/usr/sbin/sshd", "sshd_exec_t"),
-        ("/run/haas/ready", "var_run_t"),
     ] {
         let label = of(path)?;
         ensure!(label == expected, "{path} is {label}, not {expected}");
