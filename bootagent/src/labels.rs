@@ -55,8 +55,8 @@ pub(crate) fn write(root: &Path, paths: &[PathBuf]) -> io::Result<()> {
 fn file_contexts(root: &Path) -> Option<PathBuf> {
     let config = fs::read_to_string(root.join("etc/selinux/config")).ok()?;
     let value = |key: &str| {
-        let lines = config.lines().filter_map(|line| line.trim().strip_prefix(key));
-        lines.last().map(str::trim)
+        let mut lines = config.lines().filter_map(|line| line.trim().strip_prefix(key));
+        lines.next_back().map(str::trim)
     };
     if value("SELINUX=").is_none_or(|mode| mode == "disabled") {
         return None;

@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn what_systemd_was_asked_for_is_the_first_word_of_its_own() {
         for (line, how) in [
-            ("/shutdown\0poweroff\0--log-level\06\0", ShutdownHow::Poweroff),
+            ("/shutdown\0poweroff\0--log-level\x006\0", ShutdownHow::Poweroff),
             ("/shutdown\0halt\0", ShutdownHow::Poweroff),
             ("/shutdown\0kexec\0--log-target\0kmsg\0", ShutdownHow::Kexec),
             ("/shutdown\0reboot\0", ShutdownHow::Reboot),

@@ -43,7 +43,7 @@ impl Dice {
     }
 
     fn one_in(&mut self, n: u64) -> bool {
-        self.next() % n == 0
+        self.next().is_multiple_of(n)
     }
 
     fn within(&mut self, from: Duration, to: Duration) -> Duration {

@@ -38,8 +38,8 @@ fn file_contexts(root: &Path) -> anyhow::Result<Option<PathBuf>> {
     };
     let config = fs::read_to_string(&file).with_context(|| cannot("read", &file))?;
     let value = |key: &str| {
-        let lines = config.lines().filter_map(|line| line.trim().strip_prefix(key));
-        lines.last().map(str::trim)
+        let mut lines = config.lines().filter_map(|line| line.trim().strip_prefix(key));
+        lines.next_back().map(str::trim)
     };
     let (Some("enforcing" | "permissive"), Some(policy)) =
         (value("SELINUX="), value("SELINUXTYPE="))
