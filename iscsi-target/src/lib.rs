@@ -34,6 +34,7 @@ mod session;
 mod sessions;
 mod sys;
 mod text;
+mod thin;
 mod threads;
 mod turns;
 mod verify;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
-use crate::sys;
+use crate::{sys, thin};
 
 /// Bytes in a logical block.
 pub const BLOCK: u64 = 512;
@@ -65,6 +65,8 @@ pub struct Lun {
     file: File,
     path: PathBuf,
     blocks: u64,
+    /// The file has holes.
+    thin: bool,
     identity: LunIdentity,
     /// Cleared when the file system turns out not to know `RWF_NOWAIT`.
     can_probe: AtomicBool,
@@ -92,12 +94,20 @@ impl Lun {
             let text = format!("{size} bytes long, which is no positive multiple of {BLOCK}");
             return Err(in_path(io::Error::new(io::ErrorKind::InvalidData, text)));
         }
-        Ok(Self { file, path, blocks: size / BLOCK, identity, can_probe: AtomicBool::new(true) })
+        let thin = kind.is_file() && thin::has_holes(&file, size);
+        let can_probe = AtomicBool::new(true);
+        Ok(Self { file, path, blocks: size / BLOCK, thin, identity, can_probe })
     }
 
     /// Size in blocks of 512 bytes.
     pub fn blocks(&self) -> u64 {
         self.blocks
+    }
+
+    /// Whether the file has holes: blocks that are not stored and read as zeros. Initiators are told
+    /// that the disk is thinly provisioned, and which blocks those are.
+    pub fn is_thin(&self) -> bool {
+        self.thin
     }
 
     /// What the disk says it is.
@@ -204,7 +214,7 @@ impl Lun {
     }
 }
 
-async fn on_blocking_thread<T: Send + 'static>(
+pub(crate) async fn on_blocking_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?

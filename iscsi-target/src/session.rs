@@ -246,7 +246,12 @@ impl Session {
                 lun.prefetch(extent.offset(), extent.len());
                 self.good(wire, &command).await?;
             }
+            Outcome::Verify(extent) => self.read_through(wire, &command, &lun, extent).await?,
             Outcome::Compare(extent) => self.verify(wire, command, extent).await?,
+            Outcome::Status(query) => match lun.runs(query.lba, query.runs).await {
+                Ok(runs) => self.send_bytes(wire, &command, &query.answer(&runs)).await?,
+                Err(_) => self.check(wire, &command, Sense::UNREADABLE).await?,
+            },
             Outcome::Check(sense) => self.check(wire, &command, sense).await?,
         }
         Ok(Flow::Continue)

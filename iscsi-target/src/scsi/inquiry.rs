@@ -24,7 +24,7 @@ pub(super) fn answer(cdb: &Cdb<'_>, there: bool, lun: &Lun) -> Result<Outcome, S
     let bytes = match (vital, page) {
         (false, 0) => standard(device, lun.identity()),
         (true, page) if there || page == 0 => {
-            let body = vital_page(page, lun.identity()).ok_or(Sense::INVALID_FIELD)?;
+            let body = vital_page(page, lun).ok_or(Sense::INVALID_FIELD)?;
             let len = u16::try_from(body.len()).unwrap_or(u16::MAX).to_be_bytes();
             [&[device, page], &len[..], &body].concat()
         }
@@ -47,7 +47,8 @@ fn standard(device: u8, identity: &LunIdentity) -> Vec<u8> {
     bytes
 }
 
-fn vital_page(page: u8, identity: &LunIdentity) -> Option<Vec<u8>> {
+fn vital_page(page: u8, lun: &Lun) -> Option<Vec<u8>> {
+    let identity = lun.identity();
     Some(match page {
         0x00 => PAGES.to_vec(),
         0x80 => ascii(&identity.serial),
@@ -62,8 +63,8 @@ fn vital_page(page: u8, identity: &LunIdentity) -> Option<Vec<u8>> {
         }
         // Not a rotating medium.
         0xb1 => sized(0x3c, &[0, 1]),
-        // Fully provisioned.
-        0xb2 => sized(4, &[]),
+        // Thin: what is not mapped reads as zeros, and nothing can be unmapped. Or fully provisioned.
+        0xb2 => sized(4, if lun.is_thin() { &[0, 0x04, 0x02] } else { &[] }),
         _ => return None,
     })
 }

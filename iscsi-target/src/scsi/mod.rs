@@ -4,10 +4,15 @@
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 mod inquiry;
+mod log;
 mod mode;
 mod opcodes;
+mod provisioning;
+mod reservations;
 mod sense;
+mod writes;
 
+pub(crate) use provisioning::StatusQuery;
 pub(crate) use sense::{Sense, status};
 
 use crate::lun::{BLOCK, Lun};
@@ -27,8 +32,12 @@ pub(crate) enum Outcome {
     Read(Extent),
     /// These blocks will be read soon.
     Prefetch(Extent),
+    /// These blocks must be readable.
+    Verify(Extent),
     /// The initiator sends bytes to be compared with these blocks.
     Compare(Extent),
+    /// Which blocks the disk has and which are holes.
+    Status(StatusQuery),
     /// CHECK CONDITION.
     Check(Sense),
 }
@@ -60,6 +69,11 @@ impl Cdb<'_> {
     fn be<const N: usize>(&self, at: usize) -> u64 {
         let bytes = self.0.get(at..at + N).unwrap_or_default();
         bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
+    }
+
+    /// The service action, of the commands that have one in their second byte.
+    fn action(&self) -> u8 {
+        self.byte(1) & 0x1f
     }
 
     fn length<const N: usize>(&self, at: usize) -> usize {
@@ -124,16 +138,20 @@ fn decide(cdb: &Cdb<'_>, unit: u64, lun: &Lun) -> Result<Outcome, Sense> {
             to_end(lun, cdb.be::<8>(2), cdb.be::<4>(10)).map(|_| Outcome::Good)
         }
         op::READ_CAPACITY_10 => read_capacity_10(cdb, lun),
-        op::SERVICE_ACTION_IN if cdb.byte(1) & 0x1f == op::READ_CAPACITY_16 => {
+        op::SERVICE_ACTION_IN if cdb.action() == op::READ_CAPACITY_16 => {
             Ok(read_capacity_16(cdb, lun))
         }
+        op::SERVICE_ACTION_IN if cdb.action() == op::GET_LBA_STATUS => {
+            provisioning::get_lba_status(cdb, lun)
+        }
         op::MODE_SENSE_6 | op::MODE_SENSE_10 => mode::sense(cdb, lun),
-        op::MAINTENANCE_IN if cdb.byte(1) & 0x1f == op::REPORT_SUPPORTED_OPCODES => {
+        op::LOG_SENSE => log::sense(cdb),
+        op::PERSISTENT_RESERVE_IN => reservations::answer(cdb),
+        op::MAINTENANCE_IN if cdb.action() == op::REPORT_SUPPORTED_OPCODES => {
             opcodes::report(cdb)
         }
         op::SERVICE_ACTION_IN | op::MAINTENANCE_IN => Err(Sense::INVALID_FIELD),
-        _ if opcodes::would_write(cdb) => Err(Sense::WRITE_PROTECTED),
-        _ => Err(Sense::INVALID_OPCODE),
+        _ => Err(writes::refusal(cdb, lun).unwrap_or(Sense::INVALID_OPCODE)),
     }
 }
 
@@ -181,7 +199,7 @@ fn verify(cdb: &Cdb<'_>, lun: &Lun, lba: u64, blocks: u64) -> Result<Outcome, Se
     no_protection(cdb)?;
     let extent = within(lun, lba, blocks)?;
     match cdb.byte(1) >> 1 & 3 {
-        0 => Ok(Outcome::Good),
+        0 => Ok(Outcome::Verify(extent)),
         1 => Ok(Outcome::Compare(extent)),
         // 2 is reserved; 3, the same block everywhere, is optional.
         _ => Err(Sense::INVALID_FIELD),
@@ -202,6 +220,8 @@ fn read_capacity_16(cdb: &Cdb<'_>, lun: &Lun) -> Outcome {
     bytes.extend_from_slice(&[0, 0, 2, 0]);
     // No protection; 8 logical blocks make a physical one, as in the page cache that we read from.
     bytes.extend_from_slice(&[0, 3]);
+    // LBPME and LBPRZ: blocks may be unmapped, and those read as zeros.
+    bytes.push(if lun.is_thin() { 0xc0 } else { 0 });
     bytes.resize(32, 0);
     data(bytes, cdb.length::<4>(10))
 }

@@ -1,5 +1,4 @@
-//! The operation codes: those that we serve, those that would write, and REPORT SUPPORTED OPERATION
-//! CODES (SPC-4 section 6.35).
+//! The operation codes that we serve, and REPORT SUPPORTED OPERATION CODES (SPC-4 section 6.35).
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 use super::{Cdb, Outcome, Sense, data};
@@ -15,7 +14,9 @@ pub(super) const READ_10: u8 = 0x28;
 pub(super) const VERIFY_10: u8 = 0x2f;
 pub(super) const PREFETCH_10: u8 = 0x34;
 pub(super) const SYNCHRONIZE_CACHE_10: u8 = 0x35;
+pub(super) const LOG_SENSE: u8 = 0x4d;
 pub(super) const MODE_SENSE_10: u8 = 0x5a;
+pub(super) const PERSISTENT_RESERVE_IN: u8 = 0x5e;
 pub(super) const READ_16: u8 = 0x88;
 pub(super) const VERIFY_16: u8 = 0x8f;
 pub(super) const PREFETCH_16: u8 = 0x90;
@@ -26,14 +27,20 @@ pub(super) const MAINTENANCE_IN: u8 = 0xa3;
 pub(super) const READ_12: u8 = 0xa8;
 pub(super) const VERIFY_12: u8 = 0xaf;
 
-/// Service action of SERVICE ACTION IN(16).
+/// Service actions of SERVICE ACTION IN(16).
 pub(super) const READ_CAPACITY_16: u8 = 0x10;
+pub(super) const GET_LBA_STATUS: u8 = 0x12;
+/// Service actions of PERSISTENT RESERVE IN.
+pub(super) const READ_KEYS: u8 = 0x00;
+pub(super) const READ_RESERVATION: u8 = 0x01;
+pub(super) const REPORT_CAPABILITIES: u8 = 0x02;
+pub(super) const READ_FULL_STATUS: u8 = 0x03;
 /// Service action of MAINTENANCE IN.
 pub(super) const REPORT_SUPPORTED_OPCODES: u8 = 0x0c;
 
 /// Which bits of its descriptor block each command looks at; the first byte is the code itself. Of
 /// the commands with a service action, that stands in the second byte.
-const SERVED: [&[u8]; 21] = [
+const SERVED: [&[u8]; 27] = [
     &[TEST_UNIT_READY, 0, 0, 0, 0, 4],
     &[REQUEST_SENSE, 1, 0, 0, 255, 4],
     &[READ_6, 0x1f, 255, 255, 255, 4],
@@ -45,55 +52,45 @@ const SERVED: [&[u8]; 21] = [
     &[VERIFY_10, 0xf6, 255, 255, 255, 255, 0, 255, 255, 4],
     &[PREFETCH_10, 2, 255, 255, 255, 255, 0, 255, 255, 4],
     &[SYNCHRONIZE_CACHE_10, 2, 255, 255, 255, 255, 0, 255, 255, 4],
+    &[LOG_SENSE, 0, 255, 255, 0, 255, 255, 255, 255, 4],
     &[MODE_SENSE_10, 8, 255, 255, 0, 0, 0, 255, 255, 4],
+    &[PERSISTENT_RESERVE_IN, READ_KEYS, 0, 0, 0, 0, 0, 255, 255, 4],
+    &[PERSISTENT_RESERVE_IN, READ_RESERVATION, 0, 0, 0, 0, 0, 255, 255, 4],
+    &[PERSISTENT_RESERVE_IN, REPORT_CAPABILITIES, 0, 0, 0, 0, 0, 255, 255, 4],
+    &[PERSISTENT_RESERVE_IN, READ_FULL_STATUS, 0, 0, 0, 0, 0, 255, 255, 4],
     &[READ_16, 0xf8, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 4],
     &[VERIFY_16, 0xf6, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 4],
     &[PREFETCH_16, 2, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 4],
     &[SYNCHRONIZE_CACHE_16, 2, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 4],
     &[SERVICE_ACTION_IN, READ_CAPACITY_16, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 0, 4],
+    &[
+        SERVICE_ACTION_IN,
+        GET_LBA_STATUS,
+        255,
+        255,
+        255,
+        255,
+        255,
+        255,
+        255,
+        255,
+        255,
+        255,
+        255,
+        255,
+        0,
+        4,
+    ],
     &[REPORT_LUNS, 0, 255, 0, 0, 0, 255, 255, 255, 255, 0, 4],
     &[MAINTENANCE_IN, REPORT_SUPPORTED_OPCODES, 0x87, 255, 255, 255, 255, 255, 255, 255, 0, 4],
     &[READ_12, 0xf8, 255, 255, 255, 255, 255, 255, 255, 255, 0, 4],
     &[VERIFY_12, 0xf6, 255, 255, 255, 255, 255, 255, 255, 255, 0, 4],
 ];
 
-/// Commands that would change the medium, by operation code.
-const WRITES: [u8; 25] = [
-    0x04, // FORMAT UNIT
-    0x07, // REASSIGN BLOCKS
-    0x0a, 0x2a, 0xaa, 0x8a, // WRITE
-    0x2e, 0xae, 0x8e, // WRITE AND VERIFY
-    0x3f, // WRITE LONG(10)
-    0x41, 0x93, // WRITE SAME
-    0x42, // UNMAP
-    0x48, // SANITIZE
-    0x50, 0x51, 0x52, // XDWRITE, XPWRITE, XDREAD
-    0x53, // XDWRITEREAD(10)
-    0x80, // XDWRITE EXTENDED
-    0x86, // third-party writes of old
-    0x89, // COMPARE AND WRITE
-    0x8b, // ORWRITE(16)
-    0x9a, 0x9c, // WRITE STREAM, WRITE ATOMIC(16)
-    0x9f, // SERVICE ACTION OUT(16): WRITE LONG(16) and its like
-];
-
-/// Variable-length commands that would, by service action: XDWRITE, WRITE, WRITE AND VERIFY, WRITE
-/// SAME, XDWRITEREAD and ORWRITE (32).
-const LONG_WRITES: [u16; 6] = [0x0004, 0x000b, 0x000c, 0x000d, 0x0007, 0x000e];
-
-/// Whether a command that we do not serve would change the medium.
-pub(super) fn would_write(cdb: &Cdb<'_>) -> bool {
-    let action = u16::from_be_bytes([cdb.byte(8), cdb.byte(9)]);
-    match cdb.byte(0) {
-        0x7f => LONG_WRITES.contains(&action),
-        opcode => WRITES.contains(&opcode),
-    }
-}
-
 /// Whether a served command is one of several with the same code.
 fn service_action(usage: &[u8]) -> Option<u16> {
     match usage {
-        [SERVICE_ACTION_IN | MAINTENANCE_IN, action, ..] => Some(u16::from(*action)),
+        [SERVICE_ACTION_IN | MAINTENANCE_IN | PERSISTENT_RESERVE_IN, action, ..] => Some(u16::from(*action)),
         _ => None,
     }
 }
