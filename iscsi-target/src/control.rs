@@ -18,6 +18,7 @@ mod task {
     pub(super) const REASSIGN: u8 = 8;
 
     pub(super) const COMPLETE: u8 = 0;
+    pub(super) const NO_SUCH_TASK: u8 = 1;
     pub(super) const NO_SUCH_UNIT: u8 = 2;
     pub(super) const NO_REASSIGNMENT: u8 = 4;
     pub(super) const NOT_SUPPORTED: u8 = 5;
@@ -70,8 +71,7 @@ impl Session {
         for (key, value) in pairs {
             match key {
                 "SendTargets" => self.send_targets(wire, value, &mut out)?,
-                _ if value == "NotUnderstood" => {}
-                _ => text::push(&mut out, key, "NotUnderstood"),
+                _ => self.params.answer_later(key, value, &mut out),
             }
         }
         self.send_text(wire, bhs, out).await
@@ -86,11 +86,11 @@ impl Session {
         let unit_missing = bhs.lun() != 0;
         let code = match bhs.flags() & 0x7f {
             task::ABORT => {
-                // A task that is over, or that will never come, counts as aborted: its status is
-                // before this answer, or its number is in the past (section 11.5.1).
-                let itt = bhs.u32(20);
+                // A task that is over is no task: its status went out before this answer. Nor can
+                // its command still be on the way, since there is one connection (section 11.6.1).
+                let (itt, before) = (bhs.u32(20), self.verifies.len());
                 self.verifies.retain(|verify| verify.itt() != itt);
-                task::COMPLETE
+                if self.verifies.len() < before { task::COMPLETE } else { task::NO_SUCH_TASK }
             }
             task::ABORT_SET | task::CLEAR_SET | task::UNIT_RESET if unit_missing => {
                 task::NO_SUCH_UNIT
@@ -112,32 +112,41 @@ impl Session {
 
     /// Ends the session, or says that a connection cannot be recovered.
     pub(crate) async fn logout(&mut self, wire: &mut Wire, bhs: &Bhs) -> Result<Flow, WireError> {
-        /// "Remove the connection for recovery".
+        /// "Close the connection" and "remove the connection for recovery".
+        const CONNECTION: u8 = 1;
         const FOR_RECOVERY: u8 = 2;
-        let refused = bhs.flags() & 0x7f >= FOR_RECOVERY;
-        let code = if refused { 2 } else { 0 };
+        const NO_SUCH_CONNECTION: u8 = 1;
+        const NO_RECOVERY: u8 = 2;
+        let code = match bhs.flags() & 0x7f {
+            CONNECTION if bhs.u16(20) != self.cid => NO_SUCH_CONNECTION,
+            reason if reason < FOR_RECOVERY => 0,
+            _ => NO_RECOVERY,
+        };
         let header = Bhs::new(response::LOGOUT, flag::FINAL).put(2, [code]).put_itt(bhs.itt());
         let header = self.numbers.stamp(header);
         wire.send(header, &[]).await?;
-        Ok(if refused { Flow::Continue } else { Flow::End })
+        Ok(if code == 0 { Flow::End } else { Flow::Continue })
     }
 
     /// Appends the targets that are asked for and that this initiator may see.
     fn send_targets(&self, wire: &Wire, what: &str, out: &mut Vec<u8>) -> Result<(), WireError> {
         let (here, peer) = (wire.stream().local_addr()?, wire.stream().peer_addr()?);
         let names = match &self.kind {
-            Kind::Discovery => {
+            Kind::Discovery if !what.is_empty() => {
                 let mut names = self.exports.discover(&self.initiator, peer);
                 if what != "All" {
                     names.retain(|name| name == what);
                 }
                 names
             }
-            // A session with a target may only ask about that one.
+            // A session with a target may only ask about that one, which it need not name.
             Kind::Normal { target, .. } if what.is_empty() || what == target => {
                 vec![target.clone()]
             }
-            Kind::Normal { .. } => Vec::new(),
+            _ => {
+                text::push(out, "SendTargets", "Reject");
+                return Ok(());
+            }
         };
         let portals = self.exports.portals(peer, here);
         for name in names {
@@ -155,13 +164,13 @@ impl Session {
         bhs: &Bhs,
         mut now: Vec<u8>,
     ) -> Result<Flow, WireError> {
-        let more_to_come = bhs.flags() & flag::CONTINUE != 0;
+        let more_to_come = bhs.flags() & flag::CONTINUE != 0 || bhs.flags() & flag::FINAL == 0;
         let room = usize::try_from(self.params.max_recv).unwrap_or(usize::MAX).min(64 << 10);
         let later = if now.len() > room { now.split_off(room) } else { Vec::new() };
         let (flags, tag) = if later.is_empty() && !more_to_come {
             (flag::FINAL, NO_TAG)
         } else {
-            // Either our answer or the request goes on; the tag ties the next PDU to this one.
+            // Either our answer or the negotiation goes on; the tag ties the next PDU to this one.
             let flags = if later.is_empty() { 0 } else { flag::CONTINUE };
             let tag = self.fresh_tag();
             self.answer = Some((tag, later));

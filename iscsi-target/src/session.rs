@@ -21,6 +21,8 @@ pub(crate) struct Session {
     pub(crate) exports: Arc<dyn Exports>,
     pub(crate) initiator: String,
     pub(crate) kind: Kind,
+    /// The connection's number, as the initiator gave it.
+    pub(crate) cid: u16,
     pub(crate) params: Params,
     pub(crate) numbers: Numbers,
     /// Commands that it may have under way if its class leaves it so many.
@@ -111,6 +113,7 @@ impl Session {
             exports,
             initiator: login.initiator,
             kind: login.kind,
+            cid: login.port.cid,
             params: login.params,
             window,
             numbers,

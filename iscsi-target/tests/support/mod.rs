@@ -4,8 +4,13 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -38,9 +43,27 @@ impl Daemon {
 
     pub fn serve(disk: Vec<u8>, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("disk.img"), &disk).unwrap();
+        Self::spawn(dir, disk, arguments)
+    }
+
+    /// A disk whose file has a hole for these blocks.
+    pub fn sparse(blocks: u64, hole: Range<u64>) -> Self {
+        let mut disk = content(blocks);
+        let bytes = |block: u64| usize::try_from(block * 512).unwrap();
+        disk[bytes(hole.start)..bytes(hole.end)].fill(0);
+        let dir = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(dir.path().join("disk.img")).unwrap();
+        file.set_len(disk.len() as u64).unwrap();
+        file.write_all_at(&disk[..bytes(hole.start)], 0).unwrap();
+        file.write_all_at(&disk[bytes(hole.end)..], hole.end * 512).unwrap();
+        Self::spawn(dir, disk, &[])
+    }
+
+    fn spawn(dir: TempDir, disk: Vec<u8>, arguments: &[&str]) -> Self {
         let path = dir.path().join("disk.img");
-        std::fs::write(&path, &disk).unwrap();
         std::fs::write(dir.path().join("secret"), "open sesame 123\n").unwrap();
+        std::fs::write(dir.path().join("ours"), "another secret\n").unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_haas-iscsi"))
             .current_dir(dir.path())
             .args(["--listen", "127.0.0.1:0", "--target", TARGET])
@@ -68,6 +91,11 @@ impl Daemon {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
+    /// Its open files and sockets.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
     /// Panics unless the daemon still serves the right bytes to a polite initiator.
     pub fn assert_healthy(&mut self) {
         assert!(self.child.try_wait().unwrap().is_none(), "haas-iscsi is gone");
@@ -89,6 +117,42 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A polite session that reads all the time while something impolite happens beside it.
+pub struct Bystander {
+    stop: Arc<AtomicBool>,
+    reads: JoinHandle<(u64, Duration)>,
+}
+
+impl Bystander {
+    pub fn watch(daemon: &Daemon) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (addr, disk, stopped) = (daemon.addr, daemon.disk.clone(), Arc::clone(&stop));
+        let mut client = Client::login(addr, &["MaxRecvDataSegmentLength=65536"]);
+        let reads = std::thread::spawn(move || {
+            let (mut count, mut longest) = (0, Duration::ZERO);
+            while !stopped.load(Ordering::Relaxed) {
+                let lba = count * 7 % 1024;
+                let at = usize::try_from(lba).unwrap() * 512;
+                let begun = Instant::now();
+                let got = client.read(lba, 64, 64 * 512);
+                longest = longest.max(begun.elapsed());
+                assert!(got.status == 0 && got.data == disk[at..at + 64 * 512], "read {count}");
+                count += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            (count, longest)
+        });
+        Self { stop, reads }
+    }
+
+    /// Ends it; panics if a read failed, or took longer than `most`.
+    pub fn was_served_within(self, most: Duration) {
+        self.stop.store(true, Ordering::Relaxed);
+        let (count, longest) = self.reads.join().expect("another session was harmed");
+        assert!(count > 0 && longest < most, "{count} reads, the longest took {longest:?}");
     }
 }
 
@@ -144,20 +208,25 @@ pub struct Client {
     pub cmd_sn: u32,
     pub itt: u32,
     pub isid: [u8; 6],
+    pub cid: u16,
     pub header_digest: bool,
     pub data_digest: bool,
 }
 
 impl Client {
     pub fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).unwrap();
+        Self::over(TcpStream::connect(addr).unwrap())
+    }
+
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
         stream.set_nodelay(true).unwrap();
         // A random-looking ISID per connection, so that tests do not replace each other's sessions.
         let port = stream.local_addr().unwrap().port().to_be_bytes();
         let isid = [0x80, 0, 0, 0, port[0], port[1]];
-        Self { stream, cmd_sn: 1, itt: 0, isid, header_digest: false, data_digest: false }
+        let (header_digest, data_digest) = (false, false);
+        Self { stream, cmd_sn: 1, itt: 0, isid, cid: 0, header_digest, data_digest }
     }
 
     /// Connects and logs in straight to the full feature phase, with more keys if wanted.
@@ -186,6 +255,7 @@ impl Client {
         bhs[0] = 0x43;
         bhs[1] = flags;
         bhs[8..14].copy_from_slice(&self.isid);
+        bhs[20..22].copy_from_slice(&self.cid.to_be_bytes());
         bhs[24..28].copy_from_slice(&self.cmd_sn.to_be_bytes());
         self.send(bhs, text.as_bytes());
     }
@@ -303,6 +373,18 @@ impl Client {
         bhs[20..24].copy_from_slice(&NO_TAG.to_be_bytes());
         bhs[24..28].copy_from_slice(&self.cmd_sn.to_be_bytes());
         self.send(bhs, data);
+    }
+
+    /// Sends a Text request with these flags and the target transfer tag that the last answer gave.
+    pub fn text(&mut self, flags: u8, tag: u32, text: &[u8]) -> Pdu {
+        let mut bhs = [0; 48];
+        bhs[0] = 0x44;
+        bhs[1] = flags;
+        bhs[16..20].copy_from_slice(&0x5555_u32.to_be_bytes());
+        bhs[20..24].copy_from_slice(&tag.to_be_bytes());
+        bhs[24..28].copy_from_slice(&self.cmd_sn.to_be_bytes());
+        self.send(bhs, text);
+        self.receive()
     }
 
     /// An immediate request of any kind with a code in its second byte.
