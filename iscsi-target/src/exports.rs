@@ -118,7 +118,7 @@ pub struct Chap {
 }
 
 /// A secret that never shows in logs.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {

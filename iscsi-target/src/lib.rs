@@ -19,12 +19,16 @@ mod classes;
 mod connection;
 mod control;
 mod exports;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inbox;
 mod inherited;
 mod login;
 mod lun;
 mod meter;
 mod negotiate;
+mod one_target;
 mod outbox;
 mod pdu;
 mod read;
@@ -48,4 +52,10 @@ pub use exports::{
 pub use inherited::Inherited;
 pub use lun::{BLOCK, Lun, LunIdentity};
 pub use meter::{BUCKETS, Counts, Meter, Recorded, Recorder};
+pub use one_target::OneTarget;
 pub use server::{Options, listen, serve};
+
+/// The README's example is compiled as this one.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,11 +3,13 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use md5::{Digest, Md5};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::{sys, thin};
@@ -51,6 +53,26 @@ impl LunIdentity {
             product: "IMAGE".into(),
             revision: "1".into(),
         }
+    }
+
+    /// A stable identity for a disk of which no digest is known: that of its full path, spread over 32
+    /// bytes by MD5 with two prefixes.
+    ///
+    /// # Errors
+    /// When there is no such path.
+    pub fn from_path(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        let full = path.canonicalize().map_err(|error| {
+            io::Error::new(error.kind(), format!("disk {}: {error}", path.display()))
+        })?;
+        let mut digest = [0; 32];
+        for (prefix, half) in digest.chunks_exact_mut(16).enumerate() {
+            let mut md5 = Md5::new();
+            md5.update(prefix.to_be_bytes());
+            md5.update(full.as_os_str().as_bytes());
+            half.copy_from_slice(&md5.finalize());
+        }
+        Ok(Self::from_sha256(&digest))
     }
 
     /// The name Linux shows in `/sys/block/sdX/device/wwid`.
