@@ -4,13 +4,16 @@
 mod support;
 
 use std::io::Write;
-use std::net::Shutdown;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use support::{Client, Daemon, INITIATOR, NO_TAG, TARGET, read_16};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
+use support::{Bystander, Client, Daemon, INITIATOR, NO_TAG, TARGET, read_16};
 
 const MIB: u64 = 1 << 20;
 const WRITE_PROTECTED: [u8; 3] = [7, 0x27, 0];
+const OUT_OF_RANGE: [u8; 3] = [5, 0x21, 0];
 
 #[test]
 fn a_login_that_skips_chap_is_refused() {
@@ -228,13 +231,15 @@ fn writes_end_in_data_protect_and_their_data_is_drained() {
     let mut daemon = Daemon::start(2048, &[]);
     let before = daemon.memory();
     let mut client = Client::login(daemon.addr, &[]);
-    // WRITE(16) of 2 TiB, without and with immediate data.
-    let mut write = read_16(0, u32::MAX);
-    write[0] = 0x8a;
-    for data in [&[][..], &[1; 8192][..]] {
-        let itt = client.command(0x20, u32::MAX, &write, data);
-        let ended = client.finish(itt);
-        assert_eq!((ended.status, ended.sense), (2, WRITE_PROTECTED));
+    // WRITE(16) of the whole disk, without and with immediate data; of 2 TiB, which it has not.
+    for (blocks, sense) in [(2048, WRITE_PROTECTED), (u32::MAX, OUT_OF_RANGE)] {
+        let mut write = read_16(0, blocks);
+        write[0] = 0x8a;
+        for data in [&[][..], &[1; 8192][..]] {
+            let itt = client.command(0x20, u32::MAX, &write, data);
+            let ended = client.finish(itt);
+            assert_eq!((ended.status, ended.sense), (2, sense));
+        }
     }
     // One block with eight times as much immediate data, and unsolicited Data-Out behind it.
     let itt = client.command(0x20, 512, &[0x2a, 0, 0, 0, 0, 0, 0, 0, 1], &[2; 4096]);
@@ -314,5 +319,223 @@ fn clients_that_never_read_cost_little_and_hold_up_nobody() {
     let grown = daemon.memory().saturating_sub(before);
     assert!(grown < 24 * MIB, "{} KiB more", grown / 1024);
     drop(clients);
+    daemon.assert_healthy();
+}
+
+/// A login request, whole.
+fn login_bytes(flags: u8, text: &str) -> Vec<u8> {
+    let mut bytes = vec![0; 48];
+    bytes[0] = 0x43;
+    bytes[1] = flags;
+    bytes[5..8].copy_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes()[1..]);
+    // A port of its own, so that it replaces nobody's session.
+    bytes[8..14].copy_from_slice(&[0x80, 0xee, 0, 0, 0, 1]);
+    bytes.extend_from_slice(text.as_bytes());
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+#[test]
+fn breaking_off_at_any_byte_of_a_login_harms_nobody() {
+    let mut daemon = Daemon::start(2048, &["--initiator", INITIATOR]);
+    let bystander = Bystander::watch(&daemon);
+    let (before, descriptors) = (daemon.memory(), daemon.descriptors());
+    let names = format!("InitiatorName={INITIATOR}\0TargetName={TARGET}\0");
+    let first = login_bytes(0x81, &format!("{names}SessionType=Normal\0AuthMethod=None\0"));
+    let second = login_bytes(0x87, "HeaderDigest=None\0MaxRecvDataSegmentLength=65536\0");
+    let whole = [first, second].concat();
+    for len in 0..=whole.len() {
+        for reset in [false, true] {
+            let stream = TcpStream::connect(daemon.addr).unwrap();
+            (&stream).write_all(&whole[..len]).unwrap();
+            if reset {
+                // With nothing to linger for, closing resets.
+                socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+        }
+    }
+    let deadline = Instant::now() + Duration::from_secs(8);
+    while daemon.descriptors() > descriptors {
+        assert!(Instant::now() < deadline, "{} descriptors stay open", daemon.descriptors());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(daemon.memory() < before + 8 * MIB, "{before} -> {}", daemon.memory());
+    bystander.was_served_within(Duration::from_secs(5));
+    daemon.assert_healthy();
+}
+
+#[test]
+fn a_login_that_drips_is_cut_off_in_time() {
+    let mut daemon = Daemon::start(2048, &[]);
+    let bystander = Bystander::watch(&daemon);
+    let before = daemon.memory();
+    let bytes = login_bytes(0x87, &format!("InitiatorName={INITIATOR}\0TargetName={TARGET}\0"));
+    let started = Instant::now();
+    let mut drips: Vec<TcpStream> =
+        (0..200).map(|_| TcpStream::connect(daemon.addr).unwrap()).collect();
+    // A byte every 100 ms would take 15 s in all; the target waits for 10.
+    let mut most = 0;
+    for byte in &bytes {
+        drips.retain(|stream| (&*stream).write_all(&[*byte]).is_ok());
+        if drips.is_empty() {
+            break;
+        }
+        most = most.max(daemon.memory());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(drips.is_empty(), "{} logins may drip for ever", drips.len());
+    assert!(started.elapsed() > Duration::from_secs(9), "{:?}", started.elapsed());
+    assert!(most < before + 8 * MIB, "{before} -> {most}");
+    bystander.was_served_within(Duration::from_secs(5));
+    daemon.assert_healthy();
+}
+
+#[test]
+fn ten_thousand_half_open_connections_leave_room_for_a_session() {
+    const COUNT: u64 = 10_000;
+    // The daemon inherits the limit.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    assert!(most > 2 * COUNT, "the hard limit of open files is {most}");
+    setrlimit(Resource::RLIMIT_NOFILE, most.min(65_536), most).unwrap();
+
+    let mut daemon = Daemon::start(2048, &[]);
+    let bystander = Bystander::watch(&daemon);
+    let (before, descriptors) = (daemon.memory(), daemon.descriptors());
+    let addr = daemon.addr;
+    let floods: Vec<_> = (0..10_u8)
+        .map(|n| {
+            std::thread::spawn(move || {
+                // One address may have 1024 connections.
+                let from = SocketAddr::from((Ipv4Addr::new(127, 0, 1, n + 1), 0));
+                let half = |index: u64| {
+                    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                    socket.bind(&from.into()).unwrap();
+                    socket.connect(&addr.into()).unwrap();
+                    let stream = TcpStream::from(socket);
+                    // Every other one says something.
+                    if index % 2 == 0 {
+                        let _ = (&stream).write_all(&[0x43; 24]);
+                    }
+                    stream
+                };
+                (0..COUNT / 10).map(half).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let held: Vec<TcpStream> = floods.into_iter().flat_map(|flood| flood.join().unwrap()).collect();
+    let open = daemon.descriptors() - descriptors;
+    let each = daemon.memory().saturating_sub(before) / open as u64;
+    assert!(open > 5000, "only {open} are open at the same time");
+    assert!(each < 16 << 10, "{each} bytes for each of {open} half-open connections");
+    daemon.assert_healthy();
+    bystander.was_served_within(Duration::from_secs(5));
+    drop(held);
+    daemon.assert_healthy();
+}
+
+#[test]
+fn text_without_end_is_refused_and_forgotten() {
+    let mut daemon = Daemon::start(2048, &[]);
+    let bystander = Bystander::watch(&daemon);
+    let mut client = Client::login(daemon.addr, &[]);
+    let before = daemon.memory();
+    let part = "X-a=1\0".repeat(1000);
+    let (mut tag, mut refused) = (NO_TAG, 0);
+    for _ in 0..1000 {
+        let reply = client.text(0x40, tag, part.as_bytes());
+        tag = match reply.opcode() {
+            0x24 => reply.u32(20),
+            0x3f => {
+                refused += 1;
+                NO_TAG
+            }
+            other => panic!("answered by {other:#x}"),
+        };
+    }
+    // 16 KiB are two parts, the third is too much.
+    assert!((300..400).contains(&refused), "{refused}");
+    assert!(daemon.memory() < before + MIB, "{before} -> {}", daemon.memory());
+    // A tag that was never given, or not to this text.
+    assert_eq!(client.text(0x80, 0x1234, b"").opcode(), 0x3f);
+    assert_eq!(client.read(0, 1, 512).status, 0);
+    bystander.was_served_within(Duration::from_secs(5));
+    daemon.assert_healthy();
+}
+
+#[test]
+fn a_segment_longer_than_declared_ends_only_its_own_session() {
+    let mut daemon = Daemon::start(2048, &[]);
+    let bystander = Bystander::watch(&daemon);
+    let before = daemon.memory();
+    for opcode in [0x00, 0x01, 0x02, 0x04, 0x05, 0x06, 0x10] {
+        for len in [8193, 0xff_ffff_u32] {
+            let mut client = Client::login(daemon.addr, &[]);
+            let mut bhs = [0; 48];
+            bhs[0] = opcode | 0x40;
+            bhs[1] = 0x80;
+            bhs[5..8].copy_from_slice(&len.to_be_bytes()[1..]);
+            client.stream.write_all(&bhs).unwrap();
+            let _ = client.stream.write_all(&[0; 65_536]);
+            assert!(client.is_closed(), "opcode {opcode:#x}, {len} bytes");
+        }
+    }
+    assert!(daemon.memory() < before + MIB, "{before} -> {}", daemon.memory());
+    bystander.was_served_within(Duration::from_secs(5));
+    daemon.assert_healthy();
+}
+
+#[test]
+fn numbers_that_are_left_out_end_the_session() {
+    let mut daemon = Daemon::start(2048, &[]);
+    let bystander = Bystander::watch(&daemon);
+    // A command number that skips one can never be caught up with on one connection.
+    let mut client = Client::login(daemon.addr, &[]);
+    client.cmd_sn += 1;
+    client.command(0x40, 512, &read_16(0, 1), &[]);
+    assert!(client.is_closed());
+    // Data for a comparison: at another place than is due, and more than was asked for.
+    for (offset, len) in [(512_u32, 512), (0, 2048)] {
+        let mut client = Client::login(daemon.addr, &[]);
+        client.command(0x20, 1024, &[0x2f, 2, 0, 0, 0, 0, 0, 0, 2], &[]);
+        let r2t = client.receive();
+        assert_eq!((r2t.opcode(), r2t.u32(44)), (0x31, 1024));
+        let mut bhs = [0; 48];
+        bhs[0] = 0x05;
+        bhs[1] = 0x80;
+        bhs[16..24].copy_from_slice(&r2t.bhs[16..24]);
+        bhs[40..44].copy_from_slice(&offset.to_be_bytes());
+        client.send(bhs, &vec![0; len]);
+        assert_eq!(client.receive().opcode(), 0x3f, "offset {offset}");
+        assert!(client.is_closed());
+    }
+    bystander.was_served_within(Duration::from_secs(5));
+    daemon.assert_healthy();
+}
+
+#[test]
+fn pings_whose_echo_nobody_takes_are_not_gathered() {
+    let mut daemon = Daemon::start(2048, &[]);
+    let bystander = Bystander::watch(&daemon);
+    let before = daemon.memory();
+    let floods: Vec<_> = (0..10)
+        .map(|_| {
+            let mut client = Client::login(daemon.addr, &["MaxRecvDataSegmentLength=65536"]);
+            client.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+            std::thread::spawn(move || {
+                let mut bhs = [0; 48];
+                (bhs[0], bhs[1], bhs[6]) = (0x40, 0x80, 0x20);
+                bhs[19] = 1;
+                bhs[20..24].copy_from_slice(&NO_TAG.to_be_bytes());
+                let ping = [&bhs[..], &[7; 8192]].concat();
+                // Until the target, whose own sending is stuck, takes no more.
+                let sent = (0..20_000).take_while(|_| client.stream.write_all(&ping).is_ok());
+                (sent.count(), client)
+            })
+        })
+        .collect();
+    let floods: Vec<_> = floods.into_iter().map(|flood| flood.join().unwrap()).collect();
+    assert!(floods.iter().all(|(sent, _)| *sent < 20_000), "nothing holds the flood back");
+    assert!(daemon.memory() < before + 8 * MIB, "{before} -> {}", daemon.memory());
+    bystander.was_served_within(Duration::from_secs(5));
     daemon.assert_healthy();
 }
