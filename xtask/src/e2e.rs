@@ -31,6 +31,9 @@ pub(crate) fn run(slow: bool, args: &[String]) -> Result<()> {
         // haasd's own: recipes built twice, firmware of several kinds against netboot.
         let own = ["test", "--package", "controller", "--lib", "--", "--ignored"];
         run::run(run::cargo(&own).arg("--test-threads=1"))?;
+        // The iSCSI target's own: the conformance suite beside tgtd.
+        let own = ["test", "--package", "iscsi-target", "--tests", "--", "--ignored"];
+        run::run(run::cargo(&own).arg("--test-threads=1"))?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ mod ci;
 mod demo;
 mod deny;
 mod e2e;
+mod fuzz;
 mod openapi;
 mod run;
 mod setup;
@@ -61,6 +62,15 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Fuzz the iSCSI target's parsers, one after the other.
+    Fuzz {
+        /// Only this one.
+        #[arg(value_parser = clap::builder::PossibleValuesParser::new(fuzz::TARGETS))]
+        target: Option<String>,
+        /// How long each is fuzzed.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Write docs/openapi.json from the API's code.
     Openapi {
         /// Only say whether it is up to date.
@@ -84,6 +94,7 @@ fn main() -> Result<()> {
         Task::E2e { slow, args } => e2e::run(slow, &args),
         Task::Demo { keep, down } => demo::run(keep, down),
         Task::Bench { name, dir, json } => bench::run(name, dir.as_deref(), json),
+        Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Task::Openapi { check: false } => openapi::write(),
         Task::Openapi { check: true } => openapi::check(),
         Task::Agent => agent::build().map(drop),

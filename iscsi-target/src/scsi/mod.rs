@@ -147,9 +147,7 @@ fn decide(cdb: &Cdb<'_>, unit: u64, lun: &Lun) -> Result<Outcome, Sense> {
         op::MODE_SENSE_6 | op::MODE_SENSE_10 => mode::sense(cdb, lun),
         op::LOG_SENSE => log::sense(cdb),
         op::PERSISTENT_RESERVE_IN => reservations::answer(cdb),
-        op::MAINTENANCE_IN if cdb.action() == op::REPORT_SUPPORTED_OPCODES => {
-            opcodes::report(cdb)
-        }
+        op::MAINTENANCE_IN if cdb.action() == op::REPORT_SUPPORTED_OPCODES => opcodes::report(cdb),
         op::SERVICE_ACTION_IN | op::MAINTENANCE_IN => Err(Sense::INVALID_FIELD),
         _ => Err(writes::refusal(cdb, lun).unwrap_or(Sense::INVALID_OPCODE)),
     }

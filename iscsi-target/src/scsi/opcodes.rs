@@ -90,7 +90,9 @@ const SERVED: [&[u8]; 27] = [
 /// Whether a served command is one of several with the same code.
 fn service_action(usage: &[u8]) -> Option<u16> {
     match usage {
-        [SERVICE_ACTION_IN | MAINTENANCE_IN | PERSISTENT_RESERVE_IN, action, ..] => Some(u16::from(*action)),
+        [SERVICE_ACTION_IN | MAINTENANCE_IN | PERSISTENT_RESERVE_IN, action, ..] => {
+            Some(u16::from(*action))
+        }
         _ => None,
     }
 }
