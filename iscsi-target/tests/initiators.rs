@@ -34,6 +34,18 @@ fn libiscsi_finds_and_describes_the_disk() {
 }
 
 #[test]
+fn servers_that_are_given_one_digest_are_paths_to_one_disk() {
+    let names = |daemon: &Daemon| {
+        succeeded(&tool("iscsi-inq", "libiscsi-bin", &["-e", "1", "-c", "131", &daemon.url()]))
+    };
+    let digest = ["--sha256", &"5a".repeat(32)];
+    // Each daemon has its disk in a folder of its own.
+    let [one, other] = [Daemon::start(8, &digest), Daemon::start(8, &digest)];
+    assert_eq!(names(&one), names(&other));
+    assert_ne!(names(&one), names(&Daemon::start(8, &[])));
+}
+
+#[test]
 fn chap_lets_in_who_knows_the_secret() {
     let daemon = Daemon::start(2048, &["--chap", "node1:secret"]);
     let url =

@@ -32,6 +32,11 @@ struct Arguments {
     /// Initiators that may log in (may be repeated); anyone if there is none.
     #[arg(long, value_name = "IQN")]
     initiator: Vec<String>,
+    /// SHA-256 of the image, 64 hexadecimal digits, of which the disk's names are made. Servers of one
+    /// image that are given the same are paths to one disk. Without it the names are made of the
+    /// file's full path.
+    #[arg(long, value_name = "DIGEST", value_parser = parse_digest)]
+    sha256: Option<[u8; 32]>,
     /// The image: a file or block device.
     file: PathBuf,
 }
@@ -43,7 +48,11 @@ async fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     let arguments = Arguments::parse();
-    let lun = Lun::open(&arguments.file, LunIdentity::from_path(&arguments.file)?)?;
+    let identity = match arguments.sha256 {
+        Some(digest) => LunIdentity::from_sha256(&digest),
+        None => LunIdentity::from_path(&arguments.file)?,
+    };
+    let lun = Lun::open(&arguments.file, identity)?;
     let size = lun.blocks() * iscsi_target::BLOCK;
     let mut target = OneTarget::new(arguments.target, lun);
     target.initiators = arguments.initiator;
@@ -85,6 +94,12 @@ fn listeners(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
     };
     let listen = |address| listen(address).with_context(|| format!("cannot listen on {address}"));
     addresses.iter().map(listen).collect()
+}
+
+fn parse_digest(text: &str) -> anyhow::Result<[u8; 32]> {
+    let mut digest = [0; 32];
+    hex::decode_to_slice(text, &mut digest).context("a SHA-256 has 64 hexadecimal digits")?;
+    Ok(digest)
 }
 
 /// Reads `USER:SECRET-FILE`; the secret is the file's first line.
