@@ -6,15 +6,13 @@
 //! namespace of its own, so the node cannot tell.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use crate::netns::Netns;
-use crate::rack::{CONTROLLER, Rack, built};
-use crate::sys;
+use crate::rack::{CONTROLLER, Rack};
+use crate::target::Target;
 
 /// The detour's own addresses, between the two namespaces.
 const NEAR: &str = "10.99.0.1";
@@ -25,7 +23,7 @@ const TABLE: &str = "100";
 #[derive(Debug)]
 pub struct Detour<'rack> {
     rack: &'rack Rack,
-    target: Child,
+    _target: Target,
 }
 
 impl<'rack> Detour<'rack> {
@@ -51,15 +49,8 @@ impl<'rack> Detour<'rack> {
         near.ip(&[&["rule", "add", "pref", "5"], &iscsi[..]].concat())?;
         near.run(|| allow_forwarding(&["all", "br0", "detour"]))??;
 
-        let mut command = far.command(built("haas-iscsi")?);
-        command.args(["--listen", &format!("{CONTROLLER}:3260"), "--target", target]).arg(file);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut target = sys::spawn(command).context("cannot start haas-iscsi")?;
-        let mut line = String::new();
-        let out = target.stdout.take().context("haas-iscsi has a piped output")?;
-        BufReader::new(out).read_line(&mut line)?;
-        ensure!(line.starts_with("ready"), "the other target did not start: {line:?}");
-        Ok(Detour { rack, target })
+        let target = Target::start_in(&far, &format!("{CONTROLLER}:3260"), target, file, &[])?;
+        Ok(Detour { rack, _target: target })
     }
 }
 
@@ -67,8 +58,6 @@ impl Drop for Detour<'_> {
     fn drop(&mut self) {
         // Best effort: the rack's end removes what is left.
         let _ = self.rack.namespace().ip(&["rule", "del", "pref", "5"]);
-        let _ = self.target.kill();
-        let _ = self.target.wait();
         let _ = Netns::remove(&netns_name(self.rack.name()));
     }
 }

@@ -15,7 +15,12 @@ pub(crate) fn run(slow: bool, args: &[String]) -> Result<()> {
     setup::run()?;
     build()?;
     if slow {
-        fetch(&["images/debian-12", "tests/images/el-like", "tests/images/unruly-debian"])?;
+        fetch(&[
+            "images/debian-12",
+            "tests/images/el-like",
+            "tests/images/initiator",
+            "tests/images/unruly-debian",
+        ])?;
     }
     let mut cargo = run::cargo(&["test", "--package", "tests", "--tests", "--"]);
     cargo.args(["--ignored", "--test-threads=1"]);
