@@ -1,9 +1,5 @@
-//! The agent after switch_root: says that the node lives, proves what runs, opens the node to its
-//! users when haasd has admitted it, and ends it in order.
-//!
-//! Userspace counts as up when the image says so (`/run/haas/userspace-up`). Else, with systemd, when
-//! it has come to let users in, which it shows by removing `/run/nologin`; with any other init, when
-//! that has started a process of its own besides the agent.
+//! The agent after switch_root: says that the node lives, brings it to ready ([`Way`]), and ends it
+//! in order.
 //!
 //! `/run/haas/control` is a FIFO for the image's own `reboot`, `poweroff` and `kexec`: a word per line.
 
@@ -17,9 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use haas_api::agent::{
-    BootPlan, BootStage, HEARTBEAT_S, Heartbeat, ShutdownHow, ToAgent, ToController,
-};
+use haas_api::agent::{BootPlan, HEARTBEAT_S, Heartbeat, ShutdownHow, ToAgent, ToController};
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
 use crate::{
@@ -27,14 +21,13 @@ use crate::{
     channel::{Channel, Heard},
     fault::{Fault, OrFault as _},
     iscsi::Keeper,
-    log, proof, shutdown, store, usage,
+    log,
+    ready::Way,
+    shutdown, store, usage,
 };
 
 const CONTROL: &str = "/run/haas/control";
-/// While this file is there, PAM lets nobody in but root.
-const NOLOGIN: &str = "/run/nologin";
 const TURN: Duration = Duration::from_millis(200);
-const USERSPACE_WITHIN: Duration = Duration::from_secs(120);
 
 /// The agent of a node that runs.
 #[derive(Debug)]
@@ -61,58 +54,31 @@ impl Agent {
             let _ = ask.send(ShutdownHow::Poweroff);
         });
         shutdown::prepare_for_systemd();
-        let started = Instant::now();
-        let mut is_up = false;
-        let mut is_proved = false;
+        let mut way = Way::new();
         let mut next_beat = Instant::now();
         loop {
-            if !is_up && (userspace_is_up() || started.elapsed() > USERSPACE_WITHIN) {
-                is_up = true;
-                // systemd has opened what only haasd opens.
-                write_nologin();
-                let stage = BootStage::Userspace;
-                self.channel.say(ToController::Stage { stage, uptime_ms: usage::uptime_ms() });
-            }
-            if is_up && !is_proved {
-                is_proved = self.prove();
-            }
+            way.go_on(&self);
             if Instant::now() >= next_beat {
                 self.beat();
                 next_beat = Instant::now() + Duration::from_secs(HEARTBEAT_S);
             }
             match self.channel.hear(TURN) {
-                Some(Heard::Said(ToAgent::Admit)) => admit(),
+                Some(Heard::Said(ToAgent::Admit)) => way.admit(),
                 Some(Heard::Said(ToAgent::NotReady { reason })) => {
                     log::error(&format!("haasd keeps users out: {reason}"));
                 }
-                Some(Heard::Said(ToAgent::Shutdown { how })) => self.end(how),
+                Some(Heard::Said(ToAgent::Shutdown { how })) => self.end(&way, how),
                 Some(Heard::Refused(reason)) => {
                     // The node runs on: users are on it, and the session needs us.
                     log::error(&format!("haasd refuses the agent: {reason}"));
                 }
-                // haasd has started anew, perhaps with an older store: it judges again.
-                Some(Heard::Welcome(_)) => is_proved = false,
+                Some(Heard::Welcome(_)) => way.prove_again(),
                 Some(Heard::Said(ToAgent::Retry { .. } | ToAgent::Ack)) | None => {}
             }
             if let Ok(how) = asked.try_recv() {
-                self.end(how);
+                self.end(&way, how);
             }
             shutdown::follow_systemd(&self);
-        }
-    }
-
-    /// Sends the proof; says whether there was one to send.
-    fn prove(&self) -> bool {
-        match proof::gather(&self.plan) {
-            Ok(proof) => {
-                self.channel.say(ToController::Proof(proof));
-                true
-            }
-            Err(error) => {
-                log::error(&format!("cannot prove what runs: {error}"));
-                thread::sleep(Duration::from_secs(1));
-                false
-            }
         }
     }
 
@@ -130,41 +96,10 @@ impl Agent {
         }));
     }
 
-    fn end(&self, how: ShutdownHow) {
+    fn end(&self, way: &Way, how: ShutdownHow) {
+        way.stop();
         shutdown::run(self, how);
     }
-}
-
-/// Keeps users out, for now.
-pub(crate) fn write_nologin() {
-    if let Err(error) = fs::write(NOLOGIN, "This node is not ready yet.\n") {
-        log::error(&format!("{NOLOGIN} cannot be written: {error}"));
-    }
-}
-
-/// Lets users in: the image's ssh server waits for this file.
-fn admit() {
-    let opened =
-        fs::write("/run/haas/ready", "ready\n").and_then(|()| match fs::remove_file(NOLOGIN) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        });
-    match opened {
-        Ok(()) => log::info("the node is ready"),
-        Err(error) => log::error(&format!("the node cannot be opened to users: {error}")),
-    }
-}
-
-fn userspace_is_up() -> bool {
-    if Path::new("/run/haas/userspace-up").exists() {
-        return true;
-    }
-    if shutdown::pid1_is_systemd() {
-        return !Path::new(NOLOGIN).exists();
-    }
-    let children = fs::read_to_string("/proc/1/task/1/children").unwrap_or_default();
-    let own = std::process::id().to_string();
-    children.split_whitespace().any(|pid| pid != own)
 }
 
 /// Reads words from the FIFO, for ever.

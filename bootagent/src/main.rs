@@ -3,8 +3,8 @@
 //! One static binary with several roles, told apart by how it is started:
 //! as PID 1 it is [`init`]; that starts it again as [`init::AGENT_NAME`], the agent, which brings
 //! the node up ([`node`]) and then looks after it ([`agent`]); the agent starts it as
-//! [`identity::NAME`] to write into the user's root; and the kernel calls it as `modprobe`. systemd
-//! hands PID 1 back to it at the end ([`shutdown`]).
+//! [`identity::NAME`] to write into the user's root, and as [`checks::NAME`] to become a ready check;
+//! and the kernel calls it as `modprobe`. systemd hands PID 1 back to it at the end ([`shutdown`]).
 //!
 //! It must never open a shell, never fall back to RAM where a disk was asked for, and never write
 //! to a disk that is neither blank nor ours.
@@ -12,6 +12,7 @@
 mod agent;
 mod button;
 mod channel;
+mod checks;
 mod cmdline;
 mod disk;
 mod fault;
@@ -27,6 +28,7 @@ mod net;
 mod node;
 mod overlay;
 mod proof;
+mod ready;
 mod rtnl;
 mod shutdown;
 mod store;
@@ -49,6 +51,9 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }
+    } else if named(checks::NAME) {
+        eprintln!("{}", checks::main(arguments));
+        ExitCode::from(checks::NOT_STARTED)
     } else if named("modprobe") {
         // The kernel calls `modprobe -q -- ALIAS`.
         let mut modules = modules::Modules::open();

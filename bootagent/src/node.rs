@@ -28,7 +28,7 @@ use nix::{
 };
 
 use crate::{
-    agent::{self, Agent},
+    agent::Agent,
     channel::{Channel, Heard},
     cmdline::CommandLine,
     fault::{Fault, OrFault as _},
@@ -36,7 +36,7 @@ use crate::{
     iscsi::Keeper,
     log, net,
     overlay::{self, Layer},
-    proof, shutdown,
+    proof, ready, shutdown,
     store::{self, Owner, Store},
     usage,
 };
@@ -414,7 +414,7 @@ fn write_run(plan: &BootPlan, rank: u32) -> std::io::Result<()> {
     fs::write("/run/haas/rank", format!("{rank}\n"))?;
     fs::write("/run/haas/node", format!("{}\n", plan.node.as_str()))?;
     fs::write("/run/haas/image", format!("{}\n", plan.root.name))?;
-    agent::write_nologin();
+    ready::write_nologin();
     Ok(())
 }
 

@@ -290,7 +290,7 @@ pub(crate) fn pid1_is_systemd() -> bool {
 }
 
 /// The name of PID 1's program.
-fn pid1_name() -> String {
+pub(crate) fn pid1_name() -> String {
     fs::read_to_string("/proc/1/comm").unwrap_or_default().trim().to_owned()
 }
 

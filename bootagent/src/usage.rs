@@ -12,6 +12,9 @@ use nix::{
 const UTMP: usize = 384;
 const USER_PROCESS: i16 = 7;
 const SSH: u16 = 22;
+/// States of a socket as the kernel's tables have them.
+const ESTABLISHED: &str = "01";
+const LISTENS: &str = "0A";
 
 /// Milliseconds since the kernel started, sleep included.
 pub(crate) fn uptime_ms() -> u64 {
@@ -48,11 +51,16 @@ pub(crate) fn logins() -> Vec<String> {
     if !known.is_empty() {
         return known;
     }
-    ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|file| fs::read_to_string(file).ok())
-        .flat_map(|text| ssh_peers(&text))
-        .collect()
+    tables("/proc/net").flat_map(|table| ssh_peers(&table)).collect()
+}
+
+/// Whether somebody listens on the ssh port in the network that the node's init is in.
+pub(crate) fn ssh_listens() -> bool {
+    tables("/proc/1/net").any(|table| !ssh_sockets(&table, LISTENS).is_empty())
+}
+
+fn tables(folder: &str) -> impl Iterator<Item = String> {
+    ["tcp", "tcp6"].iter().filter_map(move |name| fs::read_to_string(format!("{folder}/{name}")).ok())
 }
 
 fn utmp(data: &[u8]) -> Vec<String> {
@@ -66,18 +74,25 @@ fn utmp(data: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// Established connections to port 22 in /proc/net/tcp or tcp6.
+/// Who is connected to the ssh port, by /proc/net/tcp or tcp6.
 fn ssh_peers(table: &str) -> Vec<String> {
-    let lines = table.lines().skip(1).filter_map(|line| {
-        let mut fields = line.split_whitespace().skip(1);
-        let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
-        let port = u16::from_str_radix(local.rsplit(':').next()?, 16).ok()?;
+    let peer = |remote: &str| {
         let address = remote.split(':').next()?;
         // IPv4, also as it stands at the end of a mapped IPv6 address.
         let last = address.get(address.len().checked_sub(8)?..)?;
         let peer = u32::from_str_radix(last, 16).ok()?;
-        (state == "01" && port == SSH)
-            .then(|| format!("ssh {}", std::net::Ipv4Addr::from(peer.swap_bytes())))
+        Some(format!("ssh {}", std::net::Ipv4Addr::from(peer.swap_bytes())))
+    };
+    ssh_sockets(table, ESTABLISHED).into_iter().filter_map(peer).collect()
+}
+
+/// The remote ends of all sockets on the ssh port that are in this state.
+fn ssh_sockets<'t>(table: &'t str, wanted: &str) -> Vec<&'t str> {
+    let lines = table.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
+        let port = u16::from_str_radix(local.rsplit(':').next()?, 16).ok()?;
+        (state == wanted && port == SSH).then_some(remote)
     });
     lines.collect()
 }
@@ -105,5 +120,8 @@ mod tests {
             2: 0B004D0A:C351 01004D0A:0CBC 01 00000000\n\
             rubbish\n";
         assert_eq!(ssh_peers(table), ["ssh 10.77.0.1"]);
+        assert_eq!(ssh_sockets(table, LISTENS), ["00000000:0000"]);
+        let (_, without) = table.rsplit_once("1: ").expect("the second socket");
+        assert!(ssh_sockets(without, LISTENS).is_empty());
     }
 }

@@ -277,15 +277,18 @@ fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
         return Step::Do(Action::PowerOn);
     }
 
+    let checks_s: u64 = attempt.checks.iter().map(|check| check.within_s).sum();
     let stage_limit = match attempt.stage {
         // The firmware may test memory for minutes before it speaks to the network.
         BootStage::Firmware => limits.firmware_s,
         _ => limits.stage_s,
     };
-    let mut deadline = attempt.stage_since + seconds(stage_limit);
+    // The checks of the last stage have time limits of their own.
+    let mut deadline = attempt.stage_since + seconds(stage_limit.saturating_add(checks_s));
     // Nobody knows when a person will press the button; what follows has its deadlines.
     if !by_hand {
-        let total = seconds(limits.total_s.max(limits.firmware_s));
+        let total = limits.total_s.max(limits.firmware_s).saturating_add(checks_s);
+        let total = seconds(total);
         deadline = deadline.min(attempt.counted_from + total);
     }
     if now >= deadline {

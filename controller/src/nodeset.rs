@@ -26,7 +26,7 @@ pub enum NodeSetError {
     #[error("the node set names more than {MOST} nodes")]
     TooMany,
     /// A group that no node is in.
-    #[error("there is no node group @{0}; there are: {1}")]
+    #[error("there is no node group @{0}; {1}")]
     UnknownGroup(String, String),
     /// Nodes that the inventory does not have.
     #[error("the inventory has no node {}", some(.0))]
@@ -136,7 +136,11 @@ fn expand_groups(text: &str, nodes: &[Node]) -> Result<String, NodeSetError> {
             .collect();
         if members.is_empty() {
             let known = groups(nodes).into_keys().map(|g| format!("@{g}")).collect::<Vec<_>>();
-            return Err(NodeSetError::UnknownGroup(name.to_owned(), known.join(", ")));
+            let known = match known.as_slice() {
+                [] => "no node is in any, see [[group]] in nodes.toml".to_owned(),
+                known => format!("there are: {}", known.join(", ")),
+            };
+            return Err(NodeSetError::UnknownGroup(name.to_owned(), known));
         }
         expanded.push('(');
         expanded.push_str(&members.into_iter().collect::<Vec<_>>().join(","));
@@ -150,6 +154,15 @@ fn expand_groups(text: &str, nodes: &[Node]) -> Result<String, NodeSetError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unknown_group_is_told_with_those_that_there_are() {
+        let told = resolve("@rack9", Vec::new()).unwrap_err().to_string();
+        assert_eq!(
+            told,
+            "there is no node group @rack9; no node is in any, see [[group]] in nodes.toml"
+        );
+    }
 
     #[test]
     fn a_set_that_multiplies_beyond_counting_is_refused_before_it_is_expanded() {

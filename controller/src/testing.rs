@@ -245,6 +245,7 @@ fn spec(number: u8) -> NodeSpec {
         labels: Default::default(),
         kernel_args: Vec::new(),
         ipxe: None,
+        ready_checks: Vec::new(),
     }
 }
 
@@ -269,5 +270,6 @@ fn manifest(name: &str) -> Manifest {
         kernel: KernelBlob { digest: digest.clone(), size: 1, release: "6.1.0".into() },
         modules: Blob { digest, size: 1 },
         cmdline: Vec::new(),
+        ready_checks: Vec::new(),
     }
 }

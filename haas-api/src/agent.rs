@@ -14,7 +14,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Digest, Mac, NodeName, UserName};
+use crate::{
+    check::{CheckReport, ReadyCheck},
+    names::{Digest, Mac, NodeName, UserName},
+};
 
 /// The version of the channel that this build speaks.
 pub const PROTO: u32 = 1;
@@ -109,6 +112,9 @@ pub struct BootPlan {
     pub overlay: OverlayPlan,
     /// Who may log in once the node is ready.
     pub logins: Vec<Login>,
+    /// What must succeed in the running system before it is ready, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ready_checks: Vec<ReadyCheck>,
 }
 
 /// The boot NIC's configuration.
@@ -274,7 +280,7 @@ pub enum BootStage {
     Overlay,
     /// switch_root is done and the image's own init runs.
     Userspace,
-    /// The agent has proved what runs: the node is ready.
+    /// The agent has proved what runs, and users can log in: the node is ready.
     Ready,
 }
 
@@ -347,6 +353,8 @@ pub enum ToController {
     },
     /// The store that was opened or made, and the shard in it.
     Store(StoreReport),
+    /// How a ready check stands: it begins, fails so far, or has come to its end.
+    Check(CheckReport),
     /// What runs, read back from the kernel.
     Proof(Proof),
     /// The node is alive.
@@ -473,6 +481,10 @@ pub struct Proof {
     pub machine_id: String,
     /// The kernel's release, `uname -r`.
     pub kernel: String,
+    /// Whether the agent says the stage [`BootStage::Ready`] itself, once it is admitted and users
+    /// can log in. One of an earlier version does not: it is ready by its proof.
+    #[serde(default)]
+    pub says_ready: bool,
 }
 
 /// Alive.

@@ -284,10 +284,16 @@ impl FromStr for OverlayRef {
         if s == "none" {
             return Ok(Self::None);
         }
-        match s.split_once('/') {
+        let read = || match s.split_once('/') {
             Some((owner, label)) => Ok(Self::Owned(owner.parse()?, label.parse()?)),
             None => Ok(Self::Mine(s.parse()?)),
-        }
+        };
+        read().map_err(|_: NameError| NameError {
+            what: "overlay",
+            value: s.to_owned(),
+            expected: "NAME (your own), OWNER/NAME or none; a name is 1 to 64 lower-case letters, \
+                       digits, '-', '_' and '.', beginning with a letter or digit",
+        })
     }
 }
 
@@ -347,6 +353,8 @@ mod tests {
         assert_eq!("none".parse(), Ok(OverlayRef::None));
         assert_eq!("dev".parse(), Ok(OverlayRef::Mine("dev".parse().unwrap())));
         assert_eq!("alice/dev".parse::<OverlayRef>().unwrap().to_string(), "alice/dev");
+        let wrong = "../dev".parse::<OverlayRef>().unwrap_err();
+        assert_eq!((wrong.what, wrong.value.as_str()), ("overlay", "../dev"));
         assert_eq!("minimal".parse::<ImageRef>().unwrap().to_string(), "minimal:latest");
         let digest = Digest::of(b"x").to_string();
         assert_eq!(digest.parse::<ImageRef>().unwrap().to_string(), digest);

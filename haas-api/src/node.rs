@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     agent::BootStage,
+    check::CheckReport,
     names::{Mac, NodeGroupName, NodeName},
 };
 
@@ -102,6 +103,9 @@ pub struct Observed {
     pub root_attached: Option<bool>,
     /// Bytes free in the overlay store.
     pub store_free: Option<u64>,
+    /// The ready checks of its last boot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckReport>,
 }
 
 /// `POST /v1/nodes/manage`.

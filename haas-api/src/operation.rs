@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use crate::{
     agent::BootStage,
+    check::CheckReport,
     names::{ImageRef, OverlayRef},
 };
 
@@ -193,6 +194,9 @@ pub struct BootReport {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// Its ready checks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckReport>,
     /// The last lines of the node's kernel, where it failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kernel_log: Vec<String>,

@@ -4,6 +4,7 @@
 //! One module per noun holds its arguments and what they do. What is printed goes through
 //! [`out::Out`]; what went wrong is an [`error::Error`], which knows its exit code.
 
+mod checks;
 mod cli;
 mod completion;
 mod config;

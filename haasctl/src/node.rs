@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use haas_api::{
     List,
+    check::CheckReport,
     client::Client,
     names::NodeName,
     node::{ApplyRequest, ApplyResult, Discovered, ManageRequest, Node},
@@ -12,10 +13,13 @@ use haas_api::{
 };
 
 use crate::{
+    checks,
     cli::{Session, nodeset},
     confirm::Yes,
     error::{Error, io_error},
-    export, format, import, report, status,
+    export, format, import,
+    out::Format,
+    report, status,
     table::{Table, number, or_dash},
 };
 
@@ -119,7 +123,8 @@ impl Command {
             }
             Self::Show { node } => {
                 let node = client.node(&node).await?;
-                out.show(&node, || show_table(&node))
+                out.show(&node, || show_table(&node))?;
+                show_checks(session, &node.observed.checks)
             }
             Self::Groups => {
                 let list = List::whole(client.node_groups().await?);
@@ -267,6 +272,20 @@ fn show_table(node: &Node) -> Table {
     table.pair("root attached", or_dash(attached));
     table.pair("store free", or_dash(seen.store_free.map(format::bytes)));
     table
+}
+
+/// For people; programs have them in the node.
+fn show_checks(session: &Session<'_>, checks: &[CheckReport]) -> Result<(), Error> {
+    let out = session.out;
+    if checks.is_empty() || out.format != Format::Table {
+        return Ok(());
+    }
+    out.text("")?;
+    out.table(&checks::table(checks))?;
+    match checks::output(checks).as_str() {
+        "" => Ok(()),
+        text => out.text(text),
+    }
 }
 
 fn boots_table(boots: &[BootReport]) -> Table {

@@ -99,17 +99,16 @@ fn table(nodes: &[Node]) -> Table {
         "NODE", "STATE", "POWER", "IMAGE", "OVERLAY", "RANK", "STAGE", "LOGINS", "REASON",
     ]);
     for node in nodes {
+        // A node that is off has them too: they are what `power on` boots.
         let desired = node.desired.as_ref();
-        // Rank and overlay belong to a system that runs or will, not to a node that is to be off.
-        let system = desired.filter(|desired| desired.on);
-        let overlay = system.map(overlay_of);
+        let overlay = desired.map(overlay_of);
         table.row([
             (&node.name).into(),
             state(node),
             (&node.observed.power).into(),
-            or_dash(system.and_then(|desired| desired.image.as_deref())),
+            or_dash(desired.and_then(|desired| desired.image.as_deref())),
             or_dash(overlay),
-            or_dash(system.map(|desired| desired.rank)),
+            or_dash(desired.map(|desired| desired.rank)),
             or_dash(node.observed.stage),
             node.observed.logins.len().into(),
             (&node.reason).into(),
@@ -142,15 +141,17 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_node_that_is_to_be_off_has_no_overlay() {
+    fn a_node_that_is_off_shows_what_it_would_boot() {
         let on = sample();
         let mut off = sample();
+        off.state = NodeState::Off;
+        off.observed.power = "off".to_owned();
         off.desired.as_mut().unwrap().on = false;
         assert_eq!(
             table(&[on, off]).render(None, false),
             "NODE  STATE  POWER  IMAGE           OVERLAY    RANK  STAGE  LOGINS  REASON\n\
              n01   ready  on     minimal:latest  alice/dev  0     ready  1\n\
-             n01   ready  on     -               -          -     ready  1\n"
+             n01   off    off    minimal:latest  alice/dev  0     ready  1\n"
         );
     }
 }

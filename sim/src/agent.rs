@@ -172,7 +172,10 @@ impl Agent<'_> {
                 beat_at = Instant::now() + Duration::from_secs(HEARTBEAT_S);
             }
             match self.link.hear(TURN) {
-                Some(Heard::Said(ToAgent::Admit)) => self.folder.note("admitted")?,
+                Some(Heard::Said(ToAgent::Admit)) => {
+                    self.folder.note("admitted")?;
+                    self.reached(BootStage::Ready);
+                }
                 Some(Heard::Said(ToAgent::NotReady { reason })) => {
                     self.folder.note(&format!("not ready: {reason}"))?;
                 }
@@ -243,6 +246,7 @@ impl Agent<'_> {
             addresses: vec![plan.net.address],
             machine_id: "5a".repeat(16),
             kernel: "6.1.0-sim".to_owned(),
+            says_ready: true,
         };
         match self.folder.behaviour()?.lie {
             None => {}

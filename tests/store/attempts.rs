@@ -1,7 +1,10 @@
 //! Boot attempts: one that lives per node, one token each, only forward.
 
 use controller::model::{Attempt, AttemptState};
-use haas_api::agent::{BootStage, Failure};
+use haas_api::{
+    agent::{BootStage, Failure},
+    check::{CheckReport, CheckState},
+};
 
 use crate::{
     promises::Db,
@@ -20,6 +23,7 @@ promises!(
     what_is_over_is_not_failed_or_brought_back,
     failed_attempts_count_per_generation,
     bytes_add_up,
+    ready_checks_are_kept_with_their_attempt,
 );
 
 async fn the(db: &Db, id: &str) -> Attempt {
@@ -204,4 +208,26 @@ async fn bytes_add_up(db: Db) {
     tx.commit().await.unwrap();
     let now = the(&db, "b1").await;
     assert_eq!((now.boot_bytes, now.root_bytes, now.agent_seq), ((1 << 40) + 5, 5, 17));
+}
+
+async fn ready_checks_are_kept_with_their_attempt(db: Db) {
+    let node = node(&db.store, 1).await;
+    open(&db.store, &node, "b1", 10).await;
+    let checks = vec![CheckReport {
+        position: 0,
+        command: vec!["sh".into(), "-c".into(), "it's 'x'".into()],
+        within_s: 60,
+        state: CheckState::Failed,
+        runs: 7,
+        outcome: "exit code 1".into(),
+        exit_code: Some(1),
+        took_ms: 12,
+        output: "two\nlines\n".into(),
+    }];
+    let mut tx = db.store.write().await.unwrap();
+    tx.set_checks("b1", &checks).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(the(&db, "b1").await.checks, checks);
+    open(&db.store, &node, "b2", 20).await;
+    assert!(the(&db, "b2").await.checks.is_empty());
 }

@@ -28,6 +28,7 @@ pub(crate) fn spec(number: u8) -> NodeSpec {
         labels: Default::default(),
         kernel_args: Vec::new(),
         ipxe: None,
+        ready_checks: Vec::new(),
     }
 }
 
@@ -100,6 +101,7 @@ pub(crate) fn attempt(node: &Node, id: &str, opened_at: i64) -> Attempt {
         boot_bytes: 0,
         root_bytes: 0,
         failure: None,
+        checks: Vec::new(),
     }
 }
 

@@ -18,9 +18,12 @@ use axum::{
     },
     response::Response,
 };
-use haas_api::agent::{
-    BootStage, Failure, Frame, Hello, HelloAnswer, HelloAuth, PROTO, ShutdownHow, ToAgent,
-    ToController, Welcome,
+use haas_api::{
+    agent::{
+        BootStage, Failure, Frame, Hello, HelloAnswer, HelloAuth, PROTO, ShutdownHow, ToAgent,
+        ToController, Welcome,
+    },
+    check::{CheckReport, ReadyCheck},
 };
 use tokio::{sync::mpsc, time::timeout};
 use tracing::{info, warn};
@@ -37,6 +40,9 @@ use crate::{
 
 /// A frame is small; the largest is a list of disks with a kernel log.
 const MAX_FRAME: usize = 256 * 1024;
+
+/// More ready checks than any node has.
+const MOST_CHECKS: u32 = 64;
 
 /// An agent must say hello within this time.
 const HELLO: Duration = Duration::from_secs(10);
@@ -188,6 +194,8 @@ async fn talk(
     outbox: &mut mpsc::Receiver<ToAgent>,
 ) -> Result<(), ChannelError> {
     let mut seq = 0;
+    // Whether what runs was proved in this connection; the agent proves it anew in each.
+    let mut proved = false;
     loop {
         let next = tokio::select! {
             received = timeout(SILENCE, receive(socket)) => match received {
@@ -212,7 +220,8 @@ async fn talk(
                     // Taking one of these twice does no harm, and a fleet sends many.
                     let passing =
                         matches!(frame.msg, ToController::Heartbeat(_) | ToController::Ack);
-                    let answer = take(context, attempt, &node, frame.msg).await?;
+                    let answer = take(context, attempt, &node, proved, frame.msg).await?;
+                    proved |= matches!(answer, ToAgent::Admit);
                     taken = frame.seq;
                     if !passing {
                         let mut tx = context.store.write().await?;
@@ -244,17 +253,18 @@ enum Next {
     Say(ToAgent),
 }
 
-/// Does what a frame of a node's agent asks for, and answers it.
+/// Does what a frame of a node's agent asks for, and answers it. `proved`: its proof was right.
 async fn take(
     context: &Context,
     attempt: &str,
     node: &str,
+    proved: bool,
     message: ToController,
 ) -> Result<ToAgent> {
     match message {
         ToController::Stage { stage, uptime_ms: _ } => {
-            // Ready is for the proof alone to say.
-            if stage < BootStage::Ready {
+            // Nobody is ready without a right proof.
+            if stage < BootStage::Ready || proved {
                 boots::reached(context, attempt, stage).await?;
             }
         }
@@ -270,6 +280,11 @@ async fn take(
             }
         }
         ToController::Store(report) => boots::store_opened(context, attempt, &report).await?,
+        ToController::Check(report) => {
+            if let Some(report) = bounded(report) {
+                boots::checked(context, attempt, report).await?;
+            }
+        }
         ToController::Proof(proof) => {
             return Ok(match boots::proved(context, attempt, &proof).await? {
                 Ok(()) => ToAgent::Admit,
@@ -312,12 +327,23 @@ async fn take(
 }
 
 /// Whoever speaks on the node must not fill the controller's disk.
+fn bounded(mut report: CheckReport) -> Option<CheckReport> {
+    report.command.truncate(64);
+    report.command.iter_mut().for_each(|word| cut(word, 1_000));
+    report.within_s = report.within_s.min(ReadyCheck::MOST_S);
+    cut(&mut report.outcome, 200);
+    cut(&mut report.output, 4_096);
+    (report.position < MOST_CHECKS).then_some(report)
+}
+
+fn cut(text: &mut String, most: usize) {
+    if let Some((at, _)) = text.char_indices().nth(most) {
+        text.truncate(at);
+    }
+}
+
+/// The same of a failure.
 fn shortened(mut failure: Failure) -> Failure {
-    let cut = |text: &mut String, most: usize| {
-        if let Some((at, _)) = text.char_indices().nth(most) {
-            text.truncate(at);
-        }
-    };
     cut(&mut failure.code, 64);
     cut(&mut failure.cause, 1_000);
     failure.kernel_log.truncate(64);

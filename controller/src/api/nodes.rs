@@ -406,6 +406,7 @@ async fn shown(context: &Context, tx: &mut Tx, node: model::Node) -> Answer<Node
             logins: node.heartbeat.as_ref().map(|h| h.logins.clone()).unwrap_or_default(),
             root_attached: node.heartbeat.as_ref().map(|h| h.root_attached),
             store_free: node.heartbeat.as_ref().and_then(|h| h.store_free),
+            checks: attempt.map(|a| a.checks).unwrap_or_default(),
         },
         name: node.name,
     })
@@ -511,6 +512,7 @@ pub(super) async fn boot_report(
         stages,
         boot_bytes: attempt.boot_bytes,
         root_bytes,
+        checks: attempt.checks,
         failure: attempt.failure.as_ref().map(|f| format!("{}: {}", f.stage, f.cause)),
         kernel_log: attempt.failure.map(|f| f.kernel_log).unwrap_or_default(),
         attempt: attempt.id,

@@ -7,7 +7,10 @@
 mod plan;
 mod targets;
 
-use haas_api::agent::{BootStage, Failure, Proof, StoreReport};
+use haas_api::{
+    agent::{BootStage, Failure, Proof, StoreReport},
+    check::{CheckReport, CheckState, command_line},
+};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
@@ -119,7 +122,35 @@ pub async fn store_opened(context: &Context, attempt: &str, report: &StoreReport
     Ok(())
 }
 
-/// Compares a proof with what was wanted. A right one makes the attempt ready.
+/// Notes how one of an attempt's ready checks stands.
+pub async fn checked(context: &Context, attempt: &str, report: CheckReport) -> Result<()> {
+    let mut tx = context.store.write().await?;
+    let Some(attempt) = tx.attempt(attempt).await?.filter(|a| a.state == AttemptState::Open) else {
+        return Ok(());
+    };
+    let mut checks = attempt.checks.clone();
+    checks.retain(|known| known.position != report.position);
+    checks.push(report.clone());
+    checks.sort_by_key(|check| check.position);
+    tx.set_checks(&attempt.id, &checks).await?;
+    let line = command_line(&report.command);
+    let is_news = match report.state {
+        CheckState::Running => false,
+        CheckState::Passed | CheckState::Failed => true,
+    };
+    if is_news {
+        let data = json!({ "boot": attempt.id, "check": line, "state": report.state,
+            "outcome": report.outcome, "runs": report.runs });
+        event(&mut tx, &attempt, "boot-checked", data).await?;
+    }
+    tx.commit().await?;
+    info!(boot = %attempt.id, check = line, state = ?report.state, outcome = report.outcome, "ready check");
+    context.changed();
+    Ok(())
+}
+
+/// Compares a proof with what was wanted. A right one makes the attempt ready, unless its agent says
+/// itself when users can log in.
 pub async fn proved(
     context: &Context,
     attempt: &str,
@@ -160,7 +191,9 @@ pub async fn proved(
     };
     match lifecycle::check_proof(proof, &expected) {
         Ok(()) => {
-            reached(context, &attempt.id, BootStage::Ready).await?;
+            if !proof.says_ready {
+                reached(context, &attempt.id, BootStage::Ready).await?;
+            }
             Ok(Ok(()))
         }
         Err(differences) => {

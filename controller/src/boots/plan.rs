@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use haas_api::{
     agent::{BootPlan, DiskState, Login, MissingShard, NetPlan, OverlayPlan, RootPlan},
+    check::ReadyCheck,
     node::Rendered,
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -42,6 +43,7 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
         .collect();
     let logins = logins(&mut tx, &desired).await?;
     let overlay = overlay(&mut tx, &node, &desired).await?;
+    let ready_checks = ready_checks(&node, &desired, &manifest);
     Ok(Some(BootPlan {
         attempt: attempt.id.clone(),
         generation: attempt.generation,
@@ -73,7 +75,16 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
         },
         overlay,
         logins,
+        ready_checks,
     }))
+}
+
+/// The image's checks, then the node's. None in a rescue: its owner comes to mend what they find.
+fn ready_checks(node: &Node, desired: &Desired, manifest: &Manifest) -> Vec<ReadyCheck> {
+    if desired.wanted.rescue {
+        return Vec::new();
+    }
+    manifest.ready_checks.iter().chain(&node.spec.ready_checks).cloned().collect()
 }
 
 async fn manifest(tx: &mut Tx, desired: &Desired) -> Result<Option<Manifest>> {
@@ -218,6 +229,7 @@ pub async fn preview(context: &Context, node: &Node) -> std::result::Result<Rend
         boot_bytes: 0,
         root_bytes: 0,
         failure: None,
+        checks: Vec::new(),
     };
     let token = Secret::new("TOKEN".to_owned());
     let target = target(context, node, &attempt, token).await.map_err(|e| e.to_string())??;

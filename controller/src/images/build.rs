@@ -69,8 +69,14 @@ pub(super) fn build(
             chroot.leave()?;
         }
     }
-    let parts =
-        Parts { kernel, arch: recipe.arch, fstype: recipe.fstype, cmdline: &recipe.cmdline, start };
+    let parts = Parts {
+        kernel,
+        arch: recipe.arch,
+        fstype: recipe.fstype,
+        cmdline: &recipe.cmdline,
+        ready_checks: &recipe.ready_checks,
+        start,
+    };
     pack(&root, parts, work, pack_modules)
 }
 

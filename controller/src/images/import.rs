@@ -80,7 +80,14 @@ pub(super) fn import(
         copy_modules(&kernel, &root)?;
     }
     let fstype = order.fstype.unwrap_or_else(|| kernel::root_fs(&kernel));
-    let parts = Parts { kernel, arch: order.arch, fstype, cmdline: &order.cmdline, start };
+    let parts = Parts {
+        kernel,
+        arch: order.arch,
+        fstype,
+        cmdline: &order.cmdline,
+        ready_checks: &[],
+        start,
+    };
     pack(&root, parts, work, pack_modules)
 }
 

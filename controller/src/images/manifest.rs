@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use haas_api::names::Digest;
+use haas_api::{check::ReadyCheck, names::Digest};
 use serde::{Deserialize, Serialize};
 
 use crate::inventory::Arch;
@@ -30,6 +30,10 @@ pub struct Manifest {
     pub modules: Blob,
     /// What the image wants on the kernel command line, one argument each.
     pub cmdline: Vec<String>,
+    /// What must succeed in the running image before a node is ready. An image without any has the
+    /// digest that it had before there were checks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ready_checks: Vec<ReadyCheck>,
 }
 
 /// A file by its content.
@@ -205,7 +209,11 @@ impl Manifest {
         self.cmdline
             .iter()
             .try_for_each(|argument| check_argument(argument))
-            .or_else(|problem| refuse("cmdline", problem))
+            .or_else(|problem| refuse("cmdline", problem))?;
+        match self.ready_checks.iter().find_map(ReadyCheck::problem) {
+            Some(problem) => refuse("ready_checks", problem.to_owned()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -266,6 +274,7 @@ pub(super) mod tests {
             },
             modules: Blob { digest: Digest::of(b"modules"), size: 7 },
             cmdline: vec!["console=ttyS0".into()],
+            ready_checks: Vec::new(),
         }
     }
 
@@ -296,6 +305,18 @@ pub(super) mod tests {
             salt = "01".repeat(32),
         );
         assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn ready_checks_stand_at_the_end_of_the_json() {
+        let check = ReadyCheck { command: vec!["nvidia-smi".into(), "-L".into()], within_s: 60 };
+        let manifest = Manifest { ready_checks: vec![check], ..example() };
+        let json = manifest.canonical();
+        let end = r#","ready_checks":[{"command":["nvidia-smi","-L"],"within_s":60}]}"#;
+        assert!(json.ends_with(end.as_bytes()), "{}", String::from_utf8_lossy(&json));
+        assert_eq!(Manifest::parse(&json).unwrap(), manifest);
+        let wrong = String::from_utf8(json).unwrap().replace(":60}", ":0}");
+        assert!(Manifest::parse(wrong.as_bytes()).unwrap_err().to_string().contains("ready_checks"));
     }
 
     #[test]

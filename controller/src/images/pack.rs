@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use haas_api::check::ReadyCheck;
 
 use super::{
     blobs::digest_file,
@@ -33,6 +34,7 @@ pub(super) struct Parts<'a> {
     pub(super) arch: Arch,
     pub(super) fstype: FsType,
     pub(super) cmdline: &'a [String],
+    pub(super) ready_checks: &'a [ReadyCheck],
     /// When the worker began to write the root.
     pub(super) start: SystemTime,
 }
@@ -44,7 +46,7 @@ pub(super) fn pack(
     work: &Path,
     pack_modules: PackModules,
 ) -> anyhow::Result<Manifest> {
-    let Parts { kernel, arch, fstype, cmdline, start } = parts;
+    let Parts { kernel, arch, fstype, cmdline, ready_checks, start } = parts;
     let [root_file, kernel_file, modules_file] = output(work);
     check(root, arch)?;
 
@@ -83,6 +85,7 @@ pub(super) fn pack(
         },
         modules: digest(&modules_file)?,
         cmdline: cmdline.to_vec(),
+        ready_checks: ready_checks.to_vec(),
     };
     manifest.check()?;
     Ok(manifest)

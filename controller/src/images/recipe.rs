@@ -13,12 +13,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use haas_api::names::ImageName;
+use haas_api::{check::ReadyCheck, names::ImageName};
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::manifest::{FsType, check_argument};
-use crate::inventory::Arch;
+use crate::{config::units, inventory::Arch};
 
 /// A recipe and the recipes that it is based on, put together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Recipe {
     pub layers: Vec<Layer>,
     /// Arguments for the kernel command line.
     pub cmdline: Vec<String>,
+    /// What must succeed in the running image before a node is ready, the base's first.
+    pub ready_checks: Vec<ReadyCheck>,
 }
 
 /// How packages get into the root.
@@ -123,6 +125,25 @@ struct RecipeFile {
     commands: Vec<Spanned<Vec<String>>>,
     #[serde(default)]
     cmdline: Vec<Spanned<String>>,
+    #[serde(default)]
+    ready_checks: Vec<Spanned<CheckEntry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a check is a list, [\"nvidia-smi\", \"-L\"], or { command = [...], within = \"60s\" }"
+)]
+enum CheckEntry {
+    Command(Vec<String>),
+    Table(CheckTable),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CheckTable {
+    command: Vec<String>,
+    within: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -162,6 +183,12 @@ impl Recipe {
         }
         for argument in &file.cmdline {
             check_argument(argument.get_ref()).map_err(|p| refuse(argument.span(), p))?;
+        }
+
+        let mut ready_checks = Vec::with_capacity(file.ready_checks.len());
+        for entry in file.ready_checks {
+            let span = entry.span();
+            ready_checks.push(ready_check(entry.into_inner()).map_err(|p| refuse(span, p))?);
         }
 
         let mut recipe = match &file.base {
@@ -207,6 +234,7 @@ impl Recipe {
                     packages: Vec::new(),
                     layers: Vec::new(),
                     cmdline: Vec::new(),
+                    ready_checks: Vec::new(),
                 }
             }
         };
@@ -240,6 +268,7 @@ impl Recipe {
             commands: file.commands.into_iter().map(Spanned::into_inner).collect(),
         });
         recipe.cmdline.extend(file.cmdline.into_iter().map(Spanned::into_inner));
+        recipe.ready_checks.extend(ready_checks);
         Ok(recipe)
     }
 }
@@ -267,6 +296,23 @@ fn check_command(command: &[String]) -> Result<(), String> {
         return Err("an argument holds a NUL character".into());
     }
     Ok(())
+}
+
+fn ready_check(entry: CheckEntry) -> Result<ReadyCheck, String> {
+    let (command, within) = match entry {
+        CheckEntry::Command(command) => (command, None),
+        CheckEntry::Table(CheckTable { command, within }) => (command, within),
+    };
+    let within_s = match within {
+        None => ReadyCheck::WITHIN_S,
+        Some(text) => units::seconds(&text)
+            .ok_or_else(|| format!("{text:?} is no duration such as \"60s\" or \"5m\""))?,
+    };
+    let check = ReadyCheck { command, within_s };
+    match check.problem() {
+        Some(problem) => Err(format!("the check {problem}")),
+        None => Ok(check),
+    }
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -325,6 +371,8 @@ modules = "none"
             ("\"/bin/busybox\"", "\"busybox\"", 7, "whole path"),
             ("console=ttyS0", "console=ttyS0\\ninit=/bin/sh", 8, "one argument"),
             ("console=ttyS0", "haas.token=x", 8, "haas."),
+            ("[kernel]", "ready_checks = [[\"bin/x\"]]\n[kernel]", 10, "whole path"),
+            ("[kernel]", "ready_checks = [\"ibstat\"]\n[kernel]", 10, "a check is a list"),
             ("linux-image-amd64", "/etc/passwd", 11, "Debian package"),
             ("modules = \"none\"", "modules = \"some\"", 12, "some"),
         ] {
@@ -337,6 +385,17 @@ modules = "none"
             }
         }
         assert!(matches!(Recipe::load(Path::new("/nonexistent")), Err(RecipeError::Read { .. })));
+    }
+
+    #[test]
+    fn ready_checks_are_commands_with_a_time() {
+        let checks = "ready_checks = [[\"ibstat\"], { command = [\"a\", \"b\"], within = \"5m\" }]\n";
+        let recipe = load(&GOOD.replacen("[kernel]", &format!("{checks}[kernel]"), 1)).unwrap();
+        let check = |words: &[&str], within_s| ReadyCheck {
+            command: words.iter().map(ToString::to_string).collect(),
+            within_s,
+        };
+        assert_eq!(recipe.ready_checks, [check(&["ibstat"], 60), check(&["a", "b"], 300)]);
     }
 
     #[test]

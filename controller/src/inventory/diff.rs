@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use haas_api::{agent::DiskSelector, names::NodeName};
+use haas_api::{agent::DiskSelector, check::command_line, names::NodeName};
 
 use super::{Arch, Firmware, NicRole, NodeSpec, PowerSpec};
 
@@ -98,6 +98,7 @@ fn fields(node: &NodeSpec) -> Vec<(&'static str, String)> {
         labels,
         kernel_args,
         ipxe,
+        ready_checks,
     } = node;
     let nics = nics.iter().map(|nic| {
         let role = match nic.role {
@@ -120,6 +121,10 @@ fn fields(node: &NodeSpec) -> Vec<(&'static str, String)> {
         DiskSelector::Serial(serial) => format!("serial {serial}"),
         DiskSelector::Path(path) => path.clone(),
     };
+    let checks = ready_checks.iter().map(|check| {
+        let line = command_line(&check.command);
+        format!("{line} within {} s", check.within_s)
+    });
     vec![
         ("nics", joined(nics)),
         ("address", address.map_or("from the pool".to_owned(), |a| a.to_string())),
@@ -132,6 +137,7 @@ fn fields(node: &NodeSpec) -> Vec<(&'static str, String)> {
         ("labels", joined(labels.iter().map(|(key, value)| format!("{key}={value}")))),
         ("kernel_args", joined(kernel_args.iter().cloned())),
         ("ipxe", ipxe.clone().unwrap_or_else(|| "-".to_owned())),
+        ("ready_checks", joined(checks)),
     ]
 }
 

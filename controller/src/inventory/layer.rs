@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use haas_api::agent::DiskSelector;
+use haas_api::{agent::DiskSelector, check::ReadyCheck};
 
 use super::{
     Arch, Firmware,
@@ -23,6 +23,7 @@ pub(super) struct Layer {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) kernel_args: Vec<String>,
     pub(super) ipxe: Option<String>,
+    pub(super) ready_checks: Vec<ReadyCheck>,
     pub(super) power: PowerLayer,
 }
 
@@ -45,6 +46,7 @@ impl Layer {
                     (!name.contains('/') && !name.starts_with('.')).then(|| name.to_owned())
                 })
             }),
+            ready_checks: table.get("ready_checks").map(|v| ready_checks(&v)).unwrap_or_default(),
             power: table
                 .get("power")
                 .and_then(|v| v.table())
@@ -53,13 +55,15 @@ impl Layer {
         }
     }
 
-    /// This layer over another: single values replace, labels replace by key, kernel arguments add
-    /// up.
+    /// This layer over another: single values replace, labels replace by key, kernel arguments and
+    /// ready checks add up.
     pub(super) fn over(self, below: Self) -> Self {
         let mut labels = below.labels;
         labels.extend(self.labels);
         let mut kernel_args = below.kernel_args;
         kernel_args.extend(self.kernel_args);
+        let mut ready_checks = below.ready_checks;
+        ready_checks.extend(self.ready_checks);
         Self {
             firmware: self.firmware.or(below.firmware),
             arch: self.arch.or(below.arch),
@@ -68,6 +72,7 @@ impl Layer {
             labels,
             kernel_args,
             ipxe: self.ipxe.or(below.ipxe),
+            ready_checks,
             power: self.power.over(below.power),
         }
     }
@@ -133,4 +138,34 @@ fn kernel_args(value: &Value<'_>) -> Vec<String> {
         Some(text.to_owned())
     };
     value.items("a list such as [\"quiet\"]").into_iter().filter_map(argument).collect()
+}
+
+fn ready_checks(value: &Value<'_>) -> Vec<ReadyCheck> {
+    const RIGHT: &str =
+        "[\"nvidia-smi\", \"-L\"] or { command = [\"nvidia-smi\", \"-L\"], within = \"60s\" }";
+    let command = |value: &Value<'_>| -> Option<Vec<String>> {
+        let words = value.items(RIGHT);
+        words.iter().map(|word| word.text().map(str::to_owned)).collect()
+    };
+    let check = |item: Value<'_>| {
+        let (command, within_s) = match item.is_table().then(|| item.table()).flatten() {
+            None => (command(&item)?, ReadyCheck::WITHIN_S),
+            Some(table) => {
+                let words = table.need("command", RIGHT);
+                let within = table.get("within").map(|v| {
+                    v.with("a duration from \"1s\" to \"1h\"", |text| {
+                        units::seconds(text).filter(|s| (1..=ReadyCheck::MOST_S).contains(s))
+                    })
+                });
+                table.refuse_unknown();
+                (command(&words?)?, within.unwrap_or(Some(ReadyCheck::WITHIN_S))?)
+            }
+        };
+        let check = ReadyCheck { command, within_s };
+        match check.problem() {
+            Some(problem) => item.refuse(problem, RIGHT),
+            None => Some(check),
+        }
+    };
+    value.items("a list such as [[\"nvidia-smi\", \"-L\"]]").into_iter().filter_map(check).collect()
 }

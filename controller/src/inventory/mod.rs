@@ -18,6 +18,7 @@ use std::{
 
 use haas_api::{
     agent::DiskSelector,
+    check::ReadyCheck,
     names::{Digest, Mac, NodeGroupName, NodeName},
 };
 use serde::{Deserialize, Serialize};
@@ -115,6 +116,9 @@ pub struct NodeSpec {
     pub kernel_args: Vec<String>,
     /// Another iPXE binary than the default for the firmware, a file name in the iPXE directory.
     pub ipxe: Option<String>,
+    /// What must succeed on the node before it is ready, in this order.
+    #[serde(default)]
+    pub ready_checks: Vec<ReadyCheck>,
 }
 
 impl NodeSpec {

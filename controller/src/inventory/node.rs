@@ -111,6 +111,7 @@ impl Reader<'_> {
             labels: layer.labels,
             kernel_args: layer.kernel_args,
             ipxe: layer.ipxe,
+            ready_checks: layer.ready_checks,
         })
     }
 

@@ -41,6 +41,7 @@ fn a_node_inherits_from_defaults_then_groups_then_itself() {
         firmware = "uefi"
         cache = "1 GiB"
         kernel_args = ["quiet"]
+        ready_checks = [["mountpoint", "-q", "/scratch"]]
         labels = { site = "a", rack = "?" }
         [defaults.power]
         driver = "ipmi"
@@ -54,6 +55,7 @@ fn a_node_inherits_from_defaults_then_groups_then_itself() {
         name = "gpu"
         cache = "3 GiB"
         kernel_args = ["iommu=pt"]
+        ready_checks = [{ command = ["nvidia-smi", "-L"], within = "2m" }]
         power = { user = "operator" }
         [[node]]
         name = "n01"
@@ -71,6 +73,8 @@ fn a_node_inherits_from_defaults_then_groups_then_itself() {
     assert_eq!(n01.firmware, Firmware::Uefi);
     assert_eq!(n01.cache_mib, 3 * 1024, "the group that is listed last wins");
     assert_eq!(n01.kernel_args, ["quiet", "iommu=pt"]);
+    let checks = n01.ready_checks.iter().map(|c| (c.command[0].as_str(), c.within_s));
+    assert_eq!(checks.collect::<Vec<_>>(), [("mountpoint", 60), ("nvidia-smi", 120)]);
     assert_eq!(n01.labels["site"], "a");
     assert_eq!(n01.labels["rack"], "1");
     let power = PowerSpec::Ipmi {
@@ -305,6 +309,16 @@ fn each_mistake_is_told_with_place_key_fault_and_remedy() {
         (
             "N02labels={a=\"x\\ny\"}\n",
             "4:11: node.labels.a: holds a control character; expected plain text on one line",
+        ),
+        (
+            "N02ready_checks=[['bin/x']]\n",
+            "4:15: node.ready_checks: needs a program by its name, or by its whole path; expected \
+             [\"nvidia-smi\", \"-L\"] or { command = [\"nvidia-smi\", \"-L\"], within = \"60s\" }",
+        ),
+        (
+            "N02ready_checks=[{command=['x'],within='2h'}]\n",
+            "4:37: node.ready_checks.within: \"2h\" is not understood; expected a duration from \
+             \"1s\" to \"1h\"",
         ),
         ("node = 5\n", "1:8: node: is a whole number; expected one or more tables"),
     ];

@@ -4,6 +4,7 @@ mod walk;
 
 use haas_api::{
     agent::{DiskSelector, Proof},
+    check::{CheckReport, CheckState},
     names::Digest,
 };
 
@@ -151,6 +152,7 @@ fn node() -> Node {
             labels: Default::default(),
             kernel_args: Vec::new(),
             ipxe: None,
+            ready_checks: Vec::new(),
         },
         address: None,
         managed: true,
@@ -217,6 +219,7 @@ fn attempt(stage: BootStage, since: Micros) -> Attempt {
         boot_bytes: 0,
         root_bytes: 0,
         failure: None,
+        checks: Vec::new(),
     }
 }
 
@@ -424,6 +427,25 @@ fn every_stage_has_a_deadline_and_the_failure_names_the_stage() {
             other => panic!("{stage} has no deadline: {other:?}"),
         }
     }
+}
+
+#[test]
+fn ready_checks_have_their_time_beside_the_stage() {
+    let mut world = World::booting(BootStage::Userspace, 900);
+    world.attempt().checks = vec![CheckReport {
+        position: 0,
+        command: vec!["ibstat".into()],
+        within_s: 700,
+        state: CheckState::Running,
+        runs: 1,
+        outcome: "exit code 1".into(),
+        exit_code: Some(1),
+        took_ms: 5,
+        output: String::new(),
+    }];
+    assert!(!matches!(world.decide(), Step::Do(Action::FailAttempt(_))), "{:?}", world.decide());
+    let late = world.decide_at(NOW + 100 * SECOND);
+    assert!(matches!(late, Step::Do(Action::FailAttempt(_))), "{late:?}");
 }
 
 #[test]
@@ -761,6 +783,7 @@ fn expected() -> Expected {
 
 fn proof() -> Proof {
     Proof {
+        says_ready: true,
         generation: 7,
         wwid: "naa.1".into(),
         target: "iqn.x:image".into(),

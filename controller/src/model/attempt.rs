@@ -1,6 +1,9 @@
 //! Boot attempts: one row, one token and one `boot` field in every log line for each.
 
-use haas_api::agent::{BootStage, Failure};
+use haas_api::{
+    agent::{BootStage, Failure},
+    check::CheckReport,
+};
 
 use super::Micros;
 
@@ -68,4 +71,6 @@ pub struct Attempt {
     pub root_bytes: i64,
     /// Why it failed, or why its agent holds the node.
     pub failure: Option<Failure>,
+    /// Its ready checks as far as they were begun, in their order.
+    pub checks: Vec<CheckReport>,
 }

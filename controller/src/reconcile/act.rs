@@ -146,6 +146,7 @@ pub async fn open_attempt(
         boot_bytes: 0,
         root_bytes: 0,
         failure: None,
+        checks: Vec::new(),
     };
     let token = context.master_key.boot_token(&attempt.id);
     let mut tx = context.store.write().await?;

@@ -1,6 +1,9 @@
 //! Boot attempts.
 
-use haas_api::agent::{BootStage, Failure};
+use haas_api::{
+    agent::{BootStage, Failure},
+    check::CheckReport,
+};
 use sqlx::{query, query_as};
 
 use super::{Result, StoreError, Tx, changed, from_json, from_text, on, to_json};
@@ -25,6 +28,7 @@ struct Row {
     boot_bytes: i64,
     root_bytes: i64,
     failure: Option<String>,
+    checks: Option<String>,
 }
 
 impl Row {
@@ -48,6 +52,7 @@ impl Row {
             boot_bytes: self.boot_bytes,
             root_bytes: self.root_bytes,
             failure: self.failure.map(|f| from_json("attempts", &f)).transpose()?,
+            checks: self.checks.map_or(Ok(Vec::new()), |c| from_json("attempts", &c))?,
         })
     }
 }
@@ -261,6 +266,15 @@ impl Tx {
             query("update attempts set failure = $2 where id = $1")
                 .bind(id)
                 .bind(failure.map(to_json))
+        )?;
+        Ok(())
+    }
+
+    /// Notes how the attempt's ready checks stand.
+    pub async fn set_checks(&mut self, id: &str, checks: &[CheckReport]) -> Result<()> {
+        changed!(
+            self,
+            query("update attempts set checks = $2 where id = $1").bind(id).bind(to_json(&checks))
         )?;
         Ok(())
     }

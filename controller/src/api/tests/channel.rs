@@ -2,9 +2,12 @@
 
 use std::net::{SocketAddr, TcpStream};
 
-use haas_api::agent::{
-    BootStage, Frame, Heartbeat, Hello, HelloAnswer, HelloAuth, PROTO, ToAgent, ToController,
-    Welcome,
+use haas_api::{
+    agent::{
+        BootStage, Frame, Heartbeat, Hello, HelloAnswer, HelloAuth, PROTO, ToAgent, ToController,
+        Welcome,
+    },
+    check::{CheckReport, CheckState},
 };
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
@@ -286,4 +289,61 @@ async fn ready_is_for_a_right_proof_alone_to_say() {
     let answer: Value = serde_json::from_str(&agent.hear().await.unwrap()).unwrap();
     assert_eq!(answer["msg"]["type"], "admit", "{answer}");
     assert_eq!(served.attempt().await.state, AttemptState::Ready);
+}
+
+#[tokio::test]
+async fn who_says_ready_itself_is_ready_after_a_right_proof_and_not_before() {
+    let served = Served::start().await;
+    let (mut agent, _) = served.welcome(token(&served.token)).await;
+    let node = served.node().await;
+    let mut tx = served.bench.context.store.read().await.unwrap();
+    let image = tx.desired(&node.id, 1).await.unwrap().unwrap().wanted.image.unwrap();
+    drop(tx);
+    let proof = json!({
+        "type": "proof", "generation": 1, "wwid": crate::exports::wwid(&image.digest),
+        "target": crate::images::manifest::target_name(&image.digest), "read_only": true,
+        "overlay_id": null, "rank": 0, "hostname": "n01", "addresses": ["127.77.0.1/24"],
+        "machine_id": "0", "kernel": "6.1.0", "says_ready": true
+    });
+    agent.frame(1, stage(BootStage::Ready)).await;
+    assert_eq!(served.attempt().await.state, AttemptState::Open, "nothing was proved");
+    agent.say(&json!({ "seq": 2, "ack": 0, "msg": proof })).await;
+    let answer: Value = serde_json::from_str(&agent.hear().await.unwrap()).unwrap();
+    assert_eq!(answer["msg"]["type"], "admit", "{answer}");
+    assert_eq!(served.attempt().await.state, AttemptState::Open, "nobody can log in yet");
+    agent.frame(3, stage(BootStage::Ready)).await;
+    assert_eq!(served.attempt().await.state, AttemptState::Ready);
+}
+
+#[tokio::test]
+async fn ready_checks_are_kept_with_their_output_and_shown() {
+    let served = Served::start().await;
+    let (mut agent, _) = served.welcome(token(&served.token)).await;
+    let report = |position, state, output: &str| CheckReport {
+        position,
+        command: vec!["mountpoint".into(), "/scratch".into()],
+        within_s: 60,
+        state,
+        runs: 1,
+        outcome: "exit code 1".into(),
+        exit_code: Some(1),
+        took_ms: 3,
+        output: output.to_owned(),
+    };
+    let long = "x".repeat(100_000);
+    for (seq, report) in (1..).zip([
+        report(1, CheckState::Running, "b"),
+        report(0, CheckState::Running, "no"),
+        report(0, CheckState::Passed, "yes"),
+        report(1, CheckState::Failed, &long),
+        report(9_999, CheckState::Passed, "none has so many"),
+    ]) {
+        agent.frame(seq, ToController::Check(report)).await;
+    }
+    let kept = served.attempt().await.checks;
+    let brief: Vec<_> = kept.iter().map(|c| (c.position, c.state, c.output.len())).collect();
+    assert_eq!(brief, [(0, CheckState::Passed, 3), (1, CheckState::Failed, 4_096)]);
+    let bench = &served.bench;
+    let shown = bench.call(&bench.admin, "GET", "/v1/nodes/n01", Value::Null).await.json();
+    assert_eq!(shown["observed"]["checks"][0]["output"], "yes", "{shown}");
 }

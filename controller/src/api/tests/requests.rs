@@ -70,6 +70,7 @@ async fn busy(bench: &Bench, number: u8) {
         boot_bytes: 0,
         root_bytes: 0,
         failure: None,
+        checks: Vec::new(),
     };
     let heartbeat = Heartbeat { logins: vec!["alice pts/0".into()], ..Heartbeat::default() };
     let mut tx = bench.context.store.write().await.unwrap();

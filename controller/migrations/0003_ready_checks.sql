@@ -1,0 +1,2 @@
+-- The ready checks of each boot attempt: their reports, as JSON.
+alter table attempts add column checks text;
