@@ -60,7 +60,9 @@ pub(crate) fn ssh_listens() -> bool {
 }
 
 fn tables(folder: &str) -> impl Iterator<Item = String> {
-    ["tcp", "tcp6"].iter().filter_map(move |name| fs::read_to_string(format!("{folder}/{name}")).ok())
+    ["tcp", "tcp6"]
+        .iter()
+        .filter_map(move |name| fs::read_to_string(format!("{folder}/{name}")).ok())
 }
 
 fn utmp(data: &[u8]) -> Vec<String> {

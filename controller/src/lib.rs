@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod context;
 pub mod daemon;
+pub mod doctor;
 pub mod enroll;
 pub mod errors;
 pub mod exports;

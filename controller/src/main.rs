@@ -6,10 +6,12 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use controller::{
     config::Config,
-    daemon,
+    daemon, doctor,
     images::worker::{PackModules, worker_main},
-    inventory::Inventory,
-    netboot::script::Templates,
+};
+use haas_api::{
+    List,
+    doctor::{Finding, FindingState, has_wrong, summary},
 };
 
 /// Turns a rack of bare machines into clusters on demand.
@@ -27,6 +29,13 @@ struct Arguments {
 enum Command {
     /// Read configuration, inventory and templates, say what is wrong, and do nothing else.
     Check,
+    /// Look at what may keep haasd from its work: files, interfaces, ports, clock, disk, programs.
+    /// `haasctl doctor` asks a haasd that runs, and also tells of BMCs.
+    Doctor {
+        /// Print the findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Download the packages of recipes, so that building them needs no network.
     Fetch {
         /// Where to keep them; haasd's own is STATE_DIR/cache/debs.
@@ -69,14 +78,35 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             recipes.iter().try_for_each(|recipe| controller::images::prefetch(recipe, into))
         }
         Some(Command::Check) => {
-            let config = Config::load(&arguments.config)?;
-            Templates::load(&config.templates_dir)?;
-            let nodes = if config.nodes_file.exists() {
-                Inventory::load(&config.nodes_file, &config.networks)?.nodes.len()
-            } else {
-                0
+            let files = doctor::read(&arguments.config);
+            let missing = match &files.config {
+                Some(config) => doctor::missing_files(config, &files.nodes),
+                None => Vec::new(),
             };
-            println!("{}: good; {nodes} nodes", arguments.config.display());
+            let missing = missing.into_iter().filter(|f| f.state == FindingState::Wrong);
+            let missing = missing.flat_map(|finding| finding.lines());
+            let wrong: Vec<_> = files.mistakes.into_iter().chain(missing).collect();
+            if wrong.is_empty() {
+                println!("{}: good; {} nodes", arguments.config.display(), files.nodes.len());
+                return Ok(());
+            }
+            anyhow::bail!("{}", wrong.join("\n"))
+        }
+        Some(Command::Doctor { json }) => {
+            let files = doctor::read(&arguments.config);
+            let mut findings: Vec<_> = files.mistakes.into_iter().map(mistake).collect();
+            if let Some(config) = &files.config {
+                findings.extend(doctor::offline(config, &files.nodes));
+            }
+            if *json {
+                println!("{}", serde_json::to_string_pretty(&List::whole(findings.clone()))?);
+            } else {
+                findings.iter().flat_map(Finding::lines).for_each(|line| println!("{line}"));
+            }
+            anyhow::ensure!(!has_wrong(&findings), "{}", summary(&findings));
+            if !json {
+                println!("{}", summary(&findings));
+            }
             Ok(())
         }
         None => {
@@ -86,6 +116,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             runtime.block_on(daemon::run(config))
         }
     }
+}
+
+fn mistake(text: String) -> Finding {
+    let why = "haasd does not start with it, or does not take the inventory";
+    Finding::wrong("configuration", text, why, "correct the lines that it names".to_owned())
 }
 
 /// Logs go to standard error, for systemd's journal. `RUST_LOG` chooses what is told; ipmi-rs would

@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod check;
+pub mod doctor;
 pub mod event;
 pub mod image;
 pub mod names;

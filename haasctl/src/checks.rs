@@ -60,9 +60,6 @@ mod tests {
             "CHECK                STATE   RUNS  LAST RUN      SECONDS  LIMIT\n\
              mountpoint /scratch  failed  7     exit code 32    0.012   60 s\n"
         );
-        assert_eq!(
-            output(&checks),
-            "\n$ mountpoint /scratch\n  not a mountpoint\n  really\n"
-        );
+        assert_eq!(output(&checks), "\n$ mountpoint /scratch\n  not a mountpoint\n  really\n");
     }
 }

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use haas_api::client::Client;
 
 use crate::{
-    completion, config, context, disk,
+    completion, config, context, disk, doctor,
     error::Error,
     events, image, node, operation,
     out::{Format, Out},
@@ -73,6 +73,8 @@ enum Command {
     /// Operations: switches, rollbacks and power requests in progress or over.
     #[command(subcommand)]
     Operation(operation::Command),
+    /// Look at what may keep haasd from its work: interfaces, ports, BMCs, clock, disk, programs.
+    Doctor(doctor::DoctorArgs),
     /// Contexts: which haasd to speak to, and as whom.
     #[command(subcommand)]
     Context(context::Command),
@@ -122,6 +124,7 @@ impl Cli {
             Command::User(command) => command.run(&session).await,
             Command::Events(args) => args.run(&session).await,
             Command::Operation(command) => command.run(&session).await,
+            Command::Doctor(args) => args.run(&session).await,
             Command::Context(command) => command.run(&session),
             Command::Completion(args) => args.run(&session),
         }

@@ -11,6 +11,7 @@ mod config;
 mod confirm;
 mod context;
 mod disk;
+mod doctor;
 mod error;
 mod events;
 mod export;

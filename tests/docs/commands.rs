@@ -292,6 +292,7 @@ impl Desk {
         desk.write("root.erofs", "")?;
         desk.write("vmlinuz", "")?;
         desk.write("lab.token", "none")?;
+        desk.write("agent.cpio.zst", "nobody boots here")?;
         let job = "1 0 -1 60 4 -1 -1 4 90 -1 1 1 1 -1 -1 -1 -1 -1\n";
         desk.write("trace.swf", job)?;
         desk.write("lib/modules/6.1.0-30-amd64/modules.builtin", "")?;
@@ -400,7 +401,7 @@ impl Haasd {
         desk.write(
             "haasd.toml",
             &format!(
-                "state_dir = \"state\"\ntemplates_dir = \"{}\"\n{network}\n\
+                "state_dir = \"state\"\nagent_cpio = \"agent.cpio.zst\"\ntemplates_dir = \"{}\"\n{network}\n\
                  [ports]\napi = {port}\nhttp = 0\niscsi = 0\n",
                 root().join("templates").display()
             ),

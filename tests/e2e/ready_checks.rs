@@ -47,7 +47,14 @@ fn build_image_with_a_check(lab: &Lab<'_>) -> Result<()> {
 fn ready_means_that_users_get_in(lab: &Lab<'_>) -> Result<()> {
     for round in 0..3 {
         lab.ok(&[
-            "switch", "node1", "--image", "checked", "--overlay", "alice/work", "--force", "--wait",
+            "switch",
+            "node1",
+            "--image",
+            "checked",
+            "--overlay",
+            "alice/work",
+            "--force",
+            "--wait",
         ])?;
         // No retry: who waited for ready gets in at once.
         let login = Output::of(&mut lab.ssh_command("alice", "node1", "hostname")?)?;
@@ -69,7 +76,8 @@ fn ready_means_that_users_get_in(lab: &Lab<'_>) -> Result<()> {
 
 fn a_check_that_fails_is_a_fault_until_it_succeeds(lab: &Lab<'_>) -> Result<()> {
     lab.switch("node2", "none")?;
-    let reason = lab.wait_fault("node2", &["userspace", "within 4 s", "exit code 1", "disk asleep"])?;
+    let reason =
+        lab.wait_fault("node2", &["userspace", "within 4 s", "exit code 1", "disk asleep"])?;
     ensure!(reason.contains("sh -c"), "the check is not named: {reason}");
     let closed = Output::of(&mut lab.ssh_command("root", "node2", "echo in")?)?;
     ensure!(closed.code != Some(0) && closed.stdout.is_empty(), "{closed:?}");

@@ -298,7 +298,11 @@ mod tests {
                     story.push(format!("{} {:?} {}", r.position, r.state, r.runs));
                 }
                 News::Say(ToController::Failure(f)) => {
-                    story.push(format!("{} {}", if f.retryable { "so far" } else { "fault" }, f.cause));
+                    story.push(format!(
+                        "{} {}",
+                        if f.retryable { "so far" } else { "fault" },
+                        f.cause
+                    ));
                 }
                 News::Say(other) => panic!("{other:?}"),
             }
@@ -321,7 +325,10 @@ mod tests {
         let told = story(&checks(&[3, 1, 4], 1));
         let faults: Vec<_> = told.iter().filter(|line| line.starts_with("fault ")).collect();
         assert!(faults[0].contains("`check 3` has not succeeded within 1 s"), "{told:#?}");
-        assert!(faults.iter().any(|f| f.contains("`check 3`") && f.contains("`check 4`")), "{told:#?}");
+        assert!(
+            faults.iter().any(|f| f.contains("`check 3`") && f.contains("`check 4`")),
+            "{told:#?}"
+        );
         assert!(faults.last().is_some_and(|f| !f.contains("`check 3`")), "{told:#?}");
         assert_eq!(told.last().map(String::as_str), Some("2 Passed 4"));
     }

@@ -227,7 +227,8 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there_is_told() {
-        let run = watch(Command::new("/nonexistent"), Duration::from_secs(5), &AtomicBool::default());
+        let run =
+            watch(Command::new("/nonexistent"), Duration::from_secs(5), &AtomicBool::default());
         assert!(run.exit_code.is_none() && run.outcome.contains("could not be run"), "{run:?}");
     }
 }

@@ -6,6 +6,7 @@
 mod agent;
 mod caller;
 mod convention;
+mod doctor;
 mod events;
 mod extract;
 mod fail;
@@ -66,6 +67,7 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(operations::power))
         .routes(routes!(operations::list))
         .routes(routes!(operations::show))
+        .routes(routes!(doctor::show))
         .routes(routes!(events::stream))
         .routes(routes!(images::list))
         .routes(routes!(images::build))

@@ -70,9 +70,21 @@ impl Config {
     /// # Errors
     /// When the file cannot be read, or with everything that is wrong in it.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        match Self::load_all(path)? {
+            (config, None) => Ok(config),
+            (_, Some(problems)) => Err(ConfigError::Invalid(problems)),
+        }
+    }
+
+    /// The same for whoever only wants to say what is wrong: with mistakes comes what could be read
+    /// in spite of them, which names the other files and is good for nothing else.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn load_all(path: &Path) -> Result<(Self, Option<Problems>), ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, path, &network::addresses_of).map_err(ConfigError::Invalid)
+        Ok(read::config(&text, path, &network::addresses_of))
     }
 
     /// Checks the text of a haasd.toml. `path` names it in errors, and relative paths start at its
@@ -85,7 +97,10 @@ impl Config {
         path: &Path,
         addresses_of: &dyn Fn(&str) -> Option<Vec<Ipv4Addr>>,
     ) -> Result<Self, Problems> {
-        read::config(text, path, addresses_of)
+        match read::config(text, path, addresses_of) {
+            (config, None) => Ok(config),
+            (_, Some(problems)) => Err(problems),
+        }
     }
 
     /// The database's URL with its password, if it has one, replaced by `***`.

@@ -16,7 +16,7 @@ pub(super) fn config(
     text: &str,
     path: &Path,
     addresses_of: &dyn Fn(&str) -> Option<Vec<Ipv4Addr>>,
-) -> Result<Config, Problems> {
+) -> (Config, Option<Problems>) {
     let file = path.display().to_string();
     let notes = Notes::new(&file, text);
     let parsed = notes.parse();
@@ -43,7 +43,8 @@ pub(super) fn config(
     };
     config.api_interfaces = api_interfaces(&root, &config.networks);
     root.refuse_unknown();
-    notes.finish(config)
+    let problems = notes.finish(()).err();
+    (config, problems)
 }
 
 fn database_url(root: &Table<'_>, state_dir: &Path) -> String {

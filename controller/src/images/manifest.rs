@@ -316,7 +316,9 @@ pub(super) mod tests {
         assert!(json.ends_with(end.as_bytes()), "{}", String::from_utf8_lossy(&json));
         assert_eq!(Manifest::parse(&json).unwrap(), manifest);
         let wrong = String::from_utf8(json).unwrap().replace(":60}", ":0}");
-        assert!(Manifest::parse(wrong.as_bytes()).unwrap_err().to_string().contains("ready_checks"));
+        assert!(
+            Manifest::parse(wrong.as_bytes()).unwrap_err().to_string().contains("ready_checks")
+        );
     }
 
     #[test]

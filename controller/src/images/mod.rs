@@ -33,6 +33,7 @@ use std::{
 pub use build::prefetch;
 use haas_api::names::Digest;
 use tokio::sync::mpsc;
+pub(crate) use tool::package_of;
 
 use self::{
     blobs::{BlobError, BlobStore},

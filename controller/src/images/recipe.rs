@@ -389,7 +389,8 @@ modules = "none"
 
     #[test]
     fn ready_checks_are_commands_with_a_time() {
-        let checks = "ready_checks = [[\"ibstat\"], { command = [\"a\", \"b\"], within = \"5m\" }]\n";
+        let checks =
+            "ready_checks = [[\"ibstat\"], { command = [\"a\", \"b\"], within = \"5m\" }]\n";
         let recipe = load(&GOOD.replacen("[kernel]", &format!("{checks}[kernel]"), 1)).unwrap();
         let check = |words: &[&str], within_s| ReadyCheck {
             command: words.iter().map(ToString::to_string).collect(),

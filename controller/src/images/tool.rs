@@ -78,7 +78,7 @@ fn name(command: &Command) -> String {
         .into_owned()
 }
 
-fn package_of(tool: &str) -> Option<&'static str> {
+pub(crate) fn package_of(tool: &str) -> Option<&'static str> {
     Some(match tool {
         "mkfs.erofs" => "erofs-utils",
         "mksquashfs" => "squashfs-tools",

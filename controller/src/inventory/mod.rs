@@ -67,7 +67,7 @@ impl Inventory {
     }
 
     /// Checks the text of a nodes.toml. `file_name` names it in errors, and a relative
-    /// `password_file` starts at its folder.
+    /// `password_file` starts at its folder. Without any network addresses are not compared with them.
     ///
     /// # Errors
     /// With everything that is wrong in it.

@@ -171,13 +171,14 @@ impl Reader<'_> {
 
     fn address(&self, value: &Value<'_>, who: &str, taken: &mut Taken) -> Option<Ipv4Addr> {
         let address: Ipv4Addr = value.parsed("an IPv4 address such as \"10.77.0.11\"")?;
+        if self.networks.is_empty() {
+            // They are not known: haasd.toml itself is wrong.
+            taken.address(self.notes, address, value.span(), who);
+            return Some(address);
+        }
         let Some(network) = self.networks.iter().find(|n| n.cidr.contains(&address)) else {
             let known = self.networks.iter().map(|n| format!("{} ({})", n.cidr, n.name));
-            let known = known.collect::<Vec<_>>().join(", ");
-            let right = match known.as_str() {
-                "" => "a [[network]] in haasd.toml that holds it".to_owned(),
-                known => format!("an address in {known}"),
-            };
+            let right = format!("an address in {}", known.collect::<Vec<_>>().join(", "));
             return value.refuse(format!("{address} is in no [[network]]"), right);
         };
         let collision = if address == network.cidr.network() {

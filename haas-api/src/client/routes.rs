@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{Client, ClientError, Progress};
 use crate::{
     List,
+    doctor::Finding,
     image::{BootRead, Image, ImageSessions, ImportKind, TagImage},
     names::{ImageName, ImageRef, ImageTag, NodeName, OverlayLabel, UserName},
     node::{ApplyRequest, ApplyResult, Discovered, ManageRequest, Node, NodeGroup, Rendered},
@@ -29,6 +30,11 @@ impl Client {
     pub async fn healthz(&self) -> Result<(), ClientError> {
         let request = self.request(&self.inner.http, Method::GET, self.at(&["healthz"], &[]));
         self.send(request.timeout(super::REQUEST)).await.map(drop)
+    }
+
+    /// `GET /v1/doctor`: what is right and wrong around haasd.
+    pub async fn doctor(&self) -> Result<Vec<Finding>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "doctor"], &[]).await?.items)
     }
 
     /// `GET /v1/whoami`: whom the token belongs to.
