@@ -18,7 +18,7 @@ pub use proof::{Expected, check_proof};
 
 use crate::{
     config::BootLimits,
-    model::{Attempt, AttemptState, Cause, Desired, Fault, Micros, Node, Power, SECOND},
+    model::{Attempt, AttemptState, BootOnce, Cause, Desired, Fault, Micros, Node, Power, SECOND},
 };
 
 /// An agent that was silent for this long is gone (heartbeats come every 5 s).
@@ -92,6 +92,9 @@ pub enum Standing {
     PoweredOff,
     /// It was ready and its root started another kernel, which haasd knows nothing of.
     Kexec,
+    /// It was started into its firmware's setup or from its disk, as was asked. haasd has it again
+    /// when it boots from the network, or when something else is wanted of it.
+    HandedOver,
 }
 
 /// Something that changes the world or the store.
@@ -105,6 +108,8 @@ pub enum Action {
     OpenAttempt(Cause),
     /// Set network boot, then switch on, unless it is on.
     PowerOn,
+    /// Set this boot device, switch on, and end the attempt.
+    HandOver(BootOnce),
     /// Ask the agent to end everything in order.
     EndByAgent(ShutdownHow),
     /// Ask the BMC for ACPI's soft off.
@@ -140,6 +145,12 @@ pub fn decide(view: View<'_>, now: Micros) -> Step {
     }
     match view.attempt {
         Some(a) if a.generation == desired.generation => match a.state {
+            AttemptState::Open if a.cause == Cause::HandedOver => {
+                hand_over_step(view, desired, a, now)
+            }
+            AttemptState::Ended if a.cause == Cause::HandedOver => {
+                Step::Converged(Standing::HandedOver)
+            }
             AttemptState::Open => boot_step(view, a, now),
             AttemptState::Ready => ready_step(view, a, now),
             AttemptState::Failed => retry_step(view, desired, a, now),
@@ -184,6 +195,7 @@ fn start_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Mi
         && view.node.goodbye.is_none()
         && view.node.ending.is_none()
         && !desired.wanted.reboot
+        && desired.wanted.boot_once.is_none()
         && same_system(serves, desired)
     {
         // An agent that is silent, perhaps since haasd was away, does not mean that nobody works
@@ -198,10 +210,14 @@ fn start_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Mi
     if !view.turn {
         return Step::Queued;
     }
+    let cause = match desired.wanted.boot_once {
+        Some(BootOnce::Bios | BootOnce::Disk) => Cause::HandedOver,
+        None => Cause::Desired,
+    };
     match known_power(view, now) {
         Known::Ask => ask(view, now),
-        Known::Off => Step::Do(Action::OpenAttempt(Cause::Desired)),
-        Known::Nobody if live.is_none() => Step::Do(Action::OpenAttempt(Cause::Desired)),
+        Known::Off => Step::Do(Action::OpenAttempt(cause)),
+        Known::Nobody if live.is_none() => Step::Do(Action::OpenAttempt(cause)),
         Known::On | Known::Nobody => end_step(view, desired, live, now),
     }
 }
@@ -217,7 +233,10 @@ fn same_system(a: &Desired, b: &Desired) -> bool {
 /// The node is on and no attempt of ours lives on it, or none that is known to run.
 fn foreign_step(view: View<'_>, desired: &Desired, now: Micros) -> Step {
     match view.attempt {
-        Some(attempt) if may_run_foreign(attempt) && desired.wanted.forced => {
+        Some(attempt)
+            if (may_run_foreign(attempt) || attempt.cause == Cause::HandedOver)
+                && desired.wanted.forced =>
+        {
             ending::foreign(view, now)
         }
         // Our own boot that failed hangs there; nobody was let in.
@@ -261,20 +280,7 @@ fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
                 now + 60 * SECOND,
             );
         }
-        let deadline = attempt.stage_since + seconds(limits.stage_s);
-        if now >= deadline {
-            return Step::Do(Action::FailAttempt(failure(
-                BootStage::Power,
-                "bmc-power-on",
-                format!(
-                    "the BMC did not switch {} on within {} s{}",
-                    node.name,
-                    limits.stage_s,
-                    node.power_error.as_deref().map(|e| format!(": {e}")).unwrap_or_default()
-                ),
-            )));
-        }
-        return Step::Do(Action::PowerOn);
+        return power_on_step(view, attempt, Action::PowerOn, now);
     }
 
     let checks_s: u64 = attempt.checks.iter().map(|check| check.within_s).sum();
@@ -313,6 +319,35 @@ fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
         None => format!("boots, stage '{}'", attempt.stage),
     };
     wait(reason, deadline.min(now + POWER_POLL))
+}
+
+/// The node is off and is to be switched on, by this action.
+fn power_on_step(view: View<'_>, attempt: &Attempt, action: Action, now: Micros) -> Step {
+    let (node, limits) = (view.node, view.limits);
+    if now < attempt.stage_since + seconds(limits.stage_s) {
+        return Step::Do(action);
+    }
+    Step::Do(Action::FailAttempt(failure(
+        BootStage::Power,
+        "bmc-power-on",
+        format!(
+            "the BMC did not switch {} on within {} s{}",
+            node.name,
+            limits.stage_s,
+            node.power_error.as_deref().map(|e| format!(": {e}")).unwrap_or_default()
+        ),
+    )))
+}
+
+/// The node is about to be started out of haasd's hands.
+fn hand_over_step(view: View<'_>, desired: &Desired, attempt: &Attempt, now: Micros) -> Step {
+    match desired.wanted.boot_once {
+        Some(device) if !has_no_bmc(view) => {
+            power_on_step(view, attempt, Action::HandOver(device), now)
+        }
+        // Its BMC was taken out of the inventory meanwhile.
+        Some(BootOnce::Bios | BootOnce::Disk) | None => Step::Do(Action::EndAttempt),
+    }
 }
 
 /// The attempt has proved itself once.
@@ -354,7 +389,9 @@ fn ready_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
 
 /// The last attempt of this generation failed.
 fn retry_step(view: View<'_>, desired: &Desired, attempt: &Attempt, now: Micros) -> Step {
-    if view.failed >= view.limits.attempts || has_no_bmc(view) || may_run_foreign(attempt) {
+    // What a person asked for once is not tried again by itself.
+    let once = attempt.cause == Cause::HandedOver;
+    if view.failed >= view.limits.attempts || has_no_bmc(view) || may_run_foreign(attempt) || once {
         let (code, cause) = match &attempt.failure {
             Some(f) => (f.code.clone(), format!("{}: {}", f.stage, f.cause)),
             None => ("boot-failed".to_owned(), format!("stage '{}'", attempt.stage)),

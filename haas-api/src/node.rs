@@ -56,6 +56,9 @@ pub enum NodeState {
     Ready,
     /// It was ready; its agent is silent now.
     Unreachable,
+    /// It was started into its firmware's setup or from its disk, as was asked: haasd has it again at
+    /// its next boot.
+    HandedOver,
     /// It could not get there, and a person is needed.
     Fault,
 }

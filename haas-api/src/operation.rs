@@ -73,6 +73,12 @@ pub enum PowerVerb {
     Off,
     /// Off in order, then on.
     Cycle,
+    /// Off in order, then on into the setup of the firmware, once.
+    #[serde(rename = "boot-bios")]
+    BootBios,
+    /// Off in order, then on from the first disk, once.
+    #[serde(rename = "boot-disk")]
+    BootDisk,
 }
 
 /// What a request will do with each node; the answer of a dry run.
@@ -93,7 +99,7 @@ pub struct PlannedNode {
     pub to: String,
     /// Its place in the overlay.
     pub rank: Option<u32>,
-    /// `boot`, `reboot`, `power-off` or `nothing`.
+    /// `boot`, `reboot`, `power-off`, `hand-over` or `nothing`.
     pub action: String,
     /// What the caller should know: `new shard`, `2 logins`.
     pub notes: Vec<String>,

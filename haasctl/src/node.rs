@@ -9,7 +9,7 @@ use haas_api::{
     client::Client,
     names::NodeName,
     node::{ApplyRequest, ApplyResult, Discovered, ManageRequest, Node},
-    operation::BootReport,
+    operation::{BootReport, PowerVerb},
 };
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     error::{Error, io_error},
     export, format, import,
     out::Format,
-    report, status,
+    power, report, status,
     table::{Table, number, or_dash},
 };
 
@@ -46,6 +46,21 @@ pub(crate) enum Command {
     Boots {
         /// The node.
         node: NodeName,
+    },
+    /// Boot nodes into their firmware's setup or from their disk, once. What runs is shut down in order.
+    ///
+    /// The nodes are out of haasd's hands until they boot from the network again, or are switched.
+    #[command(after_help = "\
+Examples:
+  haasctl node boot n01 bios
+  haasctl node boot n01 disk --wait
+  haasctl power cycle n01 --force")]
+    Boot {
+        #[command(flatten)]
+        args: power::PowerArgs,
+        /// What they boot.
+        #[arg(value_enum)]
+        device: Device,
     },
     /// Let haasd have nodes. Until then it reads them and changes nothing.
     #[command(after_help = "Examples:\n  haasctl node manage n[01-16]")]
@@ -108,6 +123,15 @@ Examples:
     Export(export::ExportArgs),
 }
 
+/// What a node boots once.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Device {
+    /// The setup of its firmware.
+    Bios,
+    /// Its first disk.
+    Disk,
+}
+
 impl Command {
     pub(crate) async fn run(self, session: &Session<'_>) -> Result<(), Error> {
         // Neither haasd nor a context is there yet when one moves in.
@@ -161,6 +185,12 @@ impl Command {
                 out.show_text(&list, || discovered_text(&list.items))
             }
             Self::Import(args) => args.run(session),
+            Self::Boot { args, device: Device::Bios } => {
+                args.run(session, PowerVerb::BootBios).await
+            }
+            Self::Boot { args, device: Device::Disk } => {
+                args.run(session, PowerVerb::BootDisk).await
+            }
             Self::Export(args) => args.run(session).await,
         }
     }

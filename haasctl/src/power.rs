@@ -61,7 +61,7 @@ impl Command {
 }
 
 impl PowerArgs {
-    async fn run(self, session: &Session<'_>, action: PowerVerb) -> Result<(), Error> {
+    pub(crate) async fn run(self, session: &Session<'_>, action: PowerVerb) -> Result<(), Error> {
         let client = session.client()?;
         let request = PowerRequest {
             nodeset: self.nodeset,

@@ -83,6 +83,7 @@ pub(crate) fn state(node: &Node) -> Field {
         NodeState::Switching => ("switching", Tone::Busy),
         NodeState::Ready => ("ready", Tone::Good),
         NodeState::Unreachable => ("unreachable", Tone::Bad),
+        NodeState::HandedOver => ("handed-over", Tone::Busy),
         NodeState::Fault => ("fault", Tone::Bad),
     };
     toned(word, tone)

@@ -66,6 +66,7 @@ pub(crate) fn wanted(image: &str, overlay: Option<&str>) -> NewDesired {
         rescue: false,
         forced: true,
         reboot: false,
+        boot_once: None,
         cause: "switch".into(),
         actor: "admin".into(),
         actor_id: "admin-id".into(),

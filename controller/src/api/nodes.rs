@@ -447,6 +447,10 @@ fn in_words(step: &Step, loaded: &Loaded) -> (NodeState, String) {
             NodeState::Unreachable,
             "another kernel was started on it (kexec); `haasctl power cycle` boots it anew",
         ),
+        Step::Converged(Standing::HandedOver) => word(
+            NodeState::HandedOver,
+            "started as was asked, out of haasd's hands until it boots from the network again",
+        ),
         Step::Converged(Standing::PoweredOff) => word(NodeState::Off, "was shut down from inside"),
         Step::Wait { reason, .. } => (NodeState::Switching, reason.clone()),
         Step::Queued => word(NodeState::Switching, "waits for its turn"),

@@ -130,10 +130,26 @@ impl Targets {
         let attempt = tx.last_attempt(&node.id).await?;
         let failed = tx.failed_attempts(&node.id, node.generation).await?;
         drop(tx);
-        if !desired.is_some_and(|d| d.wanted.power_on) || node.fault.is_some() {
+        if !desired.is_some_and(|d| d.wanted.power_on && d.wanted.image.is_some())
+            || node.fault.is_some()
+        {
             return Ok(None);
         }
         match attempt {
+            // It is being started from something else.
+            Some(open) if open.state == AttemptState::Open && open.cause == Cause::HandedOver => {
+                Ok(None)
+            }
+            // It was, and now it is ours again.
+            Some(ended)
+                if ended.state == AttemptState::Ended
+                    && ended.cause == Cause::HandedOver
+                    && ended.generation == node.generation =>
+            {
+                reconcile::open_attempt(context, node, Some(&ended), Cause::Unplanned)
+                    .await
+                    .map(Some)
+            }
             Some(open) if open.state == AttemptState::Open && !open.token_spent => Ok(Some(open)),
             Some(open) if open.state == AttemptState::Open => {
                 // Its agent ran already, so the node went down on the way: that attempt is lost.

@@ -188,6 +188,7 @@ fn desired(generation: i64) -> Desired {
             rank: 0,
             forced: false,
             reboot: false,
+            boot_once: None,
             cause: "switch".into(),
             actor: "admin".into(),
             actor_id: "admin-id".into(),
@@ -708,6 +709,43 @@ fn a_silent_bmc_is_no_fault_of_a_node_that_runs() {
     assert_eq!(world.decide(), Step::Do(Action::ObservePower));
 }
 
+// Nodes that are started out of haasd's hands, once.
+
+#[test]
+fn a_node_is_handed_over_once_it_is_off_and_then_left_alone() {
+    let running = World::ready().wants(|w| w.boot_once = Some(BootOnce::Disk));
+    let ends = Step::Do(Action::EndByAgent(ShutdownHow::Poweroff));
+    assert_eq!(running.decide(), ends, "what runs is ended in order, though the image is the same");
+    let mut world = World::new();
+    world.desired.as_mut().unwrap().wanted.boot_once = Some(BootOnce::Bios);
+    assert_eq!(world.decide(), Step::Do(Action::OpenAttempt(Cause::HandedOver)));
+    let mut begun = attempt(BootStage::Power, NOW - SECOND);
+    begun.cause = Cause::HandedOver;
+    world.attempt = Some(begun);
+    assert_eq!(world.decide(), Step::Do(Action::HandOver(BootOnce::Bios)));
+    let late = world.decide_at(NOW + 300 * SECOND);
+    assert!(matches!(late, Step::Do(Action::FailAttempt(_))), "{late:?}");
+    let failed = world.clone().failed(1);
+    assert_fault(failed.decide(), "boot-failed");
+    world.attempt().state = AttemptState::Ended;
+    for power in [Power::On, Power::Off] {
+        let world = world.clone().power(power);
+        assert_eq!(world.decide(), Step::Converged(Standing::HandedOver));
+    }
+}
+
+#[test]
+fn what_a_node_was_handed_over_to_is_ended_only_by_force_and_in_order() {
+    let mut world = World::new().power(Power::On);
+    let mut begun = attempt(BootStage::Power, NOW - 600 * SECOND);
+    begun.cause = Cause::HandedOver;
+    begun.state = AttemptState::Ended;
+    world.attempt = Some(begun);
+    let world = world.wants(|_| ());
+    assert_fault(world.decide(), "runs-foreign");
+    assert_eq!(world.wants(|w| w.forced = true).decide(), Step::Do(Action::EndByAcpi));
+}
+
 // Nodes that only a person can switch.
 
 #[test]
@@ -728,6 +766,7 @@ fn a_manual_node_gets_no_bmc_action_in_any_state() {
                         Step::Do(
                             Action::ObservePower
                                 | Action::PowerOn
+                                | Action::HandOver(_)
                                 | Action::EndByAcpi
                                 | Action::EndHard { .. }
                         )

@@ -31,6 +31,9 @@ words! {
         Retry = "retry",
         /// The node booted by itself: somebody typed `reboot`, or its power came back.
         Unplanned = "unplanned",
+        /// Somebody asked for its firmware's setup or its disk, once. The attempt ends as the node is
+        /// switched on: what runs then is out of haasd's hands until the node boots again.
+        HandedOver = "handed-over",
     }
 }
 

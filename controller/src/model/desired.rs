@@ -4,6 +4,16 @@ use haas_api::names::Digest;
 
 use super::Micros;
 
+words! {
+    /// What a node starts from once, out of haasd's hands.
+    BootOnce {
+        /// The setup of its firmware, where a person goes on.
+        Bios = "bios",
+        /// Its first disk.
+        Disk = "disk",
+    }
+}
+
 /// What is wanted of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
@@ -32,6 +42,8 @@ pub struct NewDesired {
     pub forced: bool,
     /// Whether an image and overlay that already run are booted again.
     pub reboot: bool,
+    /// What the node starts from this once, out of haasd's hands.
+    pub boot_once: Option<BootOnce>,
     /// `switch`, `rollback` or `power`.
     pub cause: String,
     /// Who asked.

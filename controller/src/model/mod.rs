@@ -47,6 +47,6 @@ mod node;
 mod operation;
 
 pub use attempt::{Attempt, AttemptState, Cause};
-pub use desired::{Desired, ImageWanted, NewDesired};
+pub use desired::{BootOnce, Desired, ImageWanted, NewDesired};
 pub use node::{Ending, Fault, Node, Power};
 pub use operation::{Operation, OperationNode};

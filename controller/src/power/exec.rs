@@ -1,7 +1,7 @@
 //! Power by custom software (M8): a program and its arguments, never a shell.
 //!
 //! It is called with one more argument: `on`, `off`, `soft`, `status` (prints `on` or `off`),
-//! `bootdev-pxe` or `bootdev-disk`. Exit code 0 means done; stderr is the text of the error. It
+//! `bootdev-pxe`, `bootdev-disk` or `bootdev-bios`. Exit code 0 means done; stderr is the text of the error. It
 //! gets no environment of haasd's but PATH, since secrets may stand there, and is killed with all
 //! that it started when its time is up. What it leaves running must close stdout and stderr.
 
@@ -150,6 +150,7 @@ impl PowerDriver for Exec {
         let argument = match device {
             BootDevice::Pxe => "bootdev-pxe",
             BootDevice::Disk => "bootdev-disk",
+            BootDevice::Bios => "bootdev-bios",
         };
         self.call(argument).map(|outcome| outcome.map(|_| ())).boxed()
     }

@@ -25,6 +25,7 @@ impl PowerDriver for Manual {
         ask(match device {
             BootDevice::Pxe => "let the node start from the network",
             BootDevice::Disk => "let the node start from its disk",
+            BootDevice::Bios => "enter the setup of the node's firmware",
         })
     }
 }

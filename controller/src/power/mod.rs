@@ -55,6 +55,8 @@ pub enum BootDevice {
     Pxe,
     /// Its first disk.
     Disk,
+    /// The setup of its firmware.
+    Bios,
 }
 
 /// Why a node's power could not be read or switched.

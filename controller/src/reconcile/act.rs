@@ -17,7 +17,7 @@ use crate::{
     errors::chain,
     exports,
     lifecycle::Action,
-    model::{Attempt, AttemptState, Cause, Ending, Fault, Node, Power},
+    model::{Attempt, AttemptState, BootOnce, Cause, Ending, Fault, Node, Power},
     power::{self, BootDevice, PowerAction, PowerError},
     store::{NewEvent, Result, StoreError, Tx},
     tokens,
@@ -56,6 +56,7 @@ pub(super) async fn act(
             open_attempt(context, node, loaded.attempt.as_ref(), cause).await?;
         }
         Action::PowerOn => power_on(context, loaded).await?,
+        Action::HandOver(device) => hand_over(context, node, device).await?,
         Action::EndByAgent(how) => end_by_agent(context, loaded, how).await?,
         Action::EndByAcpi => end_by_acpi(context, node).await?,
         Action::EndHard { reason } => end_hard(context, node, &reason).await?,
@@ -205,6 +206,39 @@ async fn set_on(node: &Node, cause: Cause) -> Result<bool, PowerError> {
     driver.set_boot_device(BootDevice::Pxe).await?;
     driver.set(PowerAction::On).await?;
     Ok(true)
+}
+
+/// Starts a node from something that is not ours. Its attempt ends with it: what the node asks the
+/// network for from now on belongs to its next boot.
+async fn hand_over(context: &Context, node: &Node, device: BootOnce) -> Result<()> {
+    if let Err(error) = set_on_once(node, device).await {
+        return bmc_failed(context, node, "power on", error).await;
+    }
+    let now = context.clock.now();
+    let mut tx = context.store.write().await?;
+    tx.set_power(&node.id, Ok(Power::On), now).await?;
+    tx.end_attempts(&node.id, now).await?;
+    event(&mut tx, node, "handed-over", json!({ "to": device.as_str() })).await?;
+    tx.commit().await?;
+    info!(node = %node.name, to = %device, "handed over");
+    context.exports.reload(&context.store).await?;
+    context.changed();
+    Ok(())
+}
+
+async fn set_on_once(node: &Node, device: BootOnce) -> Result<(), PowerError> {
+    let driver = power::driver(&node.spec.power, node.spec.firmware)?;
+    // It was off before its attempt was opened: if it is on, haasd died right after it switched it on.
+    if driver.state().await? == Power::On {
+        return Ok(());
+    }
+    driver
+        .set_boot_device(match device {
+            BootOnce::Bios => BootDevice::Bios,
+            BootOnce::Disk => BootDevice::Disk,
+        })
+        .await?;
+    driver.set(PowerAction::On).await
 }
 
 async fn end_by_agent(context: &Context, loaded: &Loaded, how: ShutdownHow) -> Result<()> {

@@ -151,6 +151,9 @@ fn progress(
             (NodeProgress::Failed, "nothing is wanted of it".to_owned())
         }
         Step::Converged(Standing::Off) => (NodeProgress::Succeeded, "off".to_owned()),
+        Step::Converged(Standing::HandedOver) => {
+            (NodeProgress::Succeeded, "started, out of haasd's hands".to_owned())
+        }
         Step::Converged(Standing::Ready | Standing::PoweredOff) => {
             (NodeProgress::Succeeded, "ready".to_owned())
         }

@@ -139,6 +139,8 @@ pub async fn power(
         PowerVerb::On => "power on",
         PowerVerb::Off => "power off",
         PowerVerb::Cycle => "power cycle",
+        PowerVerb::BootBios => "boot into the firmware's setup",
+        PowerVerb::BootDisk => "boot from the disk",
     };
     let summary = format!("{verb} {}", fold(&planned));
     let operation = Asked { kind: "power", summary, key, request: asked, at_most: None };

@@ -12,8 +12,9 @@ use haas_api::{
 use super::RequestError;
 use crate::{
     auth::{Object, Principal, Verb, authorize},
+    inventory::PowerSpec,
     lifecycle::agent_is_live,
-    model::{AttemptState, Desired, ImageWanted, Micros, NewDesired, Node, Power},
+    model::{AttemptState, BootOnce, Desired, ImageWanted, Micros, NewDesired, Node, Power},
     reconcile::Loaded,
     store::Tx,
 };
@@ -264,6 +265,7 @@ pub(super) async fn switch(
             rescue: target.rescue,
             forced: force,
             reboot: false,
+            boot_once: None,
             cause: String::new(),
             actor: String::new(),
             actor_id: String::new(),
@@ -329,7 +331,7 @@ pub(super) async fn rollback(
             });
             continue;
         }
-        let wanted = NewDesired { forced: force, reboot: false, ..before.wanted };
+        let wanted = NewDesired { forced: force, reboot: false, boot_once: None, ..before.wanted };
         let action = action_for(&node, &wanted);
         if let Some(problem) = node.refusal(force, action != "nothing") {
             refused.push(problem);
@@ -349,24 +351,37 @@ pub(super) fn power(
     let mut refused = Vec::new();
     let mut planned = Vec::new();
     for node in nodes {
+        let boot_once = match verb {
+            PowerVerb::On | PowerVerb::Off | PowerVerb::Cycle => None,
+            PowerVerb::BootBios => Some(BootOnce::Bios),
+            PowerVerb::BootDisk => Some(BootOnce::Disk),
+        };
+        let mut refuse = |code: &str, reason: &str| {
+            let node = node.loaded.node.name.to_string();
+            refused.push(NodeProblem { node, code: code.into(), reason: reason.into() });
+        };
+        if boot_once.is_some() && node.loaded.node.spec.power == PowerSpec::Manual {
+            refuse("no-bmc", "it has no BMC that could choose what it boots; do it at its console");
+            continue;
+        }
         let now = node.loaded.desired.as_ref().map(|d: &Desired| d.wanted.clone());
-        let Some(now) = now.filter(|w| w.image.is_some()) else {
-            refused.push(NodeProblem {
-                node: node.loaded.node.name.to_string(),
-                code: "no-image".into(),
-                reason: "haas has never booted it; switch it to an image first".into(),
-            });
+        // A machine that haas has never booted may have to be set up in its firmware first.
+        let now = now.or_else(|| boot_once.map(|_| nothing()));
+        let Some(now) = now.filter(|w| w.image.is_some() || boot_once.is_some()) else {
+            refuse("no-image", "haas has never booted it; switch it to an image first");
             continue;
         };
         let wanted = NewDesired {
             power_on: verb != PowerVerb::Off,
             reboot: verb == PowerVerb::Cycle,
+            boot_once,
             forced: force,
             ..now
         };
         let action = match verb {
             PowerVerb::Off => "power-off",
             PowerVerb::Cycle => "reboot",
+            PowerVerb::BootBios | PowerVerb::BootDisk => "hand-over",
             PowerVerb::On => action_for(&node, &wanted),
         };
         if let Some(problem) = node.refusal(force, action != "nothing") {
@@ -377,6 +392,24 @@ pub(super) fn power(
         planned.push(node.planned(wanted, overlay.as_deref(), false, action));
     }
     all_or_nothing(planned, refused)
+}
+
+/// What is wanted of a node of which nothing was ever wanted.
+fn nothing() -> NewDesired {
+    NewDesired {
+        power_on: false,
+        image: None,
+        overlay_id: None,
+        rank: 0,
+        rescue: false,
+        forced: false,
+        reboot: false,
+        boot_once: None,
+        cause: String::new(),
+        actor: String::new(),
+        actor_id: String::new(),
+        operation_id: None,
+    }
 }
 
 fn all_or_nothing(
@@ -402,6 +435,11 @@ fn action_for(node: &Candidate, wanted: &NewDesired) -> &'static str {
 fn shown(wanted: &NewDesired, overlay: Option<&str>) -> String {
     if !wanted.power_on {
         return "off".to_owned();
+    }
+    match wanted.boot_once {
+        Some(BootOnce::Bios) => return "its firmware's setup, once".to_owned(),
+        Some(BootOnce::Disk) => return "its own disk, once".to_owned(),
+        None => {}
     }
     let image = wanted.image.as_ref().map_or("no image", |image| &image.name);
     let rescue = if wanted.rescue { " (rescue)" } else { "" };

@@ -3,7 +3,7 @@
 use sqlx::{query, query_as};
 
 use super::{Result, StoreError, Tx, changed, from_text, on};
-use crate::model::{Desired, ImageWanted, Micros, NewDesired, Node};
+use crate::model::{BootOnce, Desired, ImageWanted, Micros, NewDesired, Node};
 
 #[derive(sqlx::FromRow)]
 struct Row {
@@ -16,6 +16,7 @@ struct Row {
     rescue: bool,
     forced: bool,
     reboot: bool,
+    boot_once: Option<String>,
     cause: String,
     actor: String,
     actor_id: String,
@@ -45,6 +46,7 @@ impl Row {
                 rescue: self.rescue,
                 forced: self.forced,
                 reboot: self.reboot,
+                boot_once: self.boot_once.map(|b| from_text("desired", &b)).transpose()?,
                 cause: self.cause,
                 actor: self.actor,
                 actor_id: self.actor_id,
@@ -86,8 +88,8 @@ impl Tx {
             query(
                 "insert into desired (node_id, generation, power_on, image_digest, image_name,
                    overlay_id, rank, rescue, forced, reboot, cause, actor, actor_id, operation_id,
-                   created_at)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+                   created_at, boot_once)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
             )
             .bind(&node.id)
             .bind(generation)
@@ -104,6 +106,7 @@ impl Tx {
             .bind(&wanted.actor_id)
             .bind(&wanted.operation_id)
             .bind(at)
+            .bind(wanted.boot_once.map(BootOnce::as_str))
         )?;
         Ok(generation)
     }

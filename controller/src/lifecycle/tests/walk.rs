@@ -188,6 +188,7 @@ impl Model {
                     self.reach(BootStage::Firmware);
                 }
             }
+            Action::HandOver(_) => unreachable!("nobody here asks for it"),
             Action::EndByAgent(how) => {
                 self.world.node.ending = Some((Ending::Agent, self.now));
                 if let Truth::Runs { attempt } = self.truth.clone()

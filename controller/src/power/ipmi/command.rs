@@ -78,6 +78,7 @@ fn selector(device: BootDevice) -> u8 {
     match device {
         BootDevice::Pxe => 1,
         BootDevice::Disk => 2,
+        BootDevice::Bios => 6,
     }
 }
 
@@ -96,6 +97,7 @@ mod tests {
         assert_eq!(data(BootDevice::Pxe, false), [5, 0x80, 0x04, 0, 0, 0]);
         assert_eq!(data(BootDevice::Pxe, true), [5, 0xA0, 0x04, 0, 0, 0]);
         assert_eq!(data(BootDevice::Disk, true), [5, 0xA0, 0x08, 0, 0, 0]);
+        assert_eq!(data(BootDevice::Bios, false), [5, 0x80, 0x18, 0, 0, 0]);
         assert!(boot_flags_say(&[1, 5, 0x80, 0x04, 0, 0, 0], BootDevice::Pxe));
         assert!(!boot_flags_say(&[1, 5, 0x80, 0x04], BootDevice::Disk));
         assert!(!boot_flags_say(&[1, 5], BootDevice::Pxe));

@@ -67,6 +67,7 @@ impl Job {
             Self::Set(PowerAction::Soft) => "ask for a soft shutdown",
             Self::Boot(BootDevice::Pxe) => "set the boot device to the network",
             Self::Boot(BootDevice::Disk) => "set the boot device to the disk",
+            Self::Boot(BootDevice::Bios) => "set the boot device to the firmware's setup",
         }
     }
 }
