@@ -84,7 +84,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 None => Vec::new(),
             };
             let missing = missing.into_iter().filter(|f| f.state == FindingState::Wrong);
-            let missing = missing.flat_map(|finding| finding.lines());
+            let missing = missing
+                .map(|f| [Some(f.what), f.why, f.remedy].map(Option::unwrap_or_default).join("; "));
             let wrong: Vec<_> = files.mistakes.into_iter().chain(missing).collect();
             if wrong.is_empty() {
                 println!("{}: good; {} nodes", arguments.config.display(), files.nodes.len());

@@ -120,6 +120,7 @@ mod tests {
             boot_bytes: 19_500_000,
             root_bytes: 3_200_000,
             failure: None,
+            checks: Vec::new(),
             kernel_log: Vec::new(),
         }
     }

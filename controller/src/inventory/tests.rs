@@ -246,13 +246,13 @@ fn each_mistake_is_told_with_place_key_fault_and_remedy() {
         (
             "N02colour='red'\n",
             "4:1: node.colour: unknown key; expected one of address, arch, cache, firmware, \
-             groups, ipxe, kernel_args, labels, mac, name, nics, overlay_disk, power",
+             groups, ipxe, kernel_args, labels, mac, name, nics, overlay_disk, power, ready_checks",
         ),
         ("nodes=[]\n", "1:1: nodes: unknown key; expected one of defaults, group, node"),
         (
             "[defaults]\naddress='10.77.0.3'\n",
             "2:1: defaults.address: unknown key; expected one of arch, cache, firmware, ipxe, \
-             kernel_args, labels, overlay_disk, power",
+             kernel_args, labels, overlay_disk, power, ready_checks",
         ),
         (
             "N02power={driver='ipmi',address='10.77.0.9',user='a',password='hunter2'}\n",
