@@ -1,24 +1,15 @@
-//! The node's disks: which there are, which could hold the overlay store, and what is on them.
-//!
-//! Reads only. What "blank" means is the promise that nobody's data is ever overwritten: the first
-//! and last 64 MiB and 1,000 samples between read as zero.
+//! The node's disks: which there are, which could hold the overlay store, and which one an inventory
+//! means. Reads only; what is on them says `signature.rs`.
 
 use std::{
     fs,
-    io::{self, Read as _, SeekFrom},
     path::{Path, PathBuf},
 };
 
-use haas_api::agent::{Disk, DiskState};
+use haas_api::agent::{Disk, DiskName, DiskState};
 
-const MIB: u64 = 1 << 20;
-/// Read whole at both ends.
-const EDGE: u64 = 64 * MIB;
-const SAMPLES: u64 = 1000;
-const CHUNK: usize = 1 << 20;
-const SAMPLE: usize = 4096;
 /// A store needs room for its file system.
-const SMALLEST: u64 = 256 * MIB;
+const SMALLEST: u64 = 256 << 20;
 
 /// The disks that the kernel knows, without what is on them.
 pub(crate) fn list() -> Vec<Candidate> {
@@ -101,16 +92,79 @@ impl Candidate {
         Path::new("/dev").join(format!("{}{}{number}", self.name, if digit { "p" } else { "" }))
     }
 
-    /// Whether a path of the inventory means this disk: `/dev/vdb`, or a `by-path` name, whose PCI
-    /// address is looked for in sysfs since there is no udev here.
-    pub(crate) fn is_at(&self, path: &str) -> bool {
+    /// The disk as people know it.
+    pub(crate) fn told(&self) -> String {
+        format!("{} (serial {})", self.name, self.serial.as_deref().unwrap_or("none"))
+    }
+
+    /// Whether it is an iSCSI session's: a root, or what a user has logged in to.
+    pub(crate) fn is_iscsi(&self) -> bool {
+        self.sysfs.to_string_lossy().contains("/session")
+    }
+
+    /// Whether the inventory means this disk.
+    pub(crate) fn is(&self, name: &DiskName) -> bool {
+        match name {
+            DiskName::Serial(serial) => self.serial.as_ref() == Some(serial),
+            DiskName::Path(path) => self.is_at(path),
+        }
+    }
+
+    /// Whether a path means this disk: `/dev/vdb`, or a `by-path` name as udev makes them, which is
+    /// looked for in sysfs since there is no udev here. A name that is not understood means no disk.
+    fn is_at(&self, path: &str) -> bool {
         if Path::new(path) == self.device() {
             return true;
         }
         let Some(rest) = path.strip_prefix("/dev/disk/by-path/") else { return false };
-        let address = rest.split('-').nth(1).unwrap_or_default();
-        let part = format!("/{address}/");
-        address.contains(':') && self.sysfs.to_string_lossy().contains(&part)
+        let rest = rest.strip_prefix("virtio-").unwrap_or(rest);
+        let Some(rest) = rest.strip_prefix("pci-") else { return false };
+        let (address, unit) = rest.split_once('-').unwrap_or((rest, ""));
+        self.pci_address() == Some(address) && self.is_unit(unit)
+    }
+
+    /// The PCI function that the disk hangs on: the last one on the way to it.
+    fn pci_address(&self) -> Option<&str> {
+        let is_address = |part: &&str| part.len() == 12 && part.matches(':').count() == 2;
+        self.parts().rev().find(|part| is_address(part) && part.contains('.'))
+    }
+
+    /// Whether the disk is this one of those on its PCI function.
+    fn is_unit(&self, unit: &str) -> bool {
+        let kind = unit.split_once('-');
+        match kind {
+            // Only where it is the only one there.
+            None => unit.is_empty() && self.name.starts_with("vd"),
+            Some(("ata", port)) => self.ata_port().as_deref() == Some(port.trim_end_matches(".0")),
+            Some(("nvme", namespace)) => {
+                self.name.starts_with("nvme") && self.name.ends_with(&format!("n{namespace}"))
+            }
+            // Channel, target and LUN; the host's number is counted from the controller's first.
+            Some(("scsi", address)) => address.split_once(':').is_some_and(|(_, rest)| {
+                self.parts().any(|part| {
+                    part.split_once(':').is_some_and(|(host, own)| {
+                        own == rest && host.bytes().all(|b| b.is_ascii_digit())
+                    })
+                })
+            }),
+            Some(_) => false,
+        }
+    }
+
+    /// The port of its ATA controller, from 1.
+    fn ata_port(&self) -> Option<String> {
+        let is_ata =
+            |name: &str| name.strip_prefix("ata").is_some_and(|n| n.parse::<u32>().is_ok());
+        let ata = self
+            .sysfs
+            .ancestors()
+            .find(|path| path.file_name().and_then(|n| n.to_str()).is_some_and(is_ata))?;
+        let port = ata.join("ata_port").join(ata.file_name()?).join("port_no");
+        Some(fs::read_to_string(port).ok()?.trim().to_owned())
+    }
+
+    fn parts(&self) -> impl DoubleEndedIterator<Item = &str> {
+        self.sysfs.iter().filter_map(|part| part.to_str())
     }
 
     /// The disk as haasd is told of it.
@@ -125,90 +179,6 @@ impl Candidate {
     }
 }
 
-/// What is on a disk that is not ours: nothing, or what it looks like.
-pub(crate) fn look(disk: &mut (impl io::Read + io::Seek)) -> DiskState {
-    match first_data(disk) {
-        Ok(None) => DiskState::Blank,
-        Ok(Some(at)) => {
-            let known = signature(disk).ok().flatten();
-            let looks_like = known.map_or_else(|| format!("unknown data at {at}"), str::to_owned);
-            DiskState::Other { looks_like }
-        }
-        Err(error) => DiskState::Unusable { reason: format!("unreadable: {error}") },
-    }
-}
-
-/// Where the first byte was found that is not zero, to the chunk; `None` if the disk is blank.
-fn first_data(disk: &mut (impl io::Read + io::Seek)) -> io::Result<Option<u64>> {
-    let size = disk.seek(SeekFrom::End(0))?;
-    let zeroes = vec![0; CHUNK];
-    let mut buffer = vec![0; CHUNK];
-    let mut has_data = |disk: &mut dyn ReadSeek, at: u64, len: usize| -> io::Result<bool> {
-        disk.seek(SeekFrom::Start(at))?;
-        disk.read_exact(&mut buffer[..len])?;
-        Ok(buffer[..len] != zeroes[..len])
-    };
-    let mut edges = vec![(0, EDGE.min(size)), (size.saturating_sub(EDGE), size)];
-    if size <= 2 * EDGE {
-        edges = vec![(0, size)];
-    }
-    for (start, end) in edges {
-        let mut at = start;
-        while at < end {
-            let len = (CHUNK as u64).min(end - at);
-            if has_data(disk, at, len as usize)? {
-                return Ok(Some(at));
-            }
-            at += len;
-        }
-    }
-    if size > 2 * EDGE {
-        let middle = size - 2 * EDGE;
-        for sample in 0..SAMPLES {
-            let at = EDGE + (u128::from(middle) * u128::from(sample) / u128::from(SAMPLES)) as u64;
-            let at = at / SAMPLE as u64 * SAMPLE as u64;
-            let len = (SAMPLE as u64).min(size - at) as usize;
-            if has_data(disk, at, len)? {
-                return Ok(Some(at));
-            }
-        }
-    }
-    Ok(None)
-}
-
-trait ReadSeek: io::Read + io::Seek {}
-impl<T: io::Read + io::Seek> ReadSeek for T {}
-
-/// What is recognised, for people: (offset, bytes, name), the most telling first.
-const SIGNATURES: [(u64, &[u8], &str); 15] = [
-    (0, b"LUKS\xba\xbe", "LUKS"),
-    (0, b"XFSB", "xfs"),
-    (0x218, b"LVM2 001", "LVM"),
-    (0x18, b"LVM2 001", "LVM"),
-    (0x10040, b"_BHRfS_M", "btrfs"),
-    (0x438, b"\x53\xef", "ext2, ext3 or ext4"),
-    (0x1000, b"\xfc\x4e\x2b\xa9", "md RAID"),
-    (0x400, b"\xe2\xe1\xf5\xe0", "erofs"),
-    (0, b"hsqs", "squashfs"),
-    (0xff6, b"SWAPSPACE2", "swap"),
-    (3, b"NTFS    ", "ntfs"),
-    (0x52, b"FAT32", "fat"),
-    (0x8001, b"CD001", "iso9660"),
-    (0x200, b"EFI PART", "gpt"),
-    (0x1fe, b"\x55\xaa", "an MBR partition table or boot sector"),
-];
-
-fn signature(disk: &mut (impl io::Read + io::Seek)) -> io::Result<Option<&'static str>> {
-    let mut head = Vec::new();
-    disk.seek(SeekFrom::Start(0))?;
-    disk.take(0x11000).read_to_end(&mut head)?;
-    let found = SIGNATURES.iter().find(|(at, bytes, _)| {
-        let at = *at as usize;
-        head.get(at..at + bytes.len()) == Some(*bytes)
-    });
-    Ok(found.map(|(_, _, name)| *name))
-}
-
 /// The serial number in VPD page 80h.
 fn page_80(page: &[u8]) -> Option<String> {
     let len = usize::from(*page.get(2)?) << 8 | usize::from(*page.get(3)?);
@@ -218,69 +188,55 @@ fn page_80(page: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Seek as _;
-
     use super::*;
 
-    fn sparse(size: u64, data: &[(u64, &[u8])]) -> fs::File {
-        let mut file = tempfile::tempfile().expect("file");
-        file.set_len(size).expect("size");
-        for (at, bytes) in data {
-            file.seek(SeekFrom::Start(*at)).expect("seek");
-            io::Write::write_all(&mut file, bytes).expect("write");
-        }
-        file
-    }
-
-    #[test]
-    fn zeroes_are_blank() {
-        assert_eq!(look(&mut sparse(1 << 30, &[])), DiskState::Blank);
-        assert_eq!(look(&mut sparse(100 * MIB, &[])), DiskState::Blank);
-    }
-
-    #[test]
-    fn one_byte_at_an_edge_is_data() {
-        for at in [0, EDGE - 1, (1 << 30) - 1, (1 << 30) - EDGE] {
-            let state = look(&mut sparse(1 << 30, &[(at, &[1])]));
-            assert!(
-                matches!(&state, DiskState::Other { looks_like } if looks_like.starts_with("unknown data")),
-                "{at}: {state:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn data_in_the_middle_is_found_by_samples() {
-        let block = vec![7; 4 * MIB as usize];
-        let state = look(&mut sparse(1 << 30, &[(500 * MIB, &block)]));
-        assert!(matches!(state, DiskState::Other { .. }));
-    }
-
-    #[test]
-    fn what_is_there_is_named() {
-        let cases: [(u64, &[u8], &str); 3] = [
-            (0x438, b"\x53\xef", "ext2, ext3 or ext4"),
-            (0x200, b"EFI PART", "gpt"),
-            (0, b"LUKS\xba\xbe", "LUKS"),
-        ];
-        for (at, bytes, name) in cases {
-            let state = look(&mut sparse(300 * MIB, &[(at, bytes)]));
-            assert_eq!(state, DiskState::Other { looks_like: name.to_owned() });
+    fn disk(name: &str, sysfs: impl Into<PathBuf>) -> Candidate {
+        Candidate {
+            name: name.into(),
+            serial: None,
+            model: None,
+            size: 0,
+            sysfs: sysfs.into(),
+            unusable: None,
         }
     }
 
     #[test]
     fn a_disk_is_found_by_its_path() {
-        let disk = Candidate {
-            name: "vdb".into(),
-            serial: None,
-            model: None,
-            size: 0,
-            sysfs: "/sys/devices/pci0000:00/0000:00:05.0/virtio2/block/vdb".into(),
-            unusable: None,
-        };
+        let disk = disk("vdb", "/sys/devices/pci0000:00/0000:00:05.0/virtio2/block/vdb");
         assert!(disk.is_at("/dev/vdb") && disk.is_at("/dev/disk/by-path/pci-0000:00:05.0"));
+        assert!(disk.is_at("/dev/disk/by-path/virtio-pci-0000:00:05.0"));
         assert!(!disk.is_at("/dev/vda") && !disk.is_at("/dev/disk/by-path/pci-0000:00:06.0"));
+        assert!(!disk.is_at("/dev/disk/by-path/pci-0000:00:05.0-part1"));
         assert!(!disk.is_at("/dev/disk/by-path/") && !disk.is_at(""));
+    }
+
+    #[test]
+    fn of_several_disks_on_one_controller_the_path_means_one() {
+        let sys = tempfile::tempdir().expect("folder");
+        let pci = sys.path().join("pci0000:00/0000:00:1f.2");
+        let on_port = |kernel: u32, port: &str, name: &str| {
+            let ata = pci.join(format!("ata{kernel}"));
+            let class = ata.join(format!("ata_port/ata{kernel}"));
+            fs::create_dir_all(&class).expect("folders");
+            fs::write(class.join("port_no"), format!("{port}\n")).expect("port");
+            disk(name, ata.join("host0/target0:0:0/0:0:0:0/block").join(name))
+        };
+        // The kernel counts over all controllers, udev's names do not.
+        let (first, third) = (on_port(7, "1", "sdb"), on_port(9, "3", "sda"));
+        let path = |unit: &str| format!("/dev/disk/by-path/pci-0000:00:1f.2{unit}");
+        assert!(first.is_at(&path("-ata-1")) && !third.is_at(&path("-ata-1")));
+        assert!(third.is_at(&path("-ata-3")) && third.is_at(&path("-ata-3.0")));
+        assert!(!first.is_at(&path("")) && !third.is_at(&path("")), "which of the two?");
+
+        let bridge = "/sys/devices/pci0000:00/0000:00:1c.0/0000:01:00.0";
+        let nvme = disk("nvme3n1", format!("{bridge}/nvme/nvme3/nvme3n1"));
+        assert!(nvme.is_at("/dev/disk/by-path/pci-0000:01:00.0-nvme-1"));
+        assert!(!nvme.is_at("/dev/disk/by-path/pci-0000:01:00.0-nvme-2"));
+        assert!(!nvme.is_at("/dev/disk/by-path/pci-0000:00:1c.0"), "that is the bridge");
+        let scsi = disk("sdc", format!("{bridge}/host4/target4:0:2/4:0:2:0/block/sdc"));
+        assert!(scsi.is_at("/dev/disk/by-path/pci-0000:01:00.0-scsi-0:0:2:0"));
+        assert!(!scsi.is_at("/dev/disk/by-path/pci-0000:01:00.0-scsi-0:0:1:0"));
+        assert!(!scsi.is_at("/dev/disk/by-path/pci-0000:01:00.0-sas-phy2-lun-0"));
     }
 }

@@ -32,6 +32,7 @@ use crate::{
     channel::{Channel, Heard},
     cmdline::CommandLine,
     fault::{Fault, OrFault as _},
+    guard::Guard,
     identity, init,
     iscsi::Keeper,
     log, net,
@@ -103,6 +104,7 @@ fn start() -> Result<Infallible, Fault> {
         layer: None,
         store: None,
         is_merged: false,
+        is_guarded: false,
     }
     .bring_up()
 }
@@ -151,6 +153,7 @@ struct Node {
     layer: Option<Layer>,
     store: Option<Store>,
     is_merged: bool,
+    is_guarded: bool,
 }
 
 impl Node {
@@ -343,6 +346,11 @@ impl Node {
         if self.store.is_some() {
             store::keep_reserve();
         }
+        if !self.is_guarded {
+            let store = self.store.as_ref().map(|store| store.disk.name.clone());
+            Guard { store, scratch: self.plan.scratch.clone() }.start()?;
+            self.is_guarded = true;
+        }
         Ok(())
     }
 
@@ -352,11 +360,11 @@ impl Node {
             node: &self.plan.node_id,
             name: self.plan.node.as_str(),
         };
-        let survey = store::survey(owner);
+        let survey = store::survey(owner, &self.plan);
         self.channel.say(ToController::Disks { disks: store::report(&survey) });
-        let store = store::open(&self.plan.overlay, owner, &survey)?;
-        if store.created {
-            let disks = store::report_made(&survey, &store);
+        let store = store::open(&self.plan, owner, &survey)?;
+        let disks = store::report_opened(&survey, &store);
+        if disks != store::report(&survey) {
             self.channel.say(ToController::Disks { disks });
         }
         Ok(store)
@@ -385,10 +393,11 @@ fn report(store: &Store) -> StoreReport {
     StoreReport {
         store_id: store.header.store_id.clone(),
         generation: store.header.generation,
-        disk_serial: store.serial.clone(),
+        disk_serial: store.disk.serial.clone(),
         size,
         free,
         created: store.created,
+        repaired: store.repaired.clone(),
         shards: overlay::shards(store),
     }
 }
@@ -482,6 +491,7 @@ mod tests {
             layer: None,
             store: None,
             is_merged: false,
+            is_guarded: false,
         };
         drop(lost);
         let _next = haasd.welcome(fake::plan(1));

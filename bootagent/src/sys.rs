@@ -6,6 +6,8 @@ use std::{ffi::CString, io, os::fd::AsRawFd as _, path::Path};
 
 /// `_IO(0x12, 95)`.
 const BLKRRPART: libc::Ioctl = 0x125f;
+/// `_IO(0x12, 93)`.
+const BLKROSET: libc::Ioctl = 0x125d;
 /// `_IOR('X', 31, struct fsxattr)` and `_IOW('X', 32, struct fsxattr)`.
 const FS_IOC_FSGETXATTR: libc::Ioctl = 0x801c_581f;
 const FS_IOC_FSSETXATTR: libc::Ioctl = 0x401c_5820;
@@ -18,6 +20,14 @@ const GET_PROJECT_QUOTA: libc::c_int = 0x80_0007 << 8 | 2;
 pub(crate) fn reread_partitions(disk: &std::fs::File) -> io::Result<()> {
     // SAFETY: the descriptor is open for the whole call, and this request takes no argument.
     check(unsafe { libc::ioctl(disk.as_raw_fd(), BLKRRPART) })
+}
+
+/// Lets nobody write to a disk or partition until this is lifted.
+pub(crate) fn set_read_only(device: &std::fs::File) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open for the whole call, and this request only reads one number, which
+    // lives on this stack frame.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), BLKROSET, &raw const on) })
 }
 
 /// `struct fsxattr` of linux/fs.h.

@@ -110,6 +110,14 @@ pub struct BootPlan {
     pub root: RootPlan,
     /// The writable layer over it.
     pub overlay: OverlayPlan,
+    /// The stores of other nodes, as haasd knows them: a disk that bears this node's mark and holds
+    /// one of these is a copy.
+    #[serde(default)]
+    pub elsewhere: Vec<StoreElsewhere>,
+    /// Disks that the node's users may write. Every other one but the store's is read-only to them,
+    /// and none of these ever becomes the store's.
+    #[serde(default)]
+    pub scratch: Vec<DiskName>,
     /// Who may log in once the node is ready.
     pub logins: Vec<Login>,
     /// What must succeed in the running system before it is ready, in this order.
@@ -194,6 +202,12 @@ pub enum OverlayPlan {
         store_id: Option<String>,
         /// The store's last known generation; an older one is a fault (an old clone or backup).
         store_generation: i64,
+        /// Whether an admin has accepted that store here though its disk bears another node's mark.
+        #[serde(default)]
+        accepted: bool,
+        /// Whether a damaged store may be repaired whatever that takes, which an admin has allowed.
+        #[serde(default)]
+        repair: bool,
         /// MiB kept for `haas-cache` when the disk is partitioned.
         cache_mib: u64,
         /// Overlays that were removed while this node had shards of them, by id: their data goes.
@@ -209,6 +223,15 @@ pub enum OverlayPlan {
         #[serde(default)]
         wipe_store: Option<String>,
     },
+}
+
+/// A store that haasd knows to be another node's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreElsewhere {
+    /// The store's id.
+    pub store_id: String,
+    /// The node that has it.
+    pub node: NodeName,
 }
 
 /// What to do when the store has no shard of the overlay.
@@ -227,10 +250,37 @@ pub enum MissingShard {
 pub enum DiskSelector {
     /// The one disk that already holds our store or, failing that, the one blank internal disk.
     Auto,
+    /// This one.
+    #[serde(untagged)]
+    One(DiskName),
+}
+
+/// One disk of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskName {
     /// The disk with this serial number.
     Serial(String),
     /// The disk behind this path, usually `/dev/disk/by-path/…` or `/dev/vdb`.
     Path(String),
+}
+
+impl std::fmt::Display for DiskSelector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::One(disk) => disk.fmt(f),
+        }
+    }
+}
+
+impl std::fmt::Display for DiskName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Serial(serial) => write!(f, "serial {serial}"),
+            Self::Path(path) => f.write_str(path),
+        }
+    }
 }
 
 /// Somebody who may log in over ssh once the node is ready.
@@ -415,6 +465,9 @@ pub enum DiskState {
     Foreign {
         /// Whose, in words.
         owner: String,
+        /// The store's id, where it is one of this cluster: such a one can be accepted.
+        #[serde(default)]
+        store_id: Option<String>,
     },
     /// Something else: never touched without `disk claim`.
     Other {
@@ -443,6 +496,9 @@ pub struct StoreReport {
     pub free: u64,
     /// Whether the store was made by this boot.
     pub created: bool,
+    /// What `e2fsck` did to a damaged store that an admin had let it repair, its last lines.
+    #[serde(default)]
+    pub repaired: Option<String>,
     /// Every shard in the store.
     pub shards: Vec<ShardReport>,
 }

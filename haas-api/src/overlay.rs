@@ -25,7 +25,7 @@ pub struct Overlay {
 pub struct Shard {
     /// The node that holds it.
     pub node: String,
-    /// The node's place in the overlay, from 0. It never changes.
+    /// The node's place in the overlay, from 0. It goes with the data.
     pub rank: u32,
     /// Bytes used, when the node last told; none until it has.
     pub bytes: Option<i64>,
@@ -65,4 +65,18 @@ pub struct ClaimDisk {
     pub serial: String,
     /// Must be true: what is on the disk will be lost.
     pub wipe: bool,
+}
+
+/// `POST /v1/nodes/{name}/disks/accept`: the overlay store on a disk is to be this node's.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AcceptDisk {
+    /// The disk's serial number; needed where several disks hold a store that could be meant.
+    pub serial: Option<String>,
+}
+
+/// `POST /v1/nodes/{name}/disks/repair`: the node's damaged overlay store may be repaired, once.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RepairDisk {
+    /// Must be true: files of any overlay on the disk may be lost.
+    pub may_lose_files: bool,
 }

@@ -107,7 +107,7 @@ impl Agent<'_> {
         let rank = match &plan.overlay {
             OverlayPlan::Ram { rank } => *rank,
             OverlayPlan::Disk { .. } => {
-                self.link.say(ToController::Disks { disks: disk::disks(self.folder)? });
+                self.link.say(ToController::Disks { disks: disk::disks(self.folder, plan)? });
                 match disk::open(self.folder, plan)? {
                     Ok(Some((report, rank))) => {
                         self.link.say(ToController::Store(report));

@@ -32,9 +32,15 @@ struct Shard {
 }
 
 /// What the node would list before it opens its store.
-pub(crate) fn disks(folder: &Folder) -> Result<Vec<Disk>> {
+pub(crate) fn disks(folder: &Folder, plan: &BootPlan) -> Result<Vec<Disk>> {
     let state = match folder.read::<Store>(FILE)? {
-        Some(store) => DiskState::Ours { store_id: store.store_id },
+        Some(store) if store.node_id == plan.node_id && store.cluster_id == plan.cluster_id => {
+            DiskState::Ours { store_id: store.store_id }
+        }
+        Some(store) => DiskState::Foreign {
+            owner: store.node_id,
+            store_id: (store.cluster_id == plan.cluster_id).then_some(store.store_id),
+        },
         None => DiskState::Blank,
     };
     let disk = Disk {
@@ -52,8 +58,9 @@ pub(crate) fn open(
     folder: &Folder,
     plan: &BootPlan,
 ) -> Result<std::result::Result<Option<(StoreReport, u32)>, Failure>> {
-    let OverlayPlan::Disk { overlay_id, rank, missing, store_id, store_generation, .. } =
-        &plan.overlay
+    let OverlayPlan::Disk {
+        overlay_id, rank, missing, store_id, store_generation, accepted, ..
+    } = &plan.overlay
     else {
         return Ok(Ok(None));
     };
@@ -66,8 +73,12 @@ pub(crate) fn open(
         generation: 0,
         shards: BTreeMap::new(),
     });
-    if store.cluster_id != plan.cluster_id || store.node_id != plan.node_id {
+    let is_accepted = *accepted && store_id.as_ref() == Some(&store.store_id);
+    if store.cluster_id != plan.cluster_id || store.node_id != plan.node_id && !is_accepted {
         return Ok(Err(failure("disk-foreign", "the store is another cluster's or node's")));
+    }
+    if plan.elsewhere.iter().any(|other| other.store_id == store.store_id) {
+        return Ok(Err(failure("store-copied", "another node has this store by now")));
     }
     if store_id.as_ref().is_some_and(|id| *id != store.store_id) {
         return Ok(Err(failure("store-other", "another store than haasd has seen here")));
@@ -79,6 +90,7 @@ pub(crate) fn open(
     if !is_known && *missing == MissingShard::Fault {
         return Ok(Err(failure("shard-missing", "haasd knows of a shard that is not here")));
     }
+    store.node_id.clone_from(&plan.node_id);
     store.generation += 1;
     let shard = store.shards.entry(overlay_id.clone()).or_insert(Shard { rank: *rank, mounts: 0 });
     shard.mounts += 1;
@@ -91,6 +103,7 @@ pub(crate) fn open(
         size: SIZE,
         free: SIZE / 2,
         created,
+        repaired: None,
         shards: store
             .shards
             .iter()

@@ -11,7 +11,7 @@ use crate::{
     names::{ImageName, ImageRef, ImageTag, NodeName, OverlayLabel, UserName},
     node::{ApplyRequest, ApplyResult, Discovered, ManageRequest, Node, NodeGroup, Rendered},
     operation::{BootReport, Operation, Plan, PowerRequest, RollbackRequest, SwitchRequest},
-    overlay::{ClaimDisk, NewOverlay, NodeDisk, Overlay},
+    overlay::{AcceptDisk, ClaimDisk, NewOverlay, NodeDisk, Overlay, RepairDisk},
     user::{NewToken, NewUser, User, UserChange},
 };
 
@@ -129,6 +129,24 @@ impl Client {
         claim: &ClaimDisk,
     ) -> Result<NodeDisk, ClientError> {
         self.post(&["v1", "nodes", name.as_str(), "disks", "claim"], claim).await
+    }
+
+    /// `POST /v1/nodes/{name}/disks/accept`.
+    pub async fn accept_disk(
+        &self,
+        name: &NodeName,
+        accept: &AcceptDisk,
+    ) -> Result<NodeDisk, ClientError> {
+        self.post(&["v1", "nodes", name.as_str(), "disks", "accept"], accept).await
+    }
+
+    /// `POST /v1/nodes/{name}/disks/repair`.
+    pub async fn repair_disk(
+        &self,
+        name: &NodeName,
+        repair: &RepairDisk,
+    ) -> Result<NodeDisk, ClientError> {
+        self.post(&["v1", "nodes", name.as_str(), "disks", "repair"], repair).await
     }
 }
 
