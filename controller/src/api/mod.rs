@@ -6,6 +6,7 @@
 mod agent;
 mod caller;
 mod convention;
+mod disks;
 mod doctor;
 mod events;
 mod extract;
@@ -59,8 +60,10 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(nodes::show))
         .routes(routes!(nodes::boots))
         .routes(routes!(nodes::render))
-        .routes(routes!(nodes::disks))
-        .routes(routes!(nodes::claim))
+        .routes(routes!(disks::list))
+        .routes(routes!(disks::claim))
+        .routes(routes!(disks::accept))
+        .routes(routes!(disks::repair))
         .routes(routes!(nodes::groups))
         .routes(routes!(operations::switch))
         .routes(routes!(operations::rollback))

@@ -1,18 +1,16 @@
-//! Nodes: what the inventory says, what is wanted, what is seen; their boots and disks.
+//! Nodes: what the inventory says, what is wanted, what is seen; their boots.
 
 use std::{path::Path as FilePath, sync::Arc};
 
 use axum::extract::State;
 use haas_api::{
     List,
-    agent::{DiskState, ToAgent},
     names::{NodeGroupName, NodeName},
     node::{
         ApplyRequest, ApplyResult, Desired, Discovered, ManageRequest, Node, NodeState, Observed,
         Rendered,
     },
     operation::{BootReport, StageTime},
-    overlay::{ClaimDisk, NodeDisk},
     problem::Problem,
 };
 use serde::{Deserialize, Serialize};
@@ -247,116 +245,12 @@ pub(super) async fn render(
     Ok(Json(rendered))
 }
 
-/// A node's disks, as its agent last saw them.
-#[utoipa::path(get, path = "/v1/nodes/{name}/disks", params(Page, ("name" = String, Path)),
-    responses((status = 200, body = List<NodeDisk>), (status = 404, body = Problem)))]
-pub(super) async fn disks(
-    State(context): State<Arc<Context>>,
-    caller: Caller,
-    Path(name): Path<String>,
-    Query(page): Query<Page>,
-) -> Answer<Json<List<NodeDisk>>> {
-    caller.may(Verb::View, Object::Nodes)?;
-    let mut tx = context.store.read().await?;
-    let node = find(&mut tx, &name).await?;
-    Ok(Json(
-        page.of(node_disks(&mut tx, &node).await?, |entry: &NodeDisk| entry.disk.name.clone())?,
-    ))
-}
-
-/// Claims a disk: what is on it may be wiped for the overlay store. A node that waits for it goes on.
-#[utoipa::path(post, path = "/v1/nodes/{name}/disks/claim", params(("name" = String, Path)),
-    request_body = ClaimDisk,
-    responses((status = 200, body = NodeDisk), (status = 404, body = Problem), (status = 422, body = Problem)))]
-pub(super) async fn claim(
-    State(context): State<Arc<Context>>,
-    caller: Caller,
-    Path(name): Path<String>,
-    Json(request): Json<ClaimDisk>,
-) -> Answer<Json<NodeDisk>> {
-    caller.may(Verb::Manage, Object::Nodes)?;
-    if !request.wipe {
-        return Err(Fail::bad(
-            "not-wiped",
-            "a claim loses what is on the disk; say --wipe to mean it",
-        ));
-    }
-    let mut tx = context.store.write().await?;
-    let node = find(&mut tx, &name).await?;
-    let disks: Vec<_> = tx.disks(&node.id).await?.into_iter().map(|row| row.disk).collect();
-    let is_known = disks.iter().any(|disk| disk.serial.as_deref() == Some(&request.serial));
-    let other = disks.into_iter().filter(|_| is_known).find(|disk| {
-        disk.serial.as_deref() != Some(&request.serial)
-            && matches!(&disk.state, DiskState::Ours { store_id } if node.store_id.as_ref() == Some(store_id))
-    });
-    if let Some(other) = other {
-        return Err(Fail::conflict(
-            "store-elsewhere",
-            format!(
-                "the overlays of {name} are on its disk {} (serial {}): take that one out first",
-                other.name,
-                other.serial.as_deref().unwrap_or("none")
-            ),
-        ));
-    }
-    let matched = tx.claim_disk(&node.id, &request.serial, true).await?;
-    if matched != 1 {
-        return Err(Fail::not_found(
-            "no-disk",
-            format!(
-                "{matched} disks of {name} have the serial {:?}; `haasctl disk list {name}` shows them as its \
-                 agent last saw them",
-                request.serial
-            ),
-        ));
-    }
-    tx.add_event(NewEvent {
-        at: clock::wall(),
-        kind: "disk-claimed",
-        node: Some(node.name.as_str()),
-        operation: None,
-        actor: caller.0.name.as_str(),
-        data: serde_json::json!({ "serial": request.serial }),
-    })
-    .await?;
-    let disk = node_disks(&mut tx, &node)
-        .await?
-        .into_iter()
-        .find(|d| d.disk.serial.as_deref() == Some(&request.serial))
-        .ok_or_else(|| Fail::not_found("no-disk", "the disk is gone"))?;
-    let held = tx.last_attempt(&node.id).await?.filter(|a| a.state == AttemptState::Open);
-    if let Some(attempt) = &held {
-        tx.restart_stage(&attempt.id, context.clock.now()).await?;
-    }
-    tx.commit().await?;
-    if let Some(attempt) = held
-        && let Some(plan) = boots::plan(&context, &attempt).await.map_err(|e| Fail::internal(&e))?
-    {
-        context.agents.tell(&attempt.id, ToAgent::Retry { plan: Box::new(plan) });
-    }
-    context.changed();
-    Ok(Json(disk))
-}
-
 fn stanza(row: &DiscoveredRow) -> String {
     let seen = Seen { hints: vec![row.description.clone()], ..Seen::default() };
     inventory::stanza_for(row.mac, &seen)
 }
 
-async fn node_disks(tx: &mut Tx, node: &model::Node) -> Answer<Vec<NodeDisk>> {
-    let rows = tx.disks(&node.id).await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| NodeDisk {
-            node: node.name.to_string(),
-            disk: row.disk,
-            seen_at: clock::rfc3339(row.seen_at),
-            claimed: row.claimed,
-        })
-        .collect())
-}
-
-async fn find(tx: &mut Tx, name: &str) -> Answer<model::Node> {
+pub(super) async fn find(tx: &mut Tx, name: &str) -> Answer<model::Node> {
     tx.node(name)
         .await?
         .ok_or_else(|| Fail::not_found("no-node", format!("the inventory has no node {name}")))

@@ -1,6 +1,7 @@
 //! The API's conventions, kept by every route, and what requests promise; through the whole router.
 
 mod channel;
+mod disks;
 mod requests;
 mod sessions;
 
@@ -58,6 +59,8 @@ async fn a_plain_user_may_look_and_change_only_what_is_its_own() {
         ("/v1/nodes/manage", json!({ "nodeset": "n01", "managed": false })),
         ("/v1/nodes/apply", json!({ "text": "", "file": "nodes.toml", "dry_run": false })),
         ("/v1/nodes/n01/disks/claim", json!({ "serial": "S1", "wipe": true })),
+        ("/v1/nodes/n01/disks/accept", json!({ "serial": "S1" })),
+        ("/v1/nodes/n01/disks/repair", json!({ "may_lose_files": true })),
         ("/v1/users", json!({ "name": "eve", "role": "admin", "ssh_keys": [] })),
         ("/v1/users/bob", json!({ "ssh_keys": [] })),
         ("/v1/overlays", json!({ "name": "x", "owner": "bob" })),

@@ -86,6 +86,34 @@ pub async fn store_opened(context: &Context, attempt: &str, report: &StoreReport
         // From here on users are on the node, and may speak in its agent's name.
         return Ok(());
     }
+    let mut holders = tx.all_nodes().await?.into_iter();
+    let holder = holders.find(|node| {
+        node.id != attempt.node_id && node.store_id.as_ref() == Some(&report.store_id)
+    });
+    if let Some(holder) = holder {
+        // Its agent is told of it before it opens one; an old agent does not look. Nobody was let in
+        // yet, and what failed is switched off.
+        let failure = Failure {
+            stage: BootStage::Overlay,
+            code: "store-copied".to_owned(),
+            cause: format!(
+                "the store {} is node {}'s: what is on the disk here is a copy of it",
+                report.store_id, holder.name
+            ),
+            kernel_log: Vec::new(),
+            retryable: false,
+        };
+        tx.fail_attempt(&attempt.id, &failure, context.clock.now()).await?;
+        tx.commit().await?;
+        warn!(boot = %attempt.id, cause = failure.cause, "boot has failed");
+        context.changed();
+        return Ok(());
+    }
+    if let Some(repaired) = &report.repaired {
+        let data =
+            json!({ "boot": attempt.id, "store": report.store_id, "e2fsck": shortened(repaired) });
+        event(&mut tx, &attempt, "store-repaired", data).await?;
+    }
     if report.created {
         // A store that was lost or claimed is given up with what it held, now that another is there.
         tx.forget_shards(&attempt.node_id).await?;
@@ -209,6 +237,11 @@ pub async fn proved(
             Ok(Err(reason))
         }
     }
+}
+
+/// Whoever speaks on the node must not fill the controller's disk.
+fn shortened(text: &str) -> String {
+    text.chars().take(1_000).collect()
 }
 
 /// The network that a node boots from.

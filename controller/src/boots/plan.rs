@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use haas_api::{
-    agent::{BootPlan, DiskState, Login, MissingShard, NetPlan, OverlayPlan, RootPlan},
+    agent::{
+        BootPlan, DiskState, Login, MissingShard, NetPlan, OverlayPlan, RootPlan, StoreElsewhere,
+    },
     check::ReadyCheck,
     node::Rendered,
 };
@@ -44,6 +46,7 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
     let logins = logins(&mut tx, &desired).await?;
     let overlay = overlay(&mut tx, &node, &desired).await?;
     let ready_checks = ready_checks(&node, &desired, &manifest);
+    let elsewhere = elsewhere(&mut tx, &node).await?;
     Ok(Some(BootPlan {
         attempt: attempt.id.clone(),
         generation: attempt.generation,
@@ -74,6 +77,8 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
             wwid: exports::wwid(&image.digest),
         },
         overlay,
+        elsewhere,
+        scratch: node.spec.scratch_disks,
         logins,
         ready_checks,
     }))
@@ -139,12 +144,22 @@ async fn overlay(tx: &mut Tx, node: &Node, desired: &Desired) -> Result<OverlayP
         disk: node.spec.overlay_disk.clone(),
         store_id: node.store_id.clone(),
         store_generation: node.store_generation,
+        accepted: node.store_accepted,
+        repair: node.store_repair,
         cache_mib: node.spec.cache_mib,
         removed: tx.removed_shards(&node.id).await?,
         rescue: desired.wanted.rescue,
         wipe_serial,
         wipe_store,
     })
+}
+
+/// The stores of all other nodes, also of those that the inventory no longer names.
+async fn elsewhere(tx: &mut Tx, node: &Node) -> Result<Vec<StoreElsewhere>> {
+    let others = tx.all_nodes().await?.into_iter().filter(|other| other.id != node.id);
+    Ok(others
+        .filter_map(|other| Some(StoreElsewhere { store_id: other.store_id?, node: other.name }))
+        .collect())
 }
 
 /// Everything that this attempt's node may fetch; the error says in words what is missing.

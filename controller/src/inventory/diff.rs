@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use haas_api::{agent::DiskSelector, check::command_line, names::NodeName};
+use haas_api::{check::command_line, names::NodeName};
 
 use super::{Arch, Firmware, NicRole, NodeSpec, PowerSpec};
 
@@ -94,6 +94,7 @@ fn fields(node: &NodeSpec) -> Vec<(&'static str, String)> {
         firmware,
         arch,
         overlay_disk,
+        scratch_disks,
         cache_mib,
         labels,
         kernel_args,
@@ -116,11 +117,6 @@ fn fields(node: &NodeSpec) -> Vec<(&'static str, String)> {
         Arch::X86_64 => "x86_64",
         Arch::Aarch64 => "aarch64",
     };
-    let disk = match overlay_disk {
-        DiskSelector::Auto => "auto".to_owned(),
-        DiskSelector::Serial(serial) => format!("serial {serial}"),
-        DiskSelector::Path(path) => path.clone(),
-    };
     let checks = ready_checks.iter().map(|check| {
         let line = command_line(&check.command);
         format!("{line} within {} s", check.within_s)
@@ -132,7 +128,8 @@ fn fields(node: &NodeSpec) -> Vec<(&'static str, String)> {
         ("power", power_text(power)),
         ("firmware", firmware.to_owned()),
         ("arch", arch.to_owned()),
-        ("overlay_disk", disk),
+        ("overlay_disk", overlay_disk.to_string()),
+        ("scratch_disks", joined(scratch_disks.iter().map(ToString::to_string))),
         ("cache", format!("{cache_mib} MiB")),
         ("labels", joined(labels.iter().map(|(key, value)| format!("{key}={value}")))),
         ("kernel_args", joined(kernel_args.iter().cloned())),

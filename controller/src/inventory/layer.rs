@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use haas_api::{agent::DiskSelector, check::ReadyCheck};
+use haas_api::{
+    agent::{DiskName, DiskSelector},
+    check::ReadyCheck,
+};
 
 use super::{
     Arch, Firmware,
@@ -19,6 +22,7 @@ pub(super) struct Layer {
     pub(super) firmware: Option<Firmware>,
     pub(super) arch: Option<Arch>,
     pub(super) overlay_disk: Option<DiskSelector>,
+    pub(super) scratch_disks: Option<Vec<DiskName>>,
     pub(super) cache_mib: Option<u64>,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) kernel_args: Vec<String>,
@@ -36,6 +40,7 @@ impl Layer {
             firmware: table.get("firmware").and_then(|v| v.word(&firmware)),
             arch: table.get("arch").and_then(|v| v.word(&arch)),
             overlay_disk: table.get("overlay_disk").and_then(|v| overlay_disk(&v)),
+            scratch_disks: table.get("scratch_disks").map(|v| scratch_disks(&v)),
             cache_mib: table
                 .get("cache")
                 .and_then(|v| v.with("a size such as \"20 GiB\" or \"0\"", units::mebibytes)),
@@ -68,6 +73,7 @@ impl Layer {
             firmware: self.firmware.or(below.firmware),
             arch: self.arch.or(below.arch),
             overlay_disk: self.overlay_disk.or(below.overlay_disk),
+            scratch_disks: self.scratch_disks.or(below.scratch_disks),
             cache_mib: self.cache_mib.or(below.cache_mib),
             labels,
             kernel_args,
@@ -83,18 +89,28 @@ fn overlay_disk(value: &Value<'_>) -> Option<DiskSelector> {
     if !value.is_table() {
         return value.with(RIGHT, |text| (text == "auto").then_some(DiskSelector::Auto));
     }
+    disk(value, RIGHT).map(DiskSelector::One)
+}
+
+fn scratch_disks(value: &Value<'_>) -> Vec<DiskName> {
+    const RIGHT: &str = "{ serial = \"…\" } or { path = \"/dev/…\" }";
+    let right = "a list such as [{ serial = \"S3Z8NX0K\" }]";
+    value.items(right).iter().filter_map(|item| disk(item, RIGHT)).collect()
+}
+
+fn disk(value: &Value<'_>, right: &str) -> Option<DiskName> {
     let table = value.table()?;
     let serial = table.get("serial");
     let path = table.get("path");
     table.refuse_unknown();
     match (serial, path) {
-        (Some(serial), None) => Some(DiskSelector::Serial(serial.text()?.to_owned())),
+        (Some(serial), None) => Some(DiskName::Serial(serial.text()?.to_owned())),
         (None, Some(path)) => path.with("a path such as \"/dev/disk/by-path/…\"", |text| {
             let inside = text.starts_with("/dev/") && !text.contains("..");
-            inside.then(|| DiskSelector::Path(text.to_owned()))
+            inside.then(|| DiskName::Path(text.to_owned()))
         }),
-        (Some(_), Some(_)) => value.refuse("names a disk twice", RIGHT),
-        (None, None) => value.refuse("names no disk", RIGHT),
+        (Some(_), Some(_)) => value.refuse("names a disk twice", right),
+        (None, None) => value.refuse("names no disk", right),
     }
 }
 

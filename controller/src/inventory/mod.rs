@@ -17,7 +17,7 @@ use std::{
 };
 
 use haas_api::{
-    agent::DiskSelector,
+    agent::{DiskName, DiskSelector},
     check::ReadyCheck,
     names::{Digest, Mac, NodeGroupName, NodeName},
 };
@@ -108,6 +108,9 @@ pub struct NodeSpec {
     pub arch: Arch,
     /// The disk for overlays.
     pub overlay_disk: DiskSelector,
+    /// Disks that the node's users may write.
+    #[serde(default)]
+    pub scratch_disks: Vec<DiskName>,
     /// MiB of that disk kept for the read cache.
     pub cache_mib: u64,
     /// What the scheduler may choose by.

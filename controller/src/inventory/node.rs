@@ -98,6 +98,15 @@ impl Reader<'_> {
         if let (Some(PowerSpec::Ipmi { address, port, .. }), Some(span)) = (&power, bmc_at) {
             self.bmc(*address, *port, span, &who, taken);
         }
+        let overlay_disk = layer.overlay_disk.unwrap_or(DiskSelector::Auto);
+        let scratch_disks = layer.scratch_disks.unwrap_or_default();
+        if let DiskSelector::One(disk) = &overlay_disk
+            && scratch_disks.contains(disk)
+        {
+            let wrong = format!("{disk} is the overlay_disk too");
+            let right = "another disk, or another overlay_disk";
+            self.notes.add(table.span(), "node.scratch_disks", wrong, right);
+        }
         Some(NodeSpec {
             name: name?.value,
             nics,
@@ -106,7 +115,8 @@ impl Reader<'_> {
             power: power?,
             firmware: layer.firmware.unwrap_or(Firmware::Bios),
             arch: layer.arch.unwrap_or(Arch::X86_64),
-            overlay_disk: layer.overlay_disk.unwrap_or(DiskSelector::Auto),
+            overlay_disk,
+            scratch_disks,
             cache_mib: layer.cache_mib.unwrap_or(0),
             labels: layer.labels,
             kernel_args: layer.kernel_args,

@@ -50,6 +50,7 @@ fn a_node_inherits_from_defaults_then_groups_then_itself() {
         [[group]]
         name = "rack1"
         cache = "2 GiB"
+        scratch_disks = [{ serial = "A" }, { path = "/dev/disk/by-path/pci-0000:01:00.0-nvme-1" }]
         labels = { rack = "1" }
         [[group]]
         name = "gpu"
@@ -75,6 +76,8 @@ fn a_node_inherits_from_defaults_then_groups_then_itself() {
     assert_eq!(n01.kernel_args, ["quiet", "iommu=pt"]);
     let checks = n01.ready_checks.iter().map(|c| (c.command[0].as_str(), c.within_s));
     assert_eq!(checks.collect::<Vec<_>>(), [("mountpoint", 60), ("nvidia-smi", 120)]);
+    let scratch: Vec<_> = n01.scratch_disks.iter().map(ToString::to_string).collect();
+    assert_eq!(scratch, ["serial A", "/dev/disk/by-path/pci-0000:01:00.0-nvme-1"]);
     assert_eq!(n01.labels["site"], "a");
     assert_eq!(n01.labels["rack"], "1");
     let power = PowerSpec::Ipmi {
@@ -246,13 +249,14 @@ fn each_mistake_is_told_with_place_key_fault_and_remedy() {
         (
             "N02colour='red'\n",
             "4:1: node.colour: unknown key; expected one of address, arch, cache, firmware, \
-             groups, ipxe, kernel_args, labels, mac, name, nics, overlay_disk, power, ready_checks",
+             groups, ipxe, kernel_args, labels, mac, name, nics, overlay_disk, power, ready_checks, \
+             scratch_disks",
         ),
         ("nodes=[]\n", "1:1: nodes: unknown key; expected one of defaults, group, node"),
         (
             "[defaults]\naddress='10.77.0.3'\n",
             "2:1: defaults.address: unknown key; expected one of arch, cache, firmware, ipxe, \
-             kernel_args, labels, overlay_disk, power, ready_checks",
+             kernel_args, labels, overlay_disk, power, ready_checks, scratch_disks",
         ),
         (
             "N02power={driver='ipmi',address='10.77.0.9',user='a',password='hunter2'}\n",
@@ -286,6 +290,17 @@ fn each_mistake_is_told_with_place_key_fault_and_remedy() {
             "N02overlay_disk='sda'\n",
             "4:14: node.overlay_disk: \"sda\" is not understood; expected \"auto\", { serial = \
              \"…\" } or { path = \"/dev/…\" }",
+        ),
+        ("N02scratch_disks=['sda']\n", "4:16: node.scratch_disks: is a string; expected a table"),
+        (
+            "N02scratch_disks=[{serial='A',path='/dev/sda'}]\n",
+            "4:16: node.scratch_disks: names a disk twice; expected { serial = \"…\" } or { path = \
+             \"/dev/…\" }",
+        ),
+        (
+            "N02overlay_disk={serial='A'}\nscratch_disks=[{serial='A'}]\n",
+            "1:1: node.scratch_disks: serial A is the overlay_disk too; expected another disk, or another \
+             overlay_disk",
         ),
         (
             "N02cache='20 GB'\n",

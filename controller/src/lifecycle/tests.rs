@@ -148,6 +148,7 @@ fn node() -> Node {
             firmware: Firmware::Bios,
             arch: Arch::X86_64,
             overlay_disk: DiskSelector::Auto,
+            scratch_disks: Vec::new(),
             cache_mib: 0,
             labels: Default::default(),
             kernel_args: Vec::new(),
@@ -173,6 +174,8 @@ fn node() -> Node {
         fault: None,
         store_id: None,
         store_generation: 0,
+        store_accepted: false,
+        store_repair: false,
     }
 }
 

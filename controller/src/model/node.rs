@@ -72,6 +72,10 @@ pub struct Node {
     pub store_id: Option<String>,
     /// That store's generation.
     pub store_generation: i64,
+    /// Whether an admin has accepted that store on this node though its disk bears another mark.
+    pub store_accepted: bool,
+    /// Whether an admin lets the next boot repair a damaged store, whatever that takes.
+    pub store_repair: bool,
 }
 
 words! {

@@ -115,7 +115,7 @@ impl Tx {
     pub async fn desired(&mut self, node_id: &str, generation: i64) -> Result<Option<Desired>> {
         let row: Option<Row> = on!(
             self,
-            c => query_as("select * from desired where node_id = $1 and generation = $2")
+            c => query_as("select * from desired_states where node_id = $1 and generation = $2")
                 .bind(node_id)
                 .bind(generation)
                 .fetch_optional(c)
@@ -133,7 +133,7 @@ impl Tx {
         let rows: Vec<Row> = on!(
             self,
             c => query_as(
-                "select * from desired where node_id = $1 and generation < $2 and power_on
+                "select * from desired_states where node_id = $1 and generation < $2 and power_on
                  order by generation desc",
             )
             .bind(node_id)

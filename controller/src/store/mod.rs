@@ -8,6 +8,7 @@
 mod attempts;
 mod desired;
 mod discovered;
+mod disks;
 mod events;
 mod images;
 mod inventory;
@@ -32,9 +33,10 @@ use sqlx::{
 };
 
 pub use discovered::DiscoveredRow;
+pub use disks::DiskRow;
 pub use events::NewEvent;
 pub use images::ImageRow;
-pub use overlays::{DiskRow, OverlayRow, ShardRow};
+pub use overlays::{OverlayRow, ShardRow};
 pub use users::UserRow;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");

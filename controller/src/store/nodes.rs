@@ -36,6 +36,8 @@ struct Row {
     fault: Option<String>,
     store_id: Option<String>,
     store_generation: i64,
+    store_accepted: bool,
+    store_repair: bool,
 }
 
 impl Row {
@@ -70,6 +72,8 @@ impl Row {
             fault: self.fault.map(|f| from_json::<Fault>("nodes", &f)).transpose()?,
             store_id: self.store_id,
             store_generation: self.store_generation,
+            store_accepted: self.store_accepted,
+            store_repair: self.store_repair,
         })
     }
 }
@@ -297,23 +301,6 @@ impl Tx {
                 .bind(id)
                 .bind(to_json(fault))
                 .bind(fault.generation)
-        )?;
-        Ok(())
-    }
-
-    /// The overlay store that a node has opened.
-    pub async fn set_store(
-        &mut self,
-        id: &str,
-        store_id: Option<&str>,
-        generation: i64,
-    ) -> Result<()> {
-        changed!(
-            self,
-            query("update nodes set store_id = $2, store_generation = $3 where id = $1")
-                .bind(id)
-                .bind(store_id)
-                .bind(generation)
         )?;
         Ok(())
     }

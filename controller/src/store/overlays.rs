@@ -1,9 +1,9 @@
-//! Overlays, their shards, and the disks that hold them.
+//! Overlays and their shards.
 
-use haas_api::{agent::Disk, names::OverlayLabel};
+use haas_api::names::OverlayLabel;
 use sqlx::{query, query_as, query_scalar};
 
-use super::{Result, StoreError, Tx, changed, from_json, from_text, on, to_json};
+use super::{Result, StoreError, Tx, changed, from_text, on};
 use crate::model::Micros;
 
 /// An overlay as the store has it.
@@ -45,19 +45,6 @@ pub struct ShardRow {
     pub last_image: Option<String>,
     /// When it was last mounted, wall clock.
     pub last_used_at: Option<i64>,
-}
-
-/// A disk of a node, as its agent last saw it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskRow {
-    /// The node.
-    pub node_id: String,
-    /// What the agent said.
-    pub disk: Disk,
-    /// When, wall clock.
-    pub seen_at: Micros,
-    /// Whether an admin has claimed it to be wiped.
-    pub claimed: bool,
 }
 
 #[derive(sqlx::FromRow)]
@@ -191,7 +178,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Gives a node its rank in an overlay. The rank never changes afterwards (M26).
+    /// Gives a node its rank in an overlay. From then on the rank goes with the data (M26).
     pub async fn add_shard(&mut self, overlay_id: &str, node_id: &str, rank: u32) -> Result<()> {
         changed!(
             self,
@@ -238,60 +225,5 @@ impl Tx {
                 .bind(node_id)
         )?;
         Ok(())
-    }
-
-    /// Replaces what is known of a node's disks; claims by serial are kept.
-    pub async fn set_disks(&mut self, node_id: &str, disks: &[Disk], at: Micros) -> Result<()> {
-        let claimed: Vec<String> = self
-            .disks(node_id)
-            .await?
-            .into_iter()
-            .filter(|row| row.claimed)
-            .filter_map(|row| row.disk.serial)
-            .collect();
-        changed!(self, query("delete from disks where node_id = $1").bind(node_id))?;
-        for disk in disks {
-            let claim = disk.serial.as_ref().is_some_and(|serial| claimed.contains(serial));
-            changed!(
-                self,
-                query(
-                    "insert into disks (node_id, name, serial, disk, seen_at, claimed)
-                     values ($1, $2, $3, $4, $5, $6)",
-                )
-                .bind(node_id)
-                .bind(&disk.name)
-                .bind(&disk.serial)
-                .bind(to_json(disk))
-                .bind(at)
-                .bind(claim)
-            )?;
-        }
-        Ok(())
-    }
-
-    /// A node's disks, by name.
-    pub async fn disks(&mut self, node_id: &str) -> Result<Vec<DiskRow>> {
-        let rows: Vec<(String, String, i64, bool)> = on!(
-            self,
-            c => query_as("select node_id, disk, seen_at, claimed from disks where node_id = $1 order by name")
-                .bind(node_id)
-                .fetch_all(c)
-        )?;
-        rows.into_iter()
-            .map(|(node_id, disk, seen_at, claimed)| {
-                Ok(DiskRow { node_id, disk: from_json("disks", &disk)?, seen_at, claimed })
-            })
-            .collect()
-    }
-
-    /// Claims (or, once wiped, no longer claims) a disk by its serial; how many matched.
-    pub async fn claim_disk(&mut self, node_id: &str, serial: &str, claimed: bool) -> Result<u64> {
-        changed!(
-            self,
-            query("update disks set claimed = $3 where node_id = $1 and serial = $2")
-                .bind(node_id)
-                .bind(serial)
-                .bind(claimed)
-        )
     }
 }
