@@ -31,6 +31,9 @@ pub struct NodeHw {
     pub nic: NicModel,
     /// The first is what the node starts when its BMC does not say "network".
     pub disks: Vec<DiskHw>,
+    /// At each start the kernel finds the disks in another order, as on machines whose controllers
+    /// race. What the firmware starts stays the first.
+    pub shuffled_disks: bool,
     /// What its clock says at power-on, `2001-02-03T04:05:06`; none: the right time.
     pub clock: Option<String>,
 }
@@ -43,6 +46,7 @@ impl Default for NodeHw {
             memory_mib: 512,
             nic: NicModel::VirtioNet,
             disks: vec![DiskHw::default()],
+            shuffled_disks: false,
             clock: None,
         }
     }
@@ -97,6 +101,11 @@ pub enum NicModel {
 pub enum DiskModel {
     VirtioBlk,
     Ahci,
+    Nvme,
+    /// A stick; the initramfs has no driver for it.
+    Usb,
+    /// A SCSI disk whose medium can be taken out, as BMCs show their virtual media.
+    Removable,
 }
 
 /// What a disk holds when the rack starts, or when a test puts another one in.

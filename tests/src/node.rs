@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::bmc::Bmc;
-use crate::chassis::{NodeConfig, PowerCut};
+use crate::chassis::{self, NodeConfig, PowerCut};
 use crate::console::Console;
 use crate::disk::Disk;
+use crate::hardware::Content;
 use crate::netns::{Netns, Traffic};
 use crate::uefi;
 use crate::wait::wait_for;
@@ -58,6 +59,15 @@ impl Node {
     /// The plug is pulled: QEMU ends at once, no command passes the BMC.
     pub fn power_cut(&self) -> Result<()> {
         PowerCut::strike(&self.config)
+    }
+
+    /// A disk is plugged in while the node runs: a file of so many zeroes, until the node ends. It must
+    /// have a disk of [`crate::DiskModel::Removable`], whose controller takes it.
+    pub fn plug_disk(&self, serial: &str, bytes: u64) -> Result<Disk> {
+        let path = self.config.dir.join(format!("{}-{serial}.raw", self.name));
+        let disk = Disk::create(path, bytes, &Content::Blank)?;
+        chassis::plug(&self.config, disk.path(), serial)?;
+        Ok(disk)
     }
 
     /// The cable is cut at the switch: neither side sees its link go down.

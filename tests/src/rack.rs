@@ -305,6 +305,7 @@ fn node_config(
         mac: format!("52:54:00:77:00:{number:02x}"),
         nic: hardware.nic,
         disks: disk_configs,
+        shuffled_disks: hardware.shuffled_disks,
         clock: hardware.clock.clone(),
         serial: SocketAddr::new(bmc, 4000),
     };

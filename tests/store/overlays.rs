@@ -14,6 +14,8 @@ promises!(
     a_shard_is_known_to_exist_once_its_node_has_made_it,
     what_a_given_up_disk_held_is_forgotten_and_ranks_are_kept,
     an_overlay_is_in_use_while_it_is_wanted_or_still_runs,
+    stores_change_places_with_all_that_is_in_them,
+    one_store_is_never_two_nodes,
     a_claim_survives_the_next_look_at_the_disks_and_follows_the_serial,
 );
 
@@ -78,6 +80,66 @@ async fn what_a_given_up_disk_held_is_forgotten_and_ranks_are_kept(db: Db) {
     assert_eq!(tx.shards_on(&n1).await.unwrap(), []);
     let [shard] = &tx.shards(&dev).await.unwrap()[..] else { panic!("the rank is gone") };
     assert_eq!((shard.rank, shard.bytes), (3, None));
+}
+
+async fn stores_change_places_with_all_that_is_in_them(db: Db) {
+    let alice = user(&db.store, "alice").await;
+    let (n1, n2) = (node(&db.store, 1).await.id, node(&db.store, 2).await.id);
+    let mut tx = db.store.write().await.unwrap();
+    let mut overlays = Vec::new();
+    for name in ["both", "first", "unmade", "gone"] {
+        overlays.push(tx.add_overlay(&alice, &name.parse().unwrap(), 1).await.unwrap());
+    }
+    let [both, first, unmade, gone] = &overlays[..] else { panic!("four") };
+    for (overlay, node, rank) in
+        [(both, &n1, 0), (both, &n2, 1), (first, &n1, 5), (unmade, &n1, 0), (unmade, &n2, 1)]
+    {
+        tx.add_shard(overlay, node, rank).await.unwrap();
+    }
+    tx.add_shard(gone, &n2, 0).await.unwrap();
+    for (overlay, node, store) in
+        [(both, &n1, "s1"), (both, &n2, "s2"), (first, &n1, "s1"), (gone, &n2, "s2")]
+    {
+        tx.shard_mounted(overlay, node, store, 1, None, 7).await.unwrap();
+    }
+    tx.remove_overlay(gone).await.unwrap();
+    tx.set_store(&n1, Some("s1"), 4).await.unwrap();
+    tx.set_store(&n2, Some("s2"), 7).await.unwrap();
+    tx.commit().await.unwrap();
+    // The second is to run with what the first had: it gets a rank to begin anew.
+    want(&db.store, 1, &wanted("a", Some(first))).await;
+
+    let (one, two) = (reread(&db.store, 1).await, reread(&db.store, 2).await);
+    let mut tx = db.store.write().await.unwrap();
+    tx.exchange_stores(&one, &two).await.unwrap();
+    tx.commit().await.unwrap();
+    let (one, two) = (reread(&db.store, 1).await, reread(&db.store, 2).await);
+    assert_eq!((one.store_id.as_deref(), one.store_generation), (Some("s2"), 7));
+    assert_eq!((two.store_id.as_deref(), two.store_generation), (Some("s1"), 4));
+    let mut tx = db.store.read().await.unwrap();
+    let mut all = Vec::new();
+    for overlay in [both, first, unmade] {
+        for shard in tx.shards(overlay).await.unwrap() {
+            let on = if shard.node_id == n1 { 1 } else { 2 };
+            all.push((shard.rank, on, shard.store_id));
+        }
+    }
+    let (s1, s2) = (Some("s1".to_owned()), Some("s2".to_owned()));
+    assert_eq!(
+        all,
+        [(0, 2, s1.clone()), (1, 1, s2), (5, 2, s1), (6, 1, None), (0, 1, None), (1, 2, None)]
+    );
+    assert_eq!(tx.removed_shards(&n1).await.unwrap(), std::slice::from_ref(gone));
+    assert!(tx.removed_shards(&n2).await.unwrap().is_empty());
+    let desired = tx.desired(&n1, one.generation).await.unwrap().expect("it was asked for");
+    assert_eq!(desired.wanted.rank, 6, "the rank is the shard's");
+}
+
+async fn one_store_is_never_two_nodes(db: Db) {
+    let (n1, n2) = (node(&db.store, 1).await.id, node(&db.store, 2).await.id);
+    let mut tx = db.store.write().await.unwrap();
+    tx.set_store(&n1, Some("s"), 1).await.unwrap();
+    assert!(tx.set_store(&n2, Some("s"), 1).await.is_err());
 }
 
 async fn an_overlay_is_in_use_while_it_is_wanted_or_still_runs(db: Db) {

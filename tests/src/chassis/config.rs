@@ -23,6 +23,7 @@ pub struct NodeConfig {
     pub mac: String,
     pub nic: NicModel,
     pub disks: Vec<DiskConfig>,
+    pub shuffled_disks: bool,
     /// QEMU's `-rtc base=`.
     pub clock: Option<String>,
     /// Where the [`super::hub`] serves the serial line, for the BMC's serial over LAN.

@@ -19,6 +19,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::json;
 
 pub use config::{DiskConfig, NodeConfig};
 pub use log::{Entry, read_log};
@@ -83,6 +84,16 @@ fn power_on(config_file: &Path, node: &NodeConfig) -> Result<()> {
         state.supervisor = Process::of(child.id());
         Ok(())
     })
+}
+
+/// Plugs a disk of SCSI into a node that runs and has a controller for it, until it ends.
+pub(crate) fn plug(node: &NodeConfig, file: &Path, serial: &str) -> Result<()> {
+    let mut qemu = Qmp::connect(&node.qmp_socket(), Duration::from_secs(5))?;
+    let drive = json!({ "driver": "raw", "node-name": serial,
+        "file": { "driver": "file", "filename": file } });
+    qemu.execute_with("blockdev-add", &drive)?;
+    let disk = json!({ "driver": "scsi-hd", "bus": "scsi.0", "drive": serial, "serial": serial });
+    qemu.execute_with("device_add", &disk)
 }
 
 /// A node that is off has nobody to tell, which is no error of the BMC.

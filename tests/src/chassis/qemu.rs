@@ -2,12 +2,12 @@
 
 use std::process::Command;
 
-use super::config::NodeConfig;
+use super::config::{DiskConfig, NodeConfig};
 use crate::hardware::{DiskModel, Firmware, NicModel};
 
-/// QEMU for `node`. A reset by the guest or by us ends it, so that the next start chooses its boot
+/// QEMU for `node`, started `starts` times before. A reset by the guest or by us ends it, so that the next start chooses its boot
 /// device anew; the firmware tries the NIC or the first disk first.
-pub(super) fn command(node: &NodeConfig, network_first: bool) -> Command {
+pub(super) fn command(node: &NodeConfig, network_first: bool, starts: usize) -> Command {
     let (nic_index, disk_index) = if network_first { (1, 2) } else { (9, 1) };
     let mut qemu = Command::new("qemu-system-x86_64");
     // graphics=off puts the firmware's text on the serial line. The default translation cache grows to
@@ -43,22 +43,16 @@ pub(super) fn command(node: &NodeConfig, network_first: bool) -> Command {
     }
     qemu.args(["-device", &nic]);
 
-    for (i, disk) in node.disks.iter().enumerate() {
-        let drive = format!(
-            "if=none,id=d{i},file={},format=raw,discard=unmap,cache=unsafe,read-only={}",
-            // QEMU reads a doubled comma as one.
-            disk.file.display().to_string().replace(',', ",,"),
-            if disk.read_only { "on" } else { "off" },
-        );
-        let mut device = match disk.model {
-            DiskModel::VirtioBlk => format!("virtio-blk-pci,drive=d{i}"),
-            DiskModel::Ahci => format!("ide-hd,drive=d{i},bus=ide.{i}"),
-        };
-        device += &format!(",bootindex={}", disk_index + i);
-        if let Some(serial) = &disk.serial {
-            device += &format!(",serial={serial}");
-        }
-        qemu.args(["-drive", &drive, "-device", &device]);
+    let has = |model| node.disks.iter().any(|disk| disk.model == model);
+    if has(DiskModel::Usb) {
+        qemu.args(["-device", "qemu-xhci"]);
+    }
+    if has(DiskModel::Removable) {
+        qemu.args(["-device", "virtio-scsi-pci,id=scsi"]);
+    }
+    let order = order(node.disks.len(), if node.shuffled_disks { starts } else { 0 });
+    for (place, i) in order.into_iter().enumerate() {
+        add_disk(&mut qemu, &node.disks[i], i, place, disk_index + i);
     }
 
     let serial = format!(
@@ -75,4 +69,56 @@ pub(super) fn command(node: &NodeConfig, network_first: bool) -> Command {
         qemu.args(["-rtc", &format!("base={clock}")]);
     }
     qemu
+}
+
+/// Adds disk `i` in the order of the inventory, at the bus's place `place`.
+fn add_disk(qemu: &mut Command, disk: &DiskConfig, i: usize, place: usize, boot_index: usize) {
+    let drive = format!(
+        "if=none,id=d{i},file={},format=raw,discard=unmap,cache=unsafe,read-only={}",
+        // QEMU reads a doubled comma as one.
+        disk.file.display().to_string().replace(',', ",,"),
+        if disk.read_only { "on" } else { "off" },
+    );
+    let mut device = match disk.model {
+        DiskModel::VirtioBlk => format!("virtio-blk-pci,drive=d{i}"),
+        DiskModel::Ahci => format!("ide-hd,drive=d{i},bus=ide.{place}"),
+        DiskModel::Nvme => format!("nvme,drive=d{i}"),
+        DiskModel::Usb => format!("usb-storage,drive=d{i},removable=on"),
+        DiskModel::Removable => format!("scsi-hd,drive=d{i},bus=scsi.0,removable=on"),
+    };
+    device += &format!(",bootindex={boot_index}");
+    // An NVMe drive must have one.
+    let serial =
+        disk.serial.clone().or((disk.model == DiskModel::Nvme).then(|| format!("NVME{i}")));
+    if let Some(serial) = serial {
+        device += &format!(",serial={serial}");
+    }
+    qemu.args(["-drive", &drive, "-device", &device]);
+}
+
+/// The n-th order of so many things: each is another one until all were had, the first is as given.
+fn order(things: usize, n: usize) -> Vec<usize> {
+    let mut left: Vec<_> = (0..things).collect();
+    let mut rest = n;
+    let mut order = Vec::new();
+    while !left.is_empty() {
+        order.push(left.remove(rest % left.len()));
+        rest /= left.len() + 1;
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::order;
+
+    #[test]
+    fn every_order_comes_once() {
+        let orders: BTreeSet<_> = (0..6).map(|n| order(3, n)).collect();
+        assert_eq!((orders.len(), order(3, 0)), (6, vec![0, 1, 2]));
+        assert_eq!(order(3, 6), order(3, 0));
+        assert_eq!(order(0, 5), []);
+    }
 }

@@ -34,8 +34,13 @@ impl Qmp {
     }
 
     pub(super) fn execute(&mut self, command: &str) -> Result<()> {
+        self.execute_with(command, &json!({}))
+    }
+
+    pub(super) fn execute_with(&mut self, command: &str, arguments: &Value) -> Result<()> {
         let stream = self.stream.get_mut();
-        stream.write_all(json!({ "execute": command }).to_string().as_bytes())?;
+        let line = json!({ "execute": command, "arguments": arguments });
+        stream.write_all(line.to_string().as_bytes())?;
         stream.write_all(b"\n")?;
         while let Some(answer) = self.read()? {
             if answer.get("return").is_some() {

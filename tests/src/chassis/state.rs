@@ -67,6 +67,9 @@ pub(super) struct State {
     /// The process that keeps QEMU; the node is on as long as it lives.
     pub(super) supervisor: Option<Process>,
     pub(super) qemu: Option<Process>,
+    /// How often QEMU was started.
+    #[serde(default)]
+    pub(super) starts: usize,
 }
 
 impl State {

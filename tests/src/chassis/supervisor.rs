@@ -41,7 +41,8 @@ fn start(node: &NodeConfig) -> Result<Child> {
         }
         let mut console = File::options().create(true).append(true).open(node.console())?;
         writeln!(console, "\n[rack] {} starts, boot device {device}", node.name)?;
-        let mut command = qemu::command(node, device.is_network());
+        let mut command = qemu::command(node, device.is_network(), state.starts);
+        state.starts += 1;
         command.stdin(Stdio::null());
         // This is the main thread, which lives as long as the process.
         sys::die_with_parent(&mut command, Signal::SIGKILL);
