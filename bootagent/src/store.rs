@@ -209,7 +209,7 @@ fn foreign(partition: &Path, owner: Owner<'_>, plan: &BootPlan) -> DiskState {
     let known = plan.elsewhere.iter().find(|other| other.store_id == id);
     DiskState::Foreign {
         owner: known.map_or(unknown, |other| format!("node {}", other.node)),
-        store_id: (known.is_some() || *store_id == Some(id.clone())).then_some(id),
+        store_id: (known.is_some() || store_id.as_ref() == Some(&id)).then_some(id),
     }
 }
 
