@@ -235,6 +235,14 @@ fn every_route_and_kind_of_event_is_in_the_reference() -> Result<()> {
     {
         kinds.extend(words_after(&acting, before));
     }
+    let deciding = fs::read_to_string(root().join("controller/src/api/disks.rs"))?;
+    for before in ["&node,", "holder,"] {
+        kinds.extend(words_after(&deciding, before));
+    }
+    kinds.extend(words_after(
+        &fs::read_to_string(root().join("controller/src/boots/mod.rs"))?,
+        "&attempt,",
+    ));
     ensure!(kinds.len() > 10, "hardly a kind of event was found: has their form changed?");
     let silent: Vec<_> = kinds.iter().filter(|k| !reference.names(k)).collect();
     ensure!(silent.is_empty(), "{} does not explain {silent:?}", reference.name);

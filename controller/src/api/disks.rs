@@ -67,8 +67,7 @@ pub(super) async fn claim(
     shown(&context, &node, &disk).await
 }
 
-/// Accepts the overlay store on a disk as the node's, though it is another node's, another one than
-/// the node had, or an older copy. The node that had it has lost it. A node that waits goes on.
+/// Lets a node have the overlay store on its disk, whatever mark that bears. A node that waits goes on.
 #[utoipa::path(post, path = "/v1/nodes/{name}/disks/accept", params(("name" = String, Path)),
     request_body = AcceptDisk,
     responses((status = 200, body = NodeDisk), (status = 404, body = Problem), (status = 409, body = Problem)))]
