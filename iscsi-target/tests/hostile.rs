@@ -413,7 +413,7 @@ fn ten_thousand_half_open_connections_leave_room_for_a_session() {
                     socket.connect(&addr.into()).unwrap();
                     let stream = TcpStream::from(socket);
                     // Every other one says something.
-                    if index % 2 == 0 {
+                    if index.is_multiple_of(2) {
                         let _ = (&stream).write_all(&[0x43; 24]);
                     }
                     stream
