@@ -19,6 +19,7 @@ use nix::{sys::stat::Mode, unistd::mkfifo};
 use crate::{
     button,
     channel::{Channel, Heard},
+    dhcp,
     fault::{Fault, OrFault as _},
     iscsi::Keeper,
     log,
@@ -38,6 +39,8 @@ pub(crate) struct Agent {
     pub plan: BootPlan,
     /// The root's session.
     pub keeper: Keeper,
+    /// The lease of the node's address, where it is leased.
+    pub lease: Option<dhcp::Keeper>,
     /// The kernel's name of the root's disk.
     pub root_disk: String,
     /// Whether the overlay lies in a store.
@@ -93,6 +96,7 @@ impl Agent {
                 .has_store
                 .then(|| usage::file_system(store::MOUNT).map_or(0, |(_, free)| free)),
             root_attached: self.keeper.is_attached(),
+            lease: self.lease.as_ref().map(dhcp::Keeper::report),
         }));
     }
 

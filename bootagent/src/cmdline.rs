@@ -19,6 +19,8 @@ pub(crate) struct CommandLine {
     pub nic: Option<Mac>,
     /// How that NIC gets its address.
     pub addressing: Addressing,
+    /// Whether that address is leased from a DHCP server, so that its lease must be kept.
+    pub is_leased: bool,
     /// The target named by `netroot=` or `iscsi_target_name=`.
     pub target: Option<String>,
     /// The initiator's name.
@@ -75,6 +77,7 @@ impl CommandLine {
                 "haas.url" => url = Some(value.trim_end_matches('/').to_owned()),
                 "haas.fp" => fingerprint = Some(value.to_owned()),
                 "haas.token" => token = Some(value.to_owned()),
+                "haas.address" => found.is_leased = value == "leased",
                 // PXE puts the hardware type in front: `01-` for Ethernet.
                 "BOOTIF" => bootif = value.strip_prefix("01-").and_then(|mac| mac.parse().ok()),
                 "ifname" => {
@@ -167,6 +170,8 @@ mod tests {
         assert_eq!(line.target.as_deref(), Some("iqn.2012-08.com.bell-labs.mupuc:image-0123"));
         assert_eq!(line.initiator.as_deref(), Some("iqn.2012-08.com.bell-labs.mupuc:n01"));
         assert_eq!(line.overlay.as_deref(), Some("alice/dev"));
+        assert!(!line.is_leased);
+        assert!(CommandLine::parse(&format!("{OURS} haas.address=leased")).is_leased);
     }
 
     #[test]

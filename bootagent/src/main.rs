@@ -15,6 +15,7 @@ mod channel;
 mod checks;
 mod choose;
 mod cmdline;
+mod dhcp;
 mod disk;
 mod fault;
 mod files;

@@ -30,7 +30,8 @@ use nix::{
 use crate::{
     agent::Agent,
     channel::{Channel, Heard},
-    cmdline::CommandLine,
+    cmdline::{Addressing, CommandLine},
+    dhcp,
     fault::{Fault, OrFault as _},
     guard::Guard,
     identity, init,
@@ -93,12 +94,14 @@ fn start() -> Result<Infallible, Fault> {
         thread::sleep(pause);
         pause = (pause * 2).min(RETRY_MOST);
     }
+    let lease = alone(keep_lease(&line));
     let channel = alone(Channel::start(&controller));
     let plan = welcome(&channel);
     Node {
         channel,
         plan,
         pid1: pid1.into(),
+        lease,
         keeper: None,
         disk: None,
         layer: None,
@@ -107,6 +110,18 @@ fn start() -> Result<Infallible, Fault> {
         is_guarded: false,
     }
     .bring_up()
+}
+
+/// Keeps the lease of the address, from now on: the way to haasd may be long.
+fn keep_lease(line: &CommandLine) -> Result<Option<dhcp::Keeper>, Fault> {
+    let (Some(mac), Addressing::Static { address, .. }, true) =
+        (line.nic, &line.addressing, line.is_leased)
+    else {
+        return Ok(None);
+    };
+    dhcp::Keeper::start(mac, *address)
+        .map(Some)
+        .or_retry("net-lease", "no thread to keep the lease of the node's address")
 }
 
 /// A fault that nobody can be told of but the person at the console.
@@ -147,6 +162,7 @@ struct Node {
     channel: Channel,
     plan: BootPlan,
     pid1: UnixStream,
+    lease: Option<dhcp::Keeper>,
     keeper: Option<Keeper>,
     /// The root's disk, once it is mounted.
     disk: Option<String>,
@@ -175,6 +191,7 @@ impl Node {
             channel: self.channel,
             plan: self.plan,
             keeper,
+            lease: self.lease,
             root_disk: disk,
             has_store: self.store.is_some(),
         }
@@ -486,6 +503,7 @@ mod tests {
             channel,
             plan: fake::plan(0),
             pid1: UnixStream::pair().unwrap().0,
+            lease: None,
             keeper: None,
             disk: None,
             layer: None,

@@ -9,7 +9,7 @@
 //! Additive within `v1`: a reader ignores fields that it does not know, and an agent booted by an
 //! older haasd goes on working with a newer one. `tests/golden/` holds transcripts that keep us to it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -558,6 +558,21 @@ pub struct Heartbeat {
     pub store_free: Option<u64>,
     /// Whether the iSCSI session stands at this moment.
     pub root_attached: bool,
+    /// The lease of the boot NIC's address, where another DHCP server than haasd gave it.
+    #[serde(default)]
+    pub lease: Option<AddressLease>,
+}
+
+/// A leased address, as the agent that keeps the lease sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct AddressLease {
+    /// The DHCP server that gave it; none while no server has acknowledged it.
+    #[schema(value_type = Option<String>)]
+    pub server: Option<Ipv4Addr>,
+    /// For how many seconds it still holds.
+    pub left_s: u64,
+    /// What is wrong with it and what to do, in a sentence. The node keeps its address all the same.
+    pub trouble: Option<String>,
 }
 
 /// What haasd says after [`Welcome`].
