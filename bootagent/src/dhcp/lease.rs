@@ -8,10 +8,10 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use super::message::{Answer, Ask, Terms};
 
-/// Pauses after an unanswered request, where no lease sets the pace.
+/// Pauses after a request that was in vain, where no lease sets the pace.
 const PAUSE_FIRST: Duration = Duration::from_secs(4);
 const PAUSE_MOST: Duration = Duration::from_secs(60);
-/// How many requests in a row may go unanswered before somebody is told.
+/// How many requests may be in vain before somebody is told.
 const PATIENCE: u32 = 4;
 
 /// The lease of one address.
@@ -19,7 +19,7 @@ const PATIENCE: u32 = 4;
 pub(super) struct Lease {
     address: Ipv4Addr,
     state: State,
-    /// Requests that nobody answered since the last answer.
+    /// Requests since the lease was last acknowledged.
     in_vain: u32,
     trouble: Option<String>,
 }
@@ -39,6 +39,11 @@ enum State {
 impl Lease {
     pub(super) fn new(address: Ipv4Addr) -> Self {
         Self { address, state: State::Unknown, in_vain: 0, trouble: None }
+    }
+
+    /// The address that it is about.
+    pub(super) fn address(&self) -> Ipv4Addr {
+        self.address
     }
 
     /// What to ask now.
@@ -66,10 +71,11 @@ impl Lease {
     /// Takes a server's answer to what was asked at `asked`.
     pub(super) fn heard(&mut self, asked: Duration, answer: Answer) {
         let ours = self.address;
-        self.in_vain = 0;
+        self.in_vain += 1;
         match answer {
             Answer::Ack(terms) if terms.address == ours => {
                 self.state = held(asked, terms);
+                self.in_vain = 0;
                 self.trouble = None;
             }
             Answer::Offer { server, address } if address == ours => {
@@ -236,6 +242,7 @@ mod tests {
                 lease.silent(s(70));
                 assert_eq!(lease.trouble(), Some(&*told), "one trouble is told in one way");
             }
+            assert_eq!(lease.pause(s(70)), s(60), "no server is asked without a rest");
             lease.heard(s(80), Answer::Offer { server: SERVER, address: OURS });
             assert_eq!(lease.ask(s(80)), Ask::Take(SERVER));
             lease.silent(s(80));

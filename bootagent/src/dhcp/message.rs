@@ -134,6 +134,7 @@ fn option(mut rest: &[u8], wanted: u8) -> Option<&[u8]> {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -70,18 +70,9 @@ fn keep(
     let mut lease = Lease::new(address);
     let mut told = None;
     loop {
-        let asked = start.elapsed();
-        let ask = lease.ask(asked);
-        let answer = nic()
-            .ok_or_else(|| io::Error::other(format!("the NIC {mac} is not there")))
-            .and_then(|nic| exchange(&nic, ask, mac, address));
-        match answer {
-            Ok(Some(answer)) => lease.heard(asked, answer),
-            Ok(None) => lease.silent(start.elapsed()),
-            Err(error) => {
-                log::error(&format!("cannot ask for the lease of {address}: {error}"));
-                lease.silent(start.elapsed());
-            }
+        let nic = nic().unwrap_or_default();
+        if let Err(error) = turn(&mut lease, &nic, mac, start) {
+            log::error(&format!("cannot ask for the lease of {address} on {nic:?}: {error}"));
         }
         let held = lease.held(start.elapsed());
         let trouble = lease.trouble().map(str::to_owned);
@@ -105,6 +96,17 @@ fn keep(
         };
         thread::sleep(lease.pause(start.elapsed()));
     }
+}
+
+/// Asks once, and takes the answer.
+fn turn(lease: &mut Lease, nic: &str, mac: Mac, start: Instant) -> io::Result<()> {
+    let asked = start.elapsed();
+    let answer = exchange(nic, lease.ask(asked), mac, lease.address());
+    match &answer {
+        Ok(Some(answer)) => lease.heard(asked, answer.clone()),
+        Ok(None) | Err(_) => lease.silent(start.elapsed()),
+    }
+    answer.map(drop)
 }
 
 /// Sends one request and waits for its answer: the first that settles it, else an offer of another
@@ -158,4 +160,120 @@ fn open(nic: &str) -> io::Result<UdpSocket> {
     let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT_PORT);
     bind(socket.as_raw_fd(), &SockaddrIn::from(any))?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File},
+        path::Path,
+        process::{Child, Command, Stdio},
+    };
+
+    use nix::sched::{CloneFlags, setns};
+
+    use super::*;
+
+    const MAC: Mac = Mac([0x52, 0x54, 0, 0x77, 0, 1]);
+    const OURS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
+    const SERVER: &str = "bootagent-dhcp-s";
+    const NODE: &str = "bootagent-dhcp-n";
+
+    fn sh(command: &str) {
+        let done = Command::new("sh").args(["-ec", command]).status().expect("sh runs");
+        assert!(done.success(), "{command}: failed (this test needs root)");
+    }
+
+    /// Two machines on one cable; gone when dropped.
+    struct Cable;
+
+    impl Cable {
+        fn new() -> Self {
+            Self::remove();
+            sh(&format!(
+                "ip netns add {SERVER}; ip netns add {NODE}
+                 ip -n {SERVER} link add eth0 type veth peer name eth0 netns {NODE} address {MAC}
+                 ip -n {SERVER} addr add 10.77.0.2/24 dev eth0; ip -n {SERVER} link set eth0 up
+                 ip -n {NODE} addr add {OURS}/24 dev eth0; ip -n {NODE} link set eth0 up"
+            ));
+            Self
+        }
+
+        fn remove() {
+            sh(&format!("for n in {SERVER} {NODE}; do ip netns del $n 2>/dev/null || true; done"));
+        }
+    }
+
+    impl Drop for Cable {
+        fn drop(&mut self) {
+            Self::remove();
+        }
+    }
+
+    /// Kea, which leases this address alone, for 8 s.
+    struct Kea(Child);
+
+    impl Kea {
+        fn start(dir: &Path, address: Ipv4Addr) -> Self {
+            let leases = dir.join("leases");
+            File::create(&leases).unwrap();
+            let config = format!(
+                r#"{{"Dhcp4": {{"interfaces-config": {{"interfaces": ["eth0"]}}, "authoritative": true,
+                "lease-database": {{"type": "memfile", "name": "{}", "lfc-interval": 0}}, "valid-lifetime": 8,
+                "subnet4": [{{"subnet": "10.77.0.0/24", "pools": [{{"pool": "{address} - {address}"}}]}}]}}}}"#,
+                leases.display()
+            );
+            let file = dir.join("kea.json");
+            fs::write(&file, config).unwrap();
+            let mut kea = Command::new("ip");
+            kea.args(["netns", "exec", SERVER, "kea-dhcp4", "-c"]).arg(file);
+            kea.env("KEA_PIDFILE_DIR", dir).env("KEA_LOCKFILE_DIR", dir);
+            kea.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            Self(kea.spawn().expect("Debian's kea-dhcp4-server"))
+        }
+    }
+
+    impl Drop for Kea {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// Takes turns until `done`.
+    fn until(what: &str, lease: &mut Lease, start: Instant, mut done: impl FnMut(&Lease) -> bool) {
+        let begun = Instant::now();
+        while !done(lease) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "in vain: {what}; {lease:?}");
+            thread::sleep(lease.pause(start.elapsed()).min(Duration::from_secs(5)));
+            turn(lease, "eth0", MAC, start).expect("the NIC is there");
+        }
+    }
+
+    #[test]
+    fn a_real_servers_lease_is_kept_and_its_refusal_told() {
+        let cable = Cable::new();
+        let dir = tempfile::tempdir().unwrap();
+        let kea = Kea::start(dir.path(), OURS);
+        let body = || {
+            let node = File::open(Path::new("/run/netns").join(NODE)).unwrap();
+            setns(node, CloneFlags::CLONE_NEWNET).unwrap();
+            let (mut lease, start) = (Lease::new(OURS), Instant::now());
+            until("a first lease", &mut lease, start, |l| l.held(start.elapsed()).is_some());
+            let first = Instant::now();
+            until("two lease times", &mut lease, start, |lease| {
+                let held = lease.held(start.elapsed()).expect("held all the time");
+                assert!(held.1 > Duration::ZERO && lease.trouble().is_none(), "{lease:?}");
+                first.elapsed() > Duration::from_secs(17)
+            });
+            drop(kea);
+            let _other = Kea::start(dir.path(), Ipv4Addr::new(10, 77, 0, 12));
+            until("a refusal", &mut lease, start, |l| {
+                l.trouble().is_some_and(|t| t.contains("10.77.0.2") && t.contains("10.77.0.11"))
+            });
+        };
+        // A namespace belongs to a thread.
+        thread::scope(|scope| scope.spawn(body).join()).unwrap();
+        drop(cable);
+    }
 }
