@@ -15,7 +15,7 @@ use haas_api::{
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     agents::Agents,
@@ -30,9 +30,10 @@ use crate::{
         worker::WorkerCommand,
     },
     inventory::{Arch, Firmware, Nic, NicRole, NodeSpec, PowerSpec},
-    model::Node,
+    model::{Attempt, Cause, Node},
     netboot::script::Templates,
-    store::Store,
+    reconcile,
+    store::{Store, Tx},
     tokens::{self, MasterKey},
 };
 
@@ -74,6 +75,11 @@ impl Answered {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
+        Self::on(network()).await
+    }
+
+    /// With this network.
+    pub(crate) async fn on(network: Network) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = dir.path().to_owned();
         let templates_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../templates");
@@ -90,7 +96,7 @@ impl Bench {
             templates_dir: templates_dir.clone(),
             state_dir: state_dir.clone(),
             api_interfaces: Vec::new(),
-            networks: vec![network()],
+            networks: vec![network],
             ports: Ports::default(),
             iscsi: crate::config::Iscsi::default(),
             boot: BootLimits::default(),
@@ -133,12 +139,31 @@ impl Bench {
     pub(crate) async fn add_nodes(&self, numbers: impl IntoIterator<Item = u8>) {
         let mut tx = self.context.store.write().await.unwrap();
         for number in numbers {
-            let spec = spec(number);
-            tx.add_node(&spec, 1).await.unwrap();
-            let node = tx.node(spec.name.as_str()).await.unwrap().unwrap();
-            tx.set_managed(&node.id, true).await.unwrap();
+            add_node(&mut tx, &spec(number)).await;
         }
         tx.commit().await.unwrap();
+    }
+
+    /// Adds a managed node whose address the inventory leaves open.
+    pub(crate) async fn add_node_without_address(&self, number: u8) {
+        let mut tx = self.context.store.write().await.unwrap();
+        add_node(&mut tx, &NodeSpec { address: None, ..spec(number) }).await;
+        tx.commit().await.unwrap();
+    }
+
+    /// Wants an image of a node and opens its boot attempt.
+    pub(crate) async fn begin_boot(&self, number: u8) -> Attempt {
+        let body = json!({ "nodeset": format!("n{number:02}"), "image": "a", "overlay": "none" });
+        assert_eq!(self.post("/v1/switch", body).await.status, 202);
+        let node = self.node(number).await;
+        reconcile::open_attempt(&self.context, &node, None, Cause::Desired).await.unwrap()
+    }
+
+    /// The kinds of all events so far.
+    pub(crate) async fn event_kinds(&self) -> Vec<String> {
+        let mut tx = self.context.store.read().await.unwrap();
+        let events = tx.events_after(0, 1_000).await.unwrap();
+        events.into_iter().map(|event| event.kind).collect()
     }
 
     /// Adds an image `NAME:latest`, by its manifest alone.
@@ -210,7 +235,7 @@ impl Bench {
     }
 }
 
-fn network() -> Network {
+pub(crate) fn network() -> Network {
     Network {
         name: "lab".into(),
         interface: "lo".into(),
@@ -225,10 +250,11 @@ fn network() -> Network {
         dhcp: DhcpMode::Own,
         pool: None,
         lease_s: 3600,
+        probe: false,
     }
 }
 
-fn spec(number: u8) -> NodeSpec {
+pub(crate) fn spec(number: u8) -> NodeSpec {
     NodeSpec {
         name: format!("n{number:02}").parse().unwrap(),
         nics: vec![Nic {
@@ -248,6 +274,12 @@ fn spec(number: u8) -> NodeSpec {
         ipxe: None,
         ready_checks: Vec::new(),
     }
+}
+
+async fn add_node(tx: &mut Tx, spec: &NodeSpec) {
+    tx.add_node(spec, 1).await.unwrap();
+    let node = tx.node(spec.name.as_str()).await.unwrap().unwrap();
+    tx.set_managed(&node.id, true).await.unwrap();
 }
 
 fn manifest(name: &str) -> Manifest {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    agent::BootStage,
+    agent::{AddressLease, BootStage},
     check::CheckReport,
     names::{Mac, NodeGroupName, NodeName},
 };
@@ -109,6 +109,9 @@ pub struct Observed {
     /// The ready checks of its last boot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckReport>,
+    /// The lease of its address, where another DHCP server than haasd gave it.
+    #[serde(default)]
+    pub lease: Option<AddressLease>,
 }
 
 /// `POST /v1/nodes/manage`.

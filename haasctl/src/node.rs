@@ -300,6 +300,11 @@ fn show_table(node: &Node) -> Table {
     table.pair("logins", seen.logins.join(", "));
     let attached = seen.root_attached.map(|attached| if attached { "yes" } else { "no" });
     table.pair("root attached", or_dash(attached));
+    if let Some(lease) = &seen.lease {
+        let server = lease.server.map_or_else(|| "nobody yet".to_owned(), |s| s.to_string());
+        table.pair("address lease", format!("{} s more, from {server}", lease.left_s));
+        table.pair("lease trouble", or_dash(lease.trouble.as_deref()));
+    }
     table.pair("store free", or_dash(seen.store_free.map(format::bytes)));
     table
 }

@@ -269,6 +269,7 @@ impl Agent<'_> {
             root_read_bytes: running.root_bytes,
             store_free: has_store.then_some(4 << 30),
             root_attached: true,
+            lease: None,
         }));
         Ok(())
     }

@@ -294,16 +294,21 @@ async fn take(
                 }
             });
         }
-        ToController::Heartbeat(heartbeat) => {
+        ToController::Heartbeat(mut heartbeat) => {
+            if let Some(trouble) = heartbeat.lease.as_mut().and_then(|l| l.trouble.as_mut()) {
+                cut(trouble, 1_000);
+            }
             let now = context.clock.now();
             let mut tx = context.store.write().await?;
             tx.agent_spoke(node, attempt, now).await?;
             if let Some(node) = tx.node_by_id(node).await? {
-                let before = node.heartbeat.map(|before| before.dirty_kib);
-                let fell = before.is_some_and(|before| heartbeat.dirty_kib < before);
+                let before = node.heartbeat.as_ref();
+                let fell = before.is_some_and(|before| heartbeat.dirty_kib < before.dirty_kib);
                 tx.set_heartbeat(&node.id, &heartbeat, fell, now).await?;
+                tx.commit().await?;
+                let lease = before.and_then(|before| before.lease.as_ref());
+                boots::lease_seen(context, &node, lease, heartbeat.lease.as_ref()).await?;
             }
-            tx.commit().await?;
         }
         ToController::Goodbye { reason, clean } => {
             let how = match reason.as_str() {
@@ -349,6 +354,12 @@ fn shortened(mut failure: Failure) -> Failure {
     failure.kernel_log.truncate(64);
     failure.kernel_log.iter_mut().for_each(|line| cut(line, 400));
     failure
+}
+
+fn cut(text: &mut String, most: usize) {
+    if let Some((at, _)) = text.char_indices().nth(most) {
+        text.truncate(at);
+    }
 }
 
 async fn receive(socket: &mut WebSocket) -> Option<Result<String, ChannelError>> {

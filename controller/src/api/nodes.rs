@@ -301,6 +301,7 @@ async fn shown(context: &Context, tx: &mut Tx, node: model::Node) -> Answer<Node
             root_attached: node.heartbeat.as_ref().map(|h| h.root_attached),
             store_free: node.heartbeat.as_ref().and_then(|h| h.store_free),
             checks: attempt.map(|a| a.checks).unwrap_or_default(),
+            lease: node.heartbeat.and_then(|h| h.lease),
         },
         name: node.name,
     })

@@ -4,6 +4,7 @@
 //! `netboot` and `api/agent` know packets and frames; what they mean for a node is here. An attempt
 //! is opened here only for a node that boots by itself; every other is opened by the reconciler.
 
+mod foreign;
 mod plan;
 mod targets;
 
@@ -14,6 +15,7 @@ use haas_api::{
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
+pub use foreign::lease_seen;
 pub use plan::{plan, preview};
 pub use targets::Targets;
 

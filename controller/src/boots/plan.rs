@@ -13,6 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::network_of;
 use crate::{
+    config::DhcpMode,
     context::Context,
     exports,
     images::manifest::{Manifest, target_name},
@@ -206,6 +207,7 @@ pub(super) async fn target(
         mac: node.boot_mac,
         address: Ipv4Net::new(address, network.cidr.prefix_len())
             .expect("a prefix length of a network is one of an address"),
+        leased: network.dhcp == DhcpMode::Proxy,
         gateway: network.gateway,
         controller: network.controller,
         http_port: context.config.ports.http,

@@ -12,16 +12,17 @@ use haas_api::{
 };
 use tracing::{debug, error, warn};
 
+use super::foreign;
 use crate::{
     clock,
-    config::Network,
+    config::{DhcpMode, Network},
     context::Context,
     inventory::MacUse,
     model::{Attempt, AttemptState, Cause, Micros, Node, SECOND},
     netboot::{
         boot_target::{
-            BootOffer, BootResource, BootTarget, BootTargets, DhcpSeen, DhcpVerdict, NodeAddress,
-            Refusal, Served,
+            BootOffer, BootResource, BootTarget, BootTargets, DhcpSeen, DhcpVerdict, Hindrance,
+            NodeAddress, Refusal, Served,
         },
         firmware::Client,
         leases::{LeaseEvent, Leases},
@@ -42,6 +43,7 @@ pub struct Targets {
     /// What was offered or declined lately; what a node took is in its row.
     leases: Mutex<Leases>,
     strangers: Mutex<Strangers>,
+    told: foreign::Told,
 }
 
 /// Who of the unknown was noted when: a machine that asks without end must not keep the store busy.
@@ -73,7 +75,19 @@ impl Strangers {
 impl Targets {
     /// Over this store.
     pub fn new(context: Arc<Context>) -> Self {
-        Self { context, leases: Mutex::default(), strangers: Mutex::default() }
+        Self {
+            context,
+            leases: Mutex::default(),
+            strangers: Mutex::default(),
+            told: foreign::Told::default(),
+        }
+    }
+
+    /// The result, or none with a line in the log.
+    async fn or_log<V>(&self, what: &str, work: impl Future<Output = Result<V>>) -> Option<V> {
+        work.await
+            .inspect_err(|e| error!(error = e as &dyn std::error::Error, "cannot {what}"))
+            .ok()
     }
 
     async fn answer_dhcp(&self, seen: &DhcpSeen) -> Result<DhcpVerdict> {
@@ -98,11 +112,16 @@ impl Targets {
         else {
             return Ok(DhcpVerdict::Silent("of no network"));
         };
-        let Some(address) = self.address_of(&node, network).await? else {
+        let address = match network.dhcp {
+            DhcpMode::Proxy => node.address.filter(|a| network.cidr.contains(a)),
+            DhcpMode::Own | DhcpMode::Off => self.address_of(&node, network).await?,
+        };
+        let may_lack = network.dhcp == DhcpMode::Proxy && node.spec.address.is_none();
+        if address.is_none() && !may_lack {
             return Ok(DhcpVerdict::Silent(
                 "its address is not of this network, or the pool is full",
             ));
-        };
+        }
         let here = NodeAddress { node: node.name.clone(), address };
         if !seen.client.boots() {
             self.other_system(&node).await?;
@@ -112,6 +131,9 @@ impl Targets {
             return Ok(DhcpVerdict::Silent("nothing is to boot on it now"));
         };
         super::reached(context, &attempt.id, BootStage::Dhcp).await?;
+        if network.dhcp == DhcpMode::Proxy {
+            foreign::leased(context, &node, &attempt, network, seen).await?;
+        }
         let offer = BootOffer {
             token: context.master_key.boot_token(&attempt.id),
             boot: attempt.id,
@@ -257,7 +279,7 @@ impl Targets {
         );
         match chosen {
             Ok(address) => {
-                tx.set_address(&node.id, address).await?;
+                tx.set_address(&node.id, Some(address)).await?;
                 tx.commit().await?;
                 Ok(Some(address))
             }
@@ -361,12 +383,30 @@ impl BootTargets for Targets {
 
     async fn lease(&self, event: LeaseEvent) {
         if let LeaseEvent::Declined { mac, address, .. } = &event {
-            warn!(%mac, %address, "declined: another machine has this address");
+            self.or_log(
+                "note a declined address",
+                foreign::declined(&self.context, *mac, *address),
+            )
+            .await;
         }
         self.leases
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .note(&event, self.context.clock.now());
+    }
+
+    async fn other_server(&self, network: &Network, server: Ipv4Addr, refused: bool) {
+        if self.told.is_due(&network.name, server, refused, self.context.clock.now()) {
+            let noted = foreign::other_server(&self.context, network, server, refused);
+            self.or_log("note another DHCP server", noted).await;
+        }
+    }
+
+    async fn hindered(&self, mac: Mac, why: Hindrance) -> bool {
+        // Where the store fails nobody is answered anyway.
+        self.or_log("note why a node is not answered", foreign::hindered(&self.context, mac, why))
+            .await
+            .unwrap_or(true)
     }
 
     async fn is_booting(&self, mac: Mac) -> bool {

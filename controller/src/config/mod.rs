@@ -211,6 +211,16 @@ pub struct Network {
     pub pool: Option<(Ipv4Addr, Ipv4Addr)>,
     /// Seconds that a lease holds.
     pub lease_s: u32,
+    /// Whether haasd, before it gives addresses, looks for other DHCP servers and for other machines
+    /// that have the address.
+    pub probe: bool,
+}
+
+impl Network {
+    /// Whether the controller is in it itself, rather than behind a relay.
+    pub fn is_direct(&self) -> bool {
+        self.cidr.contains(&self.controller)
+    }
 }
 
 /// Who answers DHCP in a network.

@@ -84,6 +84,7 @@ fn network(
         })
     });
     let mtu = table.get("mtu").and_then(|v| v.number(576..=9216)).and_then(|n| n.try_into().ok());
+    let probe = table.get("probe").and_then(|v| v.flag()).unwrap_or(true);
     let lease_s = table.get("lease").and_then(|v| {
         v.with(DURATION, |t| units::seconds(t)?.try_into().ok().filter(|s| *s >= 60))
     });
@@ -121,6 +122,7 @@ fn network(
         dhcp,
         pool,
         lease_s,
+        probe,
     })
 }
 

@@ -36,7 +36,7 @@ fn the_example_is_right_and_says_the_defaults() {
     let network = &config.networks[0];
     assert_eq!(network.controller, Ipv4Addr::new(10, 77, 0, 1));
     assert_eq!(network.dhcp, DhcpMode::Own);
-    assert_eq!(network.lease_s, 3600);
+    assert_eq!((network.lease_s, network.probe), (3600, true));
     assert!(network.pool.is_some());
 }
 
@@ -114,6 +114,7 @@ fn each_mistake_is_told_with_place_key_fault_and_remedy() {
             "NETmtu=100\n",
             "6:5: network.mtu: 100 is out of range; expected a whole number from 576 to 9216",
         ),
+        ("NETprobe='no'\n", "6:7: network.probe: is text; expected true or false"),
         (
             "NETlease='soon'\n",
             "6:7: network.lease: \"soon\" is not understood; expected a duration such as \"300s\", \
@@ -122,7 +123,7 @@ fn each_mistake_is_told_with_place_key_fault_and_remedy() {
         (
             "NETcolour=1\n",
             "6:1: network.colour: unknown key; expected one of cidr, controller, dhcp, dns, \
-             domain, gateway, interface, lease, mtu, name, ntp, pool",
+             domain, gateway, interface, lease, mtu, name, ntp, pool, probe",
         ),
         (
             "NET[[network]]\nname='b'\ninterface='x'\ncontroller='10.9.9.9'\ncidr='10.77.0.128/25'\ndhcp='off'\n",

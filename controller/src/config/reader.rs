@@ -301,6 +301,11 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// True or false.
+    pub(crate) fn flag(&self) -> Option<bool> {
+        self.value.as_bool().or_else(|| self.refuse(format!("is {}", self.kind()), "true or false"))
+    }
+
     /// A list's items.
     pub(crate) fn items(&self, right: &str) -> Vec<Value<'a>> {
         let Some(array) = self.value.as_array() else {

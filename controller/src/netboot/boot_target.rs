@@ -16,7 +16,7 @@ use haas_api::names::{Mac, NodeName};
 use ipnet::Ipv4Net;
 
 use super::{firmware::Client, leases::LeaseEvent};
-use crate::secret::Secret;
+use crate::{config::Network, secret::Secret};
 
 /// What netboot asks of the rest of haasd. Answers are expected within milliseconds: firmware asks
 /// again after a second or two. Every method is called from many tasks at once.
@@ -28,6 +28,19 @@ pub trait BootTargets: Send + Sync + 'static {
 
     /// An address was bound, given back or found in use by somebody else. Only `own` networks.
     fn lease(&self, event: LeaseEvent) -> impl Future<Output = ()> + Send;
+
+    /// Another DHCP server was seen in an `own` network. `refused`: haasd answers nobody there as
+    /// long as it is.
+    fn other_server(
+        &self,
+        network: &Network,
+        server: Ipv4Addr,
+        refused: bool,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// The node of this MAC is not answered, for a reason that a person must know. Says whether it
+    /// is one: a machine with the node's address may be the node itself, by another NIC.
+    fn hindered(&self, mac: Mac, why: Hindrance) -> impl Future<Output = bool> + Send;
 
     /// Whether this MAC is the boot NIC of a managed node with an open attempt; asked before
     /// anything is sent that the client did not address to us (a router advertisement).
@@ -71,6 +84,17 @@ pub struct DhcpSeen {
     pub requested: Option<Ipv4Addr>,
     /// The address that it has.
     pub ciaddr: Option<Ipv4Addr>,
+    /// Option 54: the server whose offer it takes.
+    pub server: Option<Ipv4Addr>,
+}
+
+/// Why a node that should be answered is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hindrance {
+    /// Another DHCP server answers in its network.
+    OtherServer(Ipv4Addr),
+    /// A machine with this MAC answers for its address.
+    AddressTaken(Ipv4Addr, Mac),
 }
 
 /// The kinds of DHCP message that ask for an answer.
@@ -111,8 +135,9 @@ pub enum DhcpVerdict {
 pub struct NodeAddress {
     /// The node.
     pub node: NodeName,
-    /// Its address: the inventory's, or [`super::leases::Leases::choose`]'s.
-    pub address: Ipv4Addr,
+    /// Its address: the inventory's, [`super::leases::Leases::choose`]'s, or what another server
+    /// gave; none while that has given nothing.
+    pub address: Option<Ipv4Addr>,
 }
 
 /// What a node with an open attempt boots.
@@ -172,6 +197,8 @@ pub struct BootTarget {
     pub mac: Mac,
     /// Its address with the network's prefix.
     pub address: Ipv4Net,
+    /// Whether another DHCP server leases that address.
+    pub leased: bool,
     /// The way out, where there is one.
     pub gateway: Option<Ipv4Addr>,
     /// The controller as this node reaches it.

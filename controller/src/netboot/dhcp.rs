@@ -7,6 +7,8 @@
 
 pub mod answer;
 pub mod codec;
+pub mod outlook;
+pub mod wire;
 
 use std::{
     io,
@@ -14,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-use dhcproto::v4::MessageType;
+use dhcproto::v4::{MessageType, SERVER_PORT};
 use tokio::{net::UdpSocket, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
@@ -22,9 +24,10 @@ use tracing::{debug, info, warn};
 use self::{
     answer::{Answer, Door, answer},
     codec::Request,
+    outlook::{Outlook, Seen},
 };
 use super::{
-    boot_target::{BootTargets, DhcpKind, DhcpSeen, DhcpVerdict, RelaySeen},
+    boot_target::{BootTargets, DhcpKind, DhcpSeen, DhcpVerdict, Hindrance, RelaySeen},
     firmware::bmc_maker,
     leases::LeaseEvent,
     sockets::{PAUSE, is_passing, send_from},
@@ -49,6 +52,8 @@ pub struct Listener {
     pub networks: Vec<Network>,
     /// The port of node-facing HTTP, for URLs.
     pub http_port: u16,
+    /// What else is on the wire of the direct network, where haasd owns that.
+    pub outlook: Outlook,
 }
 
 /// Answers until `stop`.
@@ -61,6 +66,13 @@ pub async fn run<T: BootTargets>(
     let slots = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
     let tasks = TaskTracker::new();
     let mut buffer = [0; 2048];
+    if let Some(network) = listener.direct().cloned() {
+        let (listener, targets, stop) = (listener.clone(), targets.clone(), stop.clone());
+        tasks.spawn(async move {
+            let port = listener.socket.local_addr().map_or(SERVER_PORT, |address| address.port());
+            listener.outlook.watch(&network, port, &*targets, &stop).await;
+        });
+    }
     loop {
         let received = tokio::select! {
             () = stop.cancelled() => break,
@@ -120,20 +132,86 @@ impl Listener {
         {
             // Not an error of the client, but a person should know: two servers, one network.
             warn!(%mac, network = name, %other, "client takes its address from another DHCP server");
+            targets.other_server(network, other, false).await;
+            return;
+        }
+        if !self.may_answer(request, network, kind, targets).await {
             return;
         }
         let verdict = targets.dhcp(seen(request, network, kind)).await;
         if let DhcpVerdict::Address(node) | DhcpVerdict::Boot(node, _) = &verdict
             && network.dhcp == DhcpMode::Own
-            && !network.cidr.contains(&node.address)
+            && let Some(address) = node.address
+            && !network.cidr.contains(&address)
         {
-            warn!(%mac, network = name, node = %node.node, address = %node.address,
+            warn!(%mac, network = name, node = %node.node, %address,
                 "node asks from a network that its address is not in; not answered");
+            return;
+        }
+        if let DhcpVerdict::Address(node) | DhcpVerdict::Boot(node, _) = &verdict
+            && let (DhcpKind::Discover, Some(address)) = (kind, node.address)
+            && self.is_taken(request, address, targets).await
+        {
             return;
         }
         match answer(request, network, self.door, &verdict, self.http_port) {
             Some(answer) => self.reply(request, network, &verdict, answer, from, targets).await,
             None => debug!(%mac, network = name, ?kind, ?verdict, "DHCP request not answered"),
+        }
+    }
+
+    /// Whether nobody else gives addresses where this request comes from.
+    async fn may_answer<T: BootTargets>(
+        &self,
+        request: &Request,
+        network: &Network,
+        kind: DhcpKind,
+        targets: &T,
+    ) -> bool {
+        if !network.is_direct() {
+            return true;
+        }
+        if self.outlook.wire().is_some_and(|wire| wire.mac() == request.mac) {
+            // Our own question.
+            return false;
+        }
+        match self.outlook.seen() {
+            Seen::Clear => true,
+            Seen::Nothing => {
+                debug!(mac = %request.mac, "still looking for other DHCP servers");
+                false
+            }
+            Seen::Other(server) => {
+                if request.client.boots() && kind == DhcpKind::Discover {
+                    targets.hindered(request.mac, Hindrance::OtherServer(server)).await;
+                }
+                false
+            }
+        }
+    }
+
+    /// Whether another machine on the wire has the address that a booting node is to get.
+    async fn is_taken<T: BootTargets>(
+        &self,
+        request: &Request,
+        address: Ipv4Addr,
+        targets: &T,
+    ) -> bool {
+        let Some(wire) = self.outlook.wire().filter(|_| request.giaddr.is_none()) else {
+            return false;
+        };
+        if !request.client.boots() {
+            return false;
+        }
+        match wire.owner(address, request.mac).await {
+            Ok(Some(owner)) => {
+                targets.hindered(request.mac, Hindrance::AddressTaken(address, owner)).await
+            }
+            Ok(None) => false,
+            Err(error) => {
+                warn!(mac = %request.mac, %address, %error, "cannot ask who has the address");
+                false
+            }
         }
     }
 
@@ -186,7 +264,7 @@ impl Listener {
     }
 
     fn direct(&self) -> Option<&Network> {
-        self.networks.iter().find(|n| n.cidr.contains(&n.controller))
+        self.networks.iter().find(|n| n.is_direct())
     }
 }
 
@@ -194,7 +272,7 @@ impl Listener {
 /// everybody (we never send to an address that the client cannot yet hear).
 fn destination(request: &Request, kind: MessageType) -> SocketAddrV4 {
     if let Some(giaddr) = request.giaddr {
-        return SocketAddrV4::new(giaddr, dhcproto::v4::SERVER_PORT);
+        return SocketAddrV4::new(giaddr, SERVER_PORT);
     }
     match request.ciaddr {
         Some(ciaddr) if kind != MessageType::Nak => SocketAddrV4::new(ciaddr, CLIENT_PORT),
@@ -230,6 +308,7 @@ fn seen(request: &Request, network: &Network, kind: DhcpKind) -> DhcpSeen {
             .map(|giaddr| RelaySeen { giaddr, option_82: hex::encode(&request.option_82) }),
         requested: request.requested,
         ciaddr: request.ciaddr,
+        server: request.server_id,
     }
 }
 
@@ -253,6 +332,7 @@ mod tests {
             door: Door::Dhcp,
             networks: vec![relayed, network(DhcpMode::Own)],
             http_port: 80,
+            outlook: Outlook::new(None),
         };
         let name = |at, address| {
             let request = request(&[(53, &[3])], at, address);

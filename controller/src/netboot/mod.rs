@@ -9,9 +9,12 @@
 //! | iPXE fetches the script | [`http`], [`script`] | the rendered templates |
 //! | iPXE fetches kernel and initramfs | [`http`] | the image's files |
 //!
+//! In a network whose addresses haasd gives, it first looks whether somebody else does
+//! ([`dhcp::outlook`]).
+//!
 //! Everything about nodes, attempts and tokens comes through one seam, [`boot_target`]; addresses
-//! without a place in the inventory come from [`leases`]. Nothing here keeps state, knows SQL or
-//! decides what a node boots. A MAC that the seam does not know gets no answer at all.
+//! without a place in the inventory come from [`leases`]. Nothing here keeps state of
+//! nodes, knows SQL or decides what a node boots. A MAC that the seam does not know gets no answer at all.
 //!
 //! [`Sockets::bind`] opens what the configuration names and nothing else; [`run`] serves it. The
 //! parts' own `run` functions take sockets from their caller, so that tests can use port 0.
@@ -19,6 +22,7 @@
 pub mod boot_target;
 pub mod dhcp;
 pub mod firmware;
+mod frames;
 pub mod http;
 pub mod leases;
 pub mod ra;
@@ -44,7 +48,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::{
-    boot_target::BootTargets, dhcp::answer::Door, firmware::Binaries, http::Http, script::Templates,
+    boot_target::BootTargets,
+    dhcp::{answer::Door, outlook::Outlook, wire::Wire},
+    firmware::Binaries,
+    http::Http,
+    script::Templates,
 };
 use crate::config::{Config, DhcpMode, Network};
 
@@ -150,7 +158,17 @@ impl Sockets {
         let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
         let socket = sockets::udp(Some(interface), address)
             .map_err(bind_error(service, address, interface))?;
-        self.dhcp.push(dhcp::Listener { socket, door, networks, http_port });
+        let asks = |n: &Network| n.is_direct() && n.dhcp == DhcpMode::Own && n.probe;
+        let wire = match networks.iter().any(asks).then(|| Wire::new(interface)).transpose() {
+            Ok(wire) => wire,
+            // InfiniBand, for one.
+            Err(error) => {
+                warn!(interface, %error, "cannot look for other DHCP servers there");
+                None
+            }
+        };
+        let outlook = Outlook::new(wire);
+        self.dhcp.push(dhcp::Listener { socket, door, networks, http_port, outlook });
         Ok(())
     }
 }

@@ -7,19 +7,17 @@
 //! the boot NIC of a node whose attempt is open. No other machine ever sees it, and for the node it
 //! says nothing at all.
 
-use std::{io, net::Ipv6Addr, os::fd::AsRawFd as _, sync::Arc};
+use std::{io, net::Ipv6Addr, sync::Arc};
 
 use haas_api::names::Mac;
-use nix::sys::socket::{LinkAddr, MsgFlags, bind, recv};
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
-use tokio::io::unix::AsyncFd;
+use socket2::SockFilter;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
     boot_target::BootTargets,
+    frames::Frames,
     sockets::{PAUSE, is_passing},
-    sys::{async_socket, join_ethernet_group},
 };
 
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -34,36 +32,16 @@ const HEADERS: usize = 14 + 40;
 /// A packet socket that hears the router solicitations of one interface.
 #[derive(Debug)]
 pub struct Listener {
-    socket: AsyncFd<Socket>,
-    mac: Mac,
+    frames: Frames,
     interface: String,
 }
 
 impl Listener {
     /// Needs CAP_NET_RAW.
     pub fn bind(interface: &str) -> io::Result<Self> {
-        let link = link_address(interface)?;
-        let mac = link.addr().map(Mac).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "the interface has no Ethernet address")
-        })?;
-        let protocol = Protocol::from(i32::from(ETHERTYPE_IPV6.to_be()));
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
-        socket.set_nonblocking(true)?;
-        socket.attach_filter(&solicitations_only())?;
-        bind(socket.as_raw_fd(), &link)?;
-        let index = i32::try_from(link.ifindex()).map_err(io::Error::other)?;
-        join_ethernet_group(&socket, index, ALL_ROUTERS)?;
-        // Until it was bound the socket heard every interface.
-        while recv(socket.as_raw_fd(), &mut [0; 1], MsgFlags::empty()).is_ok() {}
-        Ok(Self { socket: async_socket(socket)?, mac, interface: interface.to_owned() })
-    }
-
-    async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket
-            .async_io(tokio::io::Interest::READABLE, |mut socket: &Socket| {
-                io::Read::read(&mut socket, buffer)
-            })
-            .await
+        let filter = solicitations_only();
+        let frames = Frames::open(interface, ETHERTYPE_IPV6, &filter, Some(ALL_ROUTERS))?;
+        Ok(Self { frames, interface: interface.to_owned() })
     }
 }
 
@@ -77,7 +55,7 @@ pub async fn run<T: BootTargets>(
     loop {
         let received = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            received = listener.receive(&mut buffer) => received,
+            received = listener.frames.receive(&mut buffer) => received,
         };
         let length = match received {
             Ok(length) => length,
@@ -98,9 +76,8 @@ pub async fn run<T: BootTargets>(
             debug!(%mac, interface = listener.interface, "router solicitation of a stranger");
             continue;
         }
-        let frame = advertisement(listener.mac, &solicitation);
-        let sent = listener.socket.get_ref().send(&frame);
-        match sent {
+        let frame = advertisement(listener.frames.mac, &solicitation);
+        match listener.frames.send(&frame) {
             Ok(_) => info!(%mac, interface = listener.interface, "ended iPXE's wait for IPv6"),
             Err(error) => warn!(%mac, %error, "cannot send a router advertisement"),
         }
@@ -190,17 +167,6 @@ fn solicitations_only() -> [SockFilter; 6] {
         SockFilter::new(RETURN, 0, 0, 0xffff),
         SockFilter::new(RETURN, 0, 0, 0),
     ]
-}
-
-fn link_address(interface: &str) -> io::Result<LinkAddr> {
-    let mut all = nix::ifaddrs::getifaddrs()?;
-    let ours = |a: nix::ifaddrs::InterfaceAddress| {
-        let link = a.address.and_then(|address| address.as_link_addr().copied());
-        link.filter(|_| a.interface_name == interface)
-    };
-    all.find_map(ours).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, format!("there is no interface {interface}"))
-    })
 }
 
 #[cfg(test)]

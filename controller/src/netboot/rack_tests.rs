@@ -3,6 +3,8 @@
 //! `ip netns` names are fixed per test and removed before and after, so that a crashed run leaves
 //! nothing that the next one trips over.
 
+mod foreign;
+
 use std::{
     fs::File,
     path::Path,
@@ -48,6 +50,13 @@ fn sh(command: &str) -> String {
 
 impl Rack {
     fn new(namespace: &str, mode: DhcpMode, with_ra: bool) -> Self {
+        let mut rack = Self::wired(namespace, "10.77.0.11/24");
+        rack.serve(config(mode), with_ra);
+        rack
+    }
+
+    /// The wire alone; the node will have this address.
+    fn wired(namespace: &str, address: &str) -> Self {
         remove(namespace);
         sh(&format!(
             "ip netns add {namespace}; x='ip -n {namespace}'; $x link set lo up
@@ -58,24 +67,35 @@ impl Rack {
         let (kernel, initrd) = (dir.path().join("kernel"), dir.path().join("initrd"));
         std::fs::write(&kernel, b"not yet").unwrap();
         std::fs::write(&initrd, vec![b'#'; 500_000]).unwrap();
-        let targets = Arc::new(MemoryTargets::with_attempt(testing::target(&kernel, &initrd)));
-        let stop = CancellationToken::new();
+        let mut target = testing::target(&kernel, &initrd);
+        target.address = address.parse().unwrap();
+        let targets = Arc::new(MemoryTargets::with_attempt(target));
+        let (namespace, stop) = (namespace.to_owned(), CancellationToken::new());
+        Self { namespace, targets, dir, stop, servers: None }
+    }
+
+    /// haasd's servers begin.
+    fn serve(&mut self, config: Config, with_ra: bool) {
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let servers = std::thread::spawn({
-            let (namespace, targets, stop) = (namespace.to_owned(), targets.clone(), stop.clone());
-            move || serve(&namespace, mode, with_ra, targets, stop, &ready)
-        });
+        let (namespace, targets) = (self.namespace.clone(), self.targets.clone());
+        let stop = self.stop.clone();
+        let body = move || serve(&namespace, &config, with_ra, targets, stop, &ready);
+        self.servers = Some(std::thread::spawn(body));
         is_ready.recv_timeout(Duration::from_secs(20)).expect("the servers start");
-        Self { namespace: namespace.to_owned(), targets, dir, stop, servers: Some(servers) }
     }
 
     /// A second namespace behind a cable to the bridge.
     fn plug_in(&self, mac: &str) -> String {
-        let (rack, client) = (&self.namespace, format!("{}-c", self.namespace));
+        self.plug_in_as("c", mac)
+    }
+
+    /// The same under a name of its own, for several.
+    fn plug_in_as(&self, name: &str, mac: &str) -> String {
+        let (rack, client) = (&self.namespace, format!("{}-{name}", self.namespace));
         sh(&format!(
             "ip netns del {client} 2>/dev/null || true; ip netns add {client}
-             ip -n {rack} link add port type veth peer name eth0 netns {client} address {mac}
-             ip -n {rack} link set port master br0 up
+             ip -n {rack} link add port-{name} type veth peer name eth0 netns {client} address {mac}
+             ip -n {rack} link set port-{name} master br0 up
              ip -n {client} link set lo up; ip -n {client} link set eth0 up"
         ));
         client
@@ -181,14 +201,14 @@ impl Drop for ChildGuard {
 
 fn remove(namespace: &str) {
     sh(&format!(
-        "for n in {namespace} {namespace}-c; do ip netns del $n 2>/dev/null || true; done"
+        "for n in $(ip netns list | cut -d' ' -f1 | grep -E '^{namespace}(-|$)'); do ip netns del $n; done"
     ));
 }
 
 /// Runs haasd's network boot in a thread of its own, since a namespace belongs to a thread.
 fn serve(
     namespace: &str,
-    mode: DhcpMode,
+    config: &Config,
     with_ra: bool,
     targets: Arc<MemoryTargets>,
     stop: CancellationToken,
@@ -198,8 +218,7 @@ fn serve(
     nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let config = config(mode);
-        let mut sockets = Sockets::bind(&config).unwrap();
+        let mut sockets = Sockets::bind(config).unwrap();
         if !with_ra {
             sockets.ra.clear();
         }
@@ -289,7 +308,7 @@ fn no_other_interface_is_served() {
     // The same cable, but out of the bridge and with an address of its own.
     let ns = &rack.namespace;
     sh(&format!(
-        "ip -n {ns} link set port nomaster; ip -n {ns} addr add 10.99.0.1/24 dev port
+        "ip -n {ns} link set port-c nomaster; ip -n {ns} addr add 10.99.0.1/24 dev port-c
          ip -n {client} addr add 10.99.0.2/24 dev eth0; ip -n {client} route add 10.77.0.1 via 10.99.0.1"
     ));
     assert_eq!(rack.udhcpc(&client, ""), None);

@@ -177,6 +177,7 @@ pub(super) fn example() -> (NodeName, BootTarget) {
         node: node.clone(),
         mac: Mac([0x52, 0x54, 0, 0x77, 0, 1]),
         address: "10.77.0.11/24".parse().expect("a valid address"),
+        leased: false,
         gateway: Some([10, 77, 0, 254].into()),
         controller: [10, 77, 0, 1].into(),
         http_port: 80,
@@ -242,6 +243,11 @@ mod tests {
         );
         let ram = load().render(&BootTarget { overlay: None, ..example().1 }).unwrap().cmdline;
         assert!(ram.contains(" ro overlay= haas.url="), "{ram}");
+        let leased = load().render(&BootTarget { leased: true, ..example().1 }).unwrap().cmdline;
+        assert_eq!(
+            leased,
+            line.replace("haas.token=TOKEN", "haas.token=TOKEN haas.address=leased")
+        );
     }
 
     #[test]

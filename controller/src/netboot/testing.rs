@@ -11,8 +11,8 @@ use haas_api::names::Mac;
 
 use super::{
     boot_target::{
-        BootOffer, BootResource, BootTarget, BootTargets, DhcpSeen, DhcpVerdict, NodeAddress,
-        Refusal, Served,
+        BootOffer, BootResource, BootTarget, BootTargets, DhcpSeen, DhcpVerdict, Hindrance,
+        NodeAddress, Refusal, Served,
     },
     leases::LeaseEvent,
     script,
@@ -34,6 +34,7 @@ pub(super) fn network(dhcp: DhcpMode) -> Network {
         dhcp,
         pool: None,
         lease_s: 3600,
+        probe: false,
     }
 }
 
@@ -52,6 +53,8 @@ pub(super) struct Seen {
     pub(super) dhcp: Vec<DhcpSeen>,
     pub(super) leases: Vec<LeaseEvent>,
     pub(super) served: Vec<Served>,
+    pub(super) other_servers: Vec<(String, Ipv4Addr, bool)>,
+    pub(super) hindered: Vec<(Mac, Hindrance)>,
 }
 
 /// Nodes by MAC, with an open attempt or without; one token per attempt.
@@ -76,7 +79,7 @@ impl MemoryTargets {
 
 pub(super) fn boot_verdict(target: &BootTarget) -> DhcpVerdict {
     DhcpVerdict::Boot(
-        NodeAddress { node: target.node.clone(), address: target.address.addr() },
+        NodeAddress { node: target.node.clone(), address: Some(target.address.addr()) },
         BootOffer { boot: target.boot.clone(), token: target.token.clone(), ipxe: None },
     )
 }
@@ -90,6 +93,16 @@ impl BootTargets for MemoryTargets {
 
     async fn lease(&self, event: LeaseEvent) {
         self.seen.lock().unwrap().leases.push(event);
+    }
+
+    async fn other_server(&self, network: &Network, server: Ipv4Addr, refused: bool) {
+        let name = network.name.clone();
+        self.seen.lock().unwrap().other_servers.push((name, server, refused));
+    }
+
+    async fn hindered(&self, mac: Mac, why: Hindrance) -> bool {
+        self.seen.lock().unwrap().hindered.push((mac, why));
+        true
     }
 
     async fn is_booting(&self, mac: Mac) -> bool {

@@ -189,13 +189,14 @@ impl Tx {
         Ok(())
     }
 
-    /// Keeps the pool address that a node got.
-    pub async fn set_address(&mut self, id: &str, address: Ipv4Addr) -> Result<()> {
+    /// Keeps the address that a node got, from the pool or of another server; none: it is another
+    /// node's now.
+    pub async fn set_address(&mut self, id: &str, address: Option<Ipv4Addr>) -> Result<()> {
         changed!(
             self,
             query("update nodes set address = $2, version = version + 1 where id = $1")
                 .bind(id)
-                .bind(address.to_string())
+                .bind(address.map(|a| a.to_string()))
         )?;
         Ok(())
     }

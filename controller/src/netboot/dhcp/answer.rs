@@ -76,7 +76,7 @@ fn own(
     node: &NodeAddress,
     file: Option<BootFile>,
 ) -> Option<Answer> {
-    let ours = node.address;
+    let ours = node.address?;
     let kind = match request.kind {
         MessageType::Discover => MessageType::Offer,
         MessageType::Inform => MessageType::Ack,

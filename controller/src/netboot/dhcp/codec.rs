@@ -123,6 +123,24 @@ impl Request {
     }
 }
 
+/// The identifier of a server whose datagram offers the client of `xid` an address.
+pub(super) fn offering_server(datagram: &[u8], xid: u32) -> Option<Ipv4Addr> {
+    let (header, rest) = datagram.split_first_chunk::<HEADER>()?;
+    let is_reply = header[0] == 2
+        && header[4..8] == xid.to_be_bytes()
+        && header[16..20] != [0; 4]
+        && header[236..] == [99, 130, 83, 99];
+    let find = |wanted: u8| {
+        let mut options = options(rest);
+        options.find_map(|o| o.strip_prefix(&[wanted]).and_then(|o| o.get(1..)))
+    };
+    if !is_reply || find(53)? != [2] {
+        return None;
+    }
+    let server: [u8; 4] = find(54)?.try_into().ok()?;
+    Some(server.into())
+}
+
 /// iPXE is known by its own option or its user class, whatever its vendor class says.
 fn client(message: &Message) -> Client {
     let user_class = raw(message, OptionCode::UserClass).unwrap_or_default();

@@ -21,6 +21,8 @@ pub struct BootContext {
     pub mac_hyphened: String,
     /// The node's IPv4 address: `10.77.0.11`.
     pub address: String,
+    /// Whether another DHCP server leases that address, so that the agent must keep the lease.
+    pub leased: bool,
     /// The network's mask: `255.255.255.0`.
     pub netmask: String,
     /// The way out; empty where there is none.
@@ -101,6 +103,7 @@ impl BootContext {
             mac: target.mac.to_string(),
             mac_hyphened: target.mac.hyphened(),
             address: target.address.addr().to_string(),
+            leased: target.leased,
             netmask: target.address.netmask().to_string(),
             gateway: target.gateway.map(|g| g.to_string()).unwrap_or_default(),
             base_url: format!("http://{}{port}/boot/{token}", target.controller),
