@@ -171,10 +171,25 @@ fn every_code_of_a_fault_is_explained() -> Result<()> {
             codes.extend(words_after(&fs::read_to_string(&file)?, call));
         }
     }
-    let deciding = ["lifecycle.rs", "lifecycle/ending.rs", "boots/mod.rs", "boots/targets.rs"];
+    let deciding = [
+        "lifecycle.rs",
+        "lifecycle/ending.rs",
+        "boots/mod.rs",
+        "boots/foreign.rs",
+        "boots/targets.rs",
+    ];
     for file in deciding {
         let text = fs::read_to_string(root.join("controller/src").join(file))?;
-        for before in ["code: ", "failure(", "BootStage::Power,", "attempt.stage,", "(", "=> "] {
+        let places = [
+            "code: ",
+            "failure(",
+            "BootStage::Power,",
+            "attempt.stage,",
+            "Some(attempt),",
+            "(",
+            "=> ",
+        ];
+        for before in places {
             codes.extend(words_after(&text, before).into_iter().filter(|c| c.contains('-')));
         }
     }
@@ -243,6 +258,8 @@ fn every_route_and_kind_of_event_is_in_the_reference() -> Result<()> {
         &fs::read_to_string(root().join("controller/src/boots/mod.rs"))?,
         "&attempt,",
     ));
+    let foreign = fs::read_to_string(root().join("controller/src/boots/foreign.rs"))?;
+    kinds.extend(words_after(&foreign, "add(context,"));
     ensure!(kinds.len() > 10, "hardly a kind of event was found: has their form changed?");
     let silent: Vec<_> = kinds.iter().filter(|k| !reference.names(k)).collect();
     ensure!(silent.is_empty(), "{} does not explain {silent:?}", reference.name);

@@ -70,7 +70,7 @@ fn a_disk_that_is_not_ours_is_told_of_and_never_written_until_it_is_claimed() ->
     let old_os = Content::OldOs { marker: "OLD-OS-RUNS".into(), then: OldOs::Hangs };
     let ahci = |disk: DiskHw| DiskHw { model: DiskModel::Ahci, ..disk };
     let old_server = NodeHw {
-        nic: NicModel::E1000,
+        nics: vec![NicModel::E1000],
         disks: vec![ahci(disk("THEIRS", theirs())), ahci(disk("SPARE", Content::Blank))],
         ..NodeHw::default()
     };

@@ -29,8 +29,12 @@ impl<'r> Lab<'r> {
 
     /// The same with lines at the end of haasd.toml and with another inventory.
     pub(crate) fn start_with(rack: &'r Rack, config: &str, nodes: String) -> Result<Lab<'r>> {
-        let config = format!("{}{config}", files::haasd_toml(rack)?);
-        let lab = Lab { rack, haasd: Haasd::start(rack, &config, &nodes)? };
+        Lab::start_on(rack, &format!("{}{config}", files::haasd_toml(rack)?), &nodes)
+    }
+
+    /// The same with another haasd.toml.
+    pub(crate) fn start_on(rack: &'r Rack, config: &str, nodes: &str) -> Result<Lab<'r>> {
+        let lab = Lab { rack, haasd: Haasd::start(rack, config, nodes)? };
         let state = rack.dir().join("state");
         let fingerprint = std::fs::read_to_string(state.join("fingerprint"))?;
         let token = state.join("admin.token");

@@ -45,7 +45,7 @@ fn nothing_is_left_of(dir: &Path, netns: &str) -> Result<()> {
 #[ignore = "needs QEMU; run: cargo xtask e2e"]
 fn a_node_starts_what_its_bmc_says_and_every_command_is_counted() -> Result<()> {
     let mut e1000 = node(OldOs::Hangs);
-    e1000.nic = NicModel::E1000;
+    e1000.nics = vec![NicModel::E1000];
     e1000.disks[0].model = DiskModel::Ahci;
     let mut place = None;
     Rack::with(RackSpec::new("powers", vec![node(OldOs::Hangs), e1000]), |rack| {

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use crate::hardware::SwitchHw;
 use crate::netns::Netns;
 use crate::rack::{CONTROLLER, Rack};
 use crate::target::Target;
@@ -29,7 +30,11 @@ pub struct Detour<'rack> {
 impl<'rack> Detour<'rack> {
     /// Serves `file` under the name `target`, to whoever asks.
     pub fn start(rack: &'rack Rack, target: &str, file: &Path) -> Result<Detour<'rack>> {
-        let far = Netns::create(&netns_name(rack.name()), &[format!("{CONTROLLER}/32")])?;
+        let far = Netns::create(
+            &netns_name(rack.name()),
+            &[format!("{CONTROLLER}/32")],
+            SwitchHw::default(),
+        )?;
         let near = rack.namespace();
         let peer = netns_name(rack.name());
         near.ip(&[

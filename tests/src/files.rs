@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::bmc::{PASSWORD, USER};
 use crate::hardware::Firmware;
+use crate::node::Node;
 use crate::rack::{Rack, target_dir};
 
 /// A haasd.toml that serves the rack's network, with state in the rack's directory.
@@ -55,12 +56,12 @@ password_file = "bmc-password"
             r#"
 [[node]]
 name = "{}"
-mac = "{}"
+nics = [{}]
 address = "{}"
 power = {{ address = "{}" }}
 "#,
             node.name,
-            node.mac,
+            nics(node),
             node.address,
             node.bmc.address.ip(),
         )?;
@@ -69,6 +70,13 @@ power = {{ address = "{}" }}
         }
     }
     Ok(text)
+}
+
+/// A node's cards with their roles.
+fn nics(node: &Node) -> String {
+    let role = |mac: &str| if mac == node.mac { "boot" } else { "data" };
+    let nic = |mac: &String| format!("{{ mac = \"{mac}\", role = \"{}\" }}", role(mac));
+    node.config.nics.iter().map(|n| nic(&n.mac)).collect::<Vec<_>>().join(", ")
 }
 
 /// One of the Debian packages that `cargo xtask` has downloaded for the recipes.

@@ -14,12 +14,24 @@ pub struct RackSpec {
     /// The nodes, numbered from 1.
     pub nodes: Vec<NodeHw>,
     pub lifetime: Lifetime,
+    pub switch: SwitchHw,
+}
+
+/// The switch that all hang on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SwitchHw {
+    /// Seconds of spanning tree's forward delay: a port passes nothing for twice as long after its
+    /// link has come up. None: no spanning tree.
+    pub forward_delay: Option<u32>,
+    /// The longest frame that it and the controller pass; none: 1500.
+    pub mtu: Option<u32>,
 }
 
 impl RackSpec {
     /// A rack that ends with the process that starts it.
     pub fn new(name: &str, nodes: Vec<NodeHw>) -> RackSpec {
-        RackSpec { name: name.to_owned(), nodes, lifetime: Lifetime::OfThisProcess }
+        let switch = SwitchHw::default();
+        RackSpec { name: name.to_owned(), nodes, lifetime: Lifetime::OfThisProcess, switch }
     }
 }
 
@@ -28,7 +40,12 @@ impl RackSpec {
 pub struct NodeHw {
     pub firmware: Firmware,
     pub memory_mib: u32,
-    pub nic: NicModel,
+    /// The cards, in the order in which the kernel finds them.
+    pub nics: Vec<NicModel>,
+    /// The card that nodes.toml names to boot, from 0.
+    pub boot_nic: usize,
+    /// The card that the firmware tries first, from 0.
+    pub first_nic: usize,
     /// The first is what the node starts when its BMC does not say "network".
     pub disks: Vec<DiskHw>,
     /// At each start the kernel finds the disks in another order, as on machines whose controllers
@@ -44,7 +61,9 @@ impl Default for NodeHw {
         NodeHw {
             firmware: Firmware::Bios,
             memory_mib: 512,
-            nic: NicModel::VirtioNet,
+            nics: vec![NicModel::VirtioNet],
+            boot_nic: 0,
+            first_nic: 0,
             disks: vec![DiskHw::default()],
             shuffled_disks: false,
             clock: None,
@@ -94,6 +113,7 @@ pub enum Firmware {
 pub enum NicModel {
     VirtioNet,
     E1000,
+    E1000e,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

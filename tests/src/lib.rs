@@ -20,6 +20,7 @@ mod bmc;
 mod console;
 mod detour;
 mod disk;
+mod foreign;
 mod haasd;
 mod loss;
 mod netns;
@@ -35,8 +36,11 @@ pub use bmc::{Bmc, CIPHER_SUITE, PASSWORD, PowerCommands, USER};
 pub use console::{Console, Mark};
 pub use detour::Detour;
 pub use disk::Disk;
+pub use foreign::{DhcpServer, ForeignDhcp, Lease};
 pub use haasd::{Haasd, Memory, Output};
-pub use hardware::{Content, DiskHw, DiskModel, Firmware, NicModel, NodeHw, OldOs, RackSpec};
+pub use hardware::{
+    Content, DiskHw, DiskModel, Firmware, NicModel, NodeHw, OldOs, RackSpec, SwitchHw,
+};
 pub use loss::Lost;
 pub use netns::Traffic;
 pub use node::Node;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
 
+use crate::hardware::SwitchHw;
 use crate::process::Process;
 use crate::sys;
 use crate::wait::wait_for;
@@ -31,7 +32,7 @@ pub(crate) struct Netns {
 
 impl Netns {
     /// Makes the namespace with the bridge `br0` in it, which has `addresses` (with prefix length).
-    pub(crate) fn create(name: &str, addresses: &[String]) -> Result<Netns> {
+    pub(crate) fn create(name: &str, addresses: &[String], switch: SwitchHw) -> Result<Netns> {
         ip(&["netns", "add", name])?;
         let file = File::open(Path::new("/run/netns").join(name))?;
         let netns = Netns { name: name.to_owned(), file: Arc::new(file) };
@@ -39,7 +40,14 @@ impl Netns {
         // Without a forwarding delay of zero the first DHCPDISCOVERs of a node are lost. The bridge has
         // an address of its own, or it would take another one with every tap that comes and goes.
         let bridge = ["link", "add", "br0", "address", "52:54:00:77:ff:01", "type", "bridge"];
-        netns.ip(&[&bridge[..], &["stp_state", "0", "forward_delay", "0"]].concat())?;
+        let (stp, delay) = match switch.forward_delay {
+            Some(seconds) => ("1", (seconds * 100).to_string()),
+            None => ("0", "0".to_owned()),
+        };
+        netns.ip(&[&bridge[..], &["forward_delay", &delay, "stp_state", stp]].concat())?;
+        if let Some(mtu) = switch.mtu {
+            netns.ip(&["link", "set", "br0", "mtu", &mtu.to_string()])?;
+        }
         for address in addresses {
             netns.ip(&["address", "add", address, "dev", "br0"])?;
         }
@@ -62,9 +70,15 @@ impl Netns {
         ip(&["netns", "delete", name])
     }
 
-    pub(crate) fn add_tap(&self, tap: &str) -> Result<()> {
+    pub(crate) fn add_tap(&self, tap: &str, switch: SwitchHw) -> Result<()> {
         self.ip(&["tuntap", "add", "dev", tap, "mode", "tap"])?;
-        self.ip(&["link", "set", tap, "master", "br0", "up"])
+        let mtu = switch.mtu.unwrap_or(1500).to_string();
+        self.ip(&["link", "set", tap, "mtu", &mtu, "master", "br0", "up"])
+    }
+
+    /// The switch's port goes down, or up again: spanning tree then begins anew.
+    pub(crate) fn set_port(&self, tap: &str, up: bool) -> Result<()> {
+        self.ip(&["link", "set", tap, if up { "up" } else { "down" }])
     }
 
     /// Takes the tap out of the bridge: packets are lost, no end notices.

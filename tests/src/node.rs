@@ -20,7 +20,7 @@ use crate::wait::wait_for;
 pub struct Node {
     /// `node1` and so on.
     pub name: String,
-    /// `52:54:00:77:00:01` and so on.
+    /// That of the card which boots: `52:54:00:77:00:01` and so on.
     pub mac: String,
     /// The address that [`crate::files::nodes_toml`] gives it: .11 for the first.
     pub address: Ipv4Addr,
@@ -28,6 +28,7 @@ pub struct Node {
     pub console: Console,
     pub disks: Vec<Disk>,
     pub(crate) netns: Netns,
+    pub(crate) boot_nic: usize,
     pub(crate) config: NodeConfig,
 }
 
@@ -72,11 +73,29 @@ impl Node {
 
     /// The cable is cut at the switch: neither side sees its link go down.
     pub fn cut_link(&self) -> Result<()> {
-        self.netns.cut(&self.config.tap)
+        self.netns.cut(self.tap())
     }
 
     pub fn mend_link(&self) -> Result<()> {
-        self.netns.mend(&self.config.tap)
+        self.netns.mend(self.tap())
+    }
+
+    /// The link of the card that boots goes down on both ends, as when a driver resets the card, and
+    /// comes up again after `pause`.
+    pub fn flap_link(&self, pause: Duration) -> Result<()> {
+        for up in [false, true] {
+            self.netns.set_port(self.tap(), up)?;
+            chassis::set_link(&self.config, self.boot_nic, up)?;
+            if !up {
+                // The length of the outage is what is asked for.
+                std::thread::sleep(pause);
+            }
+        }
+        Ok(())
+    }
+
+    fn tap(&self) -> &str {
+        &self.config.nics[self.boot_nic].tap
     }
 
     /// A variable that the UEFI firmware keeps, none if it has none of this name.
@@ -86,6 +105,6 @@ impl Node {
 
     /// Bytes and packets since the rack started.
     pub fn traffic(&self) -> Result<Traffic> {
-        self.netns.traffic(&self.config.tap)
+        self.netns.traffic(self.tap())
     }
 }

@@ -10,11 +10,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::bmc::Bmc;
-use crate::chassis::{DiskConfig, NodeConfig};
+use crate::chassis::{DiskConfig, NicConfig, NodeConfig};
 use crate::console::Console;
 use crate::detour;
 use crate::disk::Disk;
-use crate::hardware::{Firmware, NodeHw, RackSpec};
+use crate::foreign;
+use crate::hardware::{Firmware, NicModel, NodeHw, RackSpec};
 use crate::netns::Netns;
 use crate::node::Node;
 use crate::sys;
@@ -88,6 +89,7 @@ impl Rack {
     /// Ends and removes a rack by name, whoever built it; fine if there is none.
     pub fn take_down(name: &str) -> Result<()> {
         Netns::remove(&detour::netns_name(name))?;
+        Netns::remove(&foreign::netns_name(name))?;
         Netns::remove(&netns_name(name))?;
         let dir = work_dir(name);
         unmount_below(&dir)?;
@@ -111,7 +113,7 @@ impl Rack {
 
         let mut addresses = vec![format!("{CONTROLLER}/24")];
         addresses.extend((1..=spec.nodes.len()).map(|n| format!("{}/24", in_rack(100 + n))));
-        let netns = Netns::create(&netns_name(&spec.name), &addresses)?;
+        let netns = Netns::create(&netns_name(&spec.name), &addresses, spec.switch)?;
 
         let mut nodes = Vec::new();
         for (number, hardware) in (1..).zip(&spec.nodes) {
@@ -121,11 +123,14 @@ impl Rack {
                 config.owner = Some(owner_path.clone());
             }
             fs::write(config.config_file(), serde_json::to_string_pretty(&config)?)?;
-            netns.add_tap(&config.tap)?;
+            for nic in &config.nics {
+                netns.add_tap(&nic.tap, spec.switch)?;
+            }
             let bmc = Bmc::start(&netns, spec.lifetime, ip, config.clone(), &chassis)?;
             nodes.push(Node {
                 name: config.name.clone(),
-                mac: config.mac.clone(),
+                mac: config.nics[hardware.boot_nic].mac.clone(),
+                boot_nic: hardware.boot_nic,
                 address: in_rack(10 + number),
                 bmc,
                 console: Console::new(config.console()),
@@ -301,9 +306,8 @@ fn node_config(
         owner: None,
         firmware: hardware.firmware,
         memory_mib: hardware.memory_mib,
-        tap: format!("tap{number}"),
-        mac: format!("52:54:00:77:00:{number:02x}"),
-        nic: hardware.nic,
+        nics: hardware.nics.iter().enumerate().map(|(i, model)| nic(number, i, *model)).collect(),
+        first_nic: hardware.first_nic,
         disks: disk_configs,
         shuffled_disks: hardware.shuffled_disks,
         clock: hardware.clock.clone(),
@@ -314,6 +318,12 @@ fn node_config(
         fs::copy(fresh, config.uefi_variables()).with_context(|| format!("cannot copy {fresh}"))?;
     }
     Ok((config, disks))
+}
+
+/// A node's card number `i`, from 0.
+fn nic(number: usize, i: usize, model: NicModel) -> NicConfig {
+    let tap = if i == 0 { format!("tap{number}") } else { format!("tap{number}-{i}") };
+    NicConfig { tap, mac: format!("52:54:00:77:{i:02x}:{number:02x}"), model }
 }
 
 /// Unmounts what a crashed daemon may have left mounted below the work directory.

@@ -43,6 +43,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("tcpdump", "shows what went over the rack's network when a test fails"),
     // Other people's programs that ours are tested against.
     ("libiscsi-dev", "the client of the bench of our iSCSI target"),
+    ("dnsmasq-base", "somebody else's DHCP server, and a DHCP relay"),
+    ("kea-dhcp4-server", "another DHCP server of somebody else"),
     ("libiscsi-bin", "an independent iSCSI initiator"),
     ("qemu-utils", "qemu-img, which reads a whole image over iSCSI"),
     ("qemu-block-extra", "QEMU's own iSCSI initiator"),

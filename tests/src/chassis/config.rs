@@ -19,15 +19,23 @@ pub struct NodeConfig {
     pub owner: Option<PathBuf>,
     pub firmware: Firmware,
     pub memory_mib: u32,
-    pub tap: String,
-    pub mac: String,
-    pub nic: NicModel,
+    pub nics: Vec<NicConfig>,
+    /// The card that the firmware tries first.
+    pub first_nic: usize,
     pub disks: Vec<DiskConfig>,
     pub shuffled_disks: bool,
     /// QEMU's `-rtc base=`.
     pub clock: Option<String>,
     /// Where the [`super::hub`] serves the serial line, for the BMC's serial over LAN.
     pub serial: SocketAddr,
+}
+
+/// A network card, as QEMU must know it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NicConfig {
+    pub tap: String,
+    pub mac: String,
+    pub model: NicModel,
 }
 
 /// A disk, as QEMU must know it.

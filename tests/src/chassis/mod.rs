@@ -21,7 +21,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-pub use config::{DiskConfig, NodeConfig};
+pub use config::{DiskConfig, NicConfig, NodeConfig};
 pub use log::{Entry, read_log};
 pub use state::{BootDevice, PowerCut};
 
@@ -102,4 +102,10 @@ fn tell_qemu(node: &NodeConfig, command: &str) -> Result<()> {
         return Ok(());
     }
     Qmp::connect(&node.qmp_socket(), Duration::from_millis(700))?.execute(command)
+}
+
+/// The node sees the link of its card number `nic` come or go.
+pub fn set_link(node: &NodeConfig, nic: usize, up: bool) -> Result<()> {
+    let arguments = serde_json::json!({ "name": qemu::nic_id(nic), "up": up });
+    Qmp::connect(&node.qmp_socket(), Duration::from_secs(5))?.execute_with("set_link", &arguments)
 }

@@ -5,10 +5,15 @@ use std::process::Command;
 use super::config::{DiskConfig, NodeConfig};
 use crate::hardware::{DiskModel, Firmware, NicModel};
 
+/// QEMU's name of a node's card.
+pub(super) fn nic_id(number: usize) -> String {
+    format!("nic{number}")
+}
+
 /// QEMU for `node`, started `starts` times before. A reset by the guest or by us ends it, so that the next start chooses its boot
 /// device anew; the firmware tries the NIC or the first disk first.
 pub(super) fn command(node: &NodeConfig, network_first: bool, starts: usize) -> Command {
-    let (nic_index, disk_index) = if network_first { (1, 2) } else { (9, 1) };
+    let (nic_index, disk_index) = if network_first { (1, 1 + node.nics.len()) } else { (90, 1) };
     let mut qemu = Command::new("qemu-system-x86_64");
     // graphics=off puts the firmware's text on the serial line. The default translation cache grows to
     // more than a gigabyte per node; 128 MiB cost no speed that we could measure.
@@ -32,16 +37,22 @@ pub(super) fn command(node: &NodeConfig, network_first: bool, starts: usize) -> 
         }
     }
 
-    qemu.args(["-netdev", &format!("tap,id=n0,ifname={},script=no,downscript=no", node.tap)]);
-    let nic = match node.nic {
-        NicModel::VirtioNet => "virtio-net-pci",
-        NicModel::E1000 => "e1000",
-    };
-    let mut nic = format!("{nic},netdev=n0,mac={},bootindex={nic_index}", node.mac);
-    if matches!(node.firmware, Firmware::UefiPxe | Firmware::UefiHttp) {
-        nic += ",romfile=";
+    for (i, nic) in node.nics.iter().enumerate() {
+        let netdev = format!("tap,id=n{i},ifname={},script=no,downscript=no", nic.tap);
+        let model = match nic.model {
+            NicModel::VirtioNet => "virtio-net-pci",
+            NicModel::E1000 => "e1000",
+            NicModel::E1000e => "e1000e",
+        };
+        // The others follow in their order.
+        let turn = (i + node.nics.len() - node.first_nic) % node.nics.len();
+        let mut device = format!("{model},id={},netdev=n{i},mac={}", nic_id(i), nic.mac);
+        device += &format!(",bootindex={}", nic_index + turn);
+        if matches!(node.firmware, Firmware::UefiPxe | Firmware::UefiHttp) {
+            device += ",romfile=";
+        }
+        qemu.args(["-netdev", &netdev, "-device", &device]);
     }
-    qemu.args(["-device", &nic]);
 
     let has = |model| node.disks.iter().any(|disk| disk.model == model);
     if has(DiskModel::Usb) {
