@@ -47,7 +47,7 @@ fn raid() -> Result<Content> {
 fn slow_real_racks_disks_come_in_any_order_and_only_the_nodes_own_is_written() -> Result<()> {
     let fat: Vec<(u64, Vec<u8>)> = vec![(0x52, b"FAT32".to_vec()), (0x1fe, vec![0x55, 0xaa])];
     let mixed = NodeHw {
-        nic: NicModel::E1000,
+        nics: vec![NicModel::E1000],
         shuffled_disks: true,
         disks: vec![
             disk(DiskModel::Ahci, "OLD", old_os()),
@@ -59,7 +59,7 @@ fn slow_real_racks_disks_come_in_any_order_and_only_the_nodes_own_is_written() -
         ..NodeHw::default()
     };
     let full = NodeHw {
-        nic: NicModel::E1000,
+        nics: vec![NicModel::E1000],
         shuffled_disks: true,
         disks: vec![
             disk(DiskModel::Ahci, "OLD2", old_os()),

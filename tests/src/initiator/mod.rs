@@ -20,6 +20,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub use software::Software;
 
 use crate::console::{Console, Mark};
+use crate::hardware::SwitchHw;
 use crate::netns::Netns;
 use crate::rack::Rack;
 use crate::sys;
@@ -51,7 +52,7 @@ impl Initiator {
         let (netns, iqn) = (rack.namespace(), iqn(number));
         let address = Ipv4Addr::new(10, 77, 0, 10 + number);
         let tap = format!("initiator{number}");
-        netns.add_tap(&tap)?;
+        netns.add_tap(&tap, SwitchHw::default())?;
         let mut qemu = machine(netns);
         qemu.arg("-kernel").arg(software.kernel()).arg("-initrd").arg(software.initramfs());
         let words = ["console=ttyS0", "quiet", "net.ifnames=0"].join(" ");
