@@ -356,12 +356,6 @@ fn shortened(mut failure: Failure) -> Failure {
     failure
 }
 
-fn cut(text: &mut String, most: usize) {
-    if let Some((at, _)) = text.char_indices().nth(most) {
-        text.truncate(at);
-    }
-}
-
 async fn receive(socket: &mut WebSocket) -> Option<Result<String, ChannelError>> {
     loop {
         return match socket.recv().await? {
