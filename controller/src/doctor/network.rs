@@ -75,6 +75,7 @@ mod tests {
             dhcp: DhcpMode::Own,
             pool: None,
             lease_s: 3600,
+            probe: true,
         };
         let sysfs = tempfile::tempdir().unwrap();
         let look = || finding(sysfs.path(), &network);
