@@ -223,7 +223,7 @@ impl Tgtd {
     fn start(disk: &Path) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         // Its control socket has a number in the file system; ours should meet nobody else's.
-        let control = (port % 10_000 + 40_000).to_string();
+        let control = (port % 10_000 + 10_000).to_string();
         let child = Command::new("tgtd")
             .args(["-f", "-C", &control, "--iscsi", &format!("portal=127.0.0.1:{port}")])
             .stdout(Stdio::null())
