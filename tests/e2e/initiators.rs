@@ -119,6 +119,8 @@ fn slow_two_targets_of_one_image_are_two_paths_to_one_disk() -> Result<()> {
         node.run("multipathd")?;
         paths(&node, ["active", "active"])?;
         let maps = node.run("multipathd show maps raw format %w")?;
+        // udev shows it a moment later.
+        node.wait_for("ls /dev/mapper", maps.trim(), SOON)?;
         let device = format!("/dev/mapper/{}", maps.trim());
 
         under_load(&[&node], &device, &disk, |read| {

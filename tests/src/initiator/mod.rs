@@ -100,7 +100,9 @@ impl Initiator {
 
     /// Waits until it takes scripts.
     pub fn wait(&self) -> Result<()> {
-        self.console.wait_for("the computer is up", Mark::default(), BOOT)
+        self.console.wait_for("the computer is up", Mark::default(), BOOT)?;
+        // It listens a moment after it has said so.
+        self.wait_for("echo it answers", "it answers", BOOT)
     }
 
     /// Runs a shell script that must succeed; returns what it printed.
