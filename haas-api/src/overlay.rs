@@ -69,6 +69,7 @@ pub struct ClaimDisk {
 
 /// `POST /v1/nodes/{name}/disks/accept`: the overlay store on a disk is to be this node's.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct AcceptDisk {
     /// The disk's serial number; needed where several disks hold a store that could be meant.
     pub serial: Option<String>,

@@ -291,7 +291,7 @@ fn each_mistake_is_told_with_place_key_fault_and_remedy() {
             "4:14: node.overlay_disk: \"sda\" is not understood; expected \"auto\", { serial = \
              \"…\" } or { path = \"/dev/…\" }",
         ),
-        ("N02scratch_disks=['sda']\n", "4:16: node.scratch_disks: is a string; expected a table"),
+        ("N02scratch_disks=['sda']\n", "4:16: node.scratch_disks: is text; expected a table"),
         (
             "N02scratch_disks=[{serial='A',path='/dev/sda'}]\n",
             "4:16: node.scratch_disks: names a disk twice; expected { serial = \"…\" } or { path = \

@@ -31,9 +31,11 @@ async fn boot(bench: &Bench, number: u8) {
     let node = tx.node(&format!("n{number:02}")).await.unwrap().unwrap();
     tx.end_attempts(&node.id, 1).await.unwrap();
     tx.set_power(&node.id, Ok(Power::On), 1).await.unwrap();
+    let last = tx.last_attempt(&node.id).await.unwrap();
     tx.commit().await.unwrap();
-    // Its image has no files to export, and nothing here reads them.
-    let _ = reconcile::open_attempt(&bench.context, &node, None, Cause::Desired).await;
+    let opened =
+        reconcile::open_attempt(&bench.context, &node, last.as_ref(), Cause::Desired).await;
+    opened.unwrap();
 }
 
 async fn attempt(bench: &Bench, number: u8) -> Attempt {
