@@ -305,7 +305,6 @@ fn told_all(disks: &[&Seen]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
 
     use super::*;
 
@@ -318,17 +317,6 @@ mod tests {
         claim: None,
         elsewhere: &[],
     };
-
-    fn disk(name: &str, serial: &str) -> Candidate {
-        Candidate {
-            name: name.into(),
-            serial: Some(serial.into()),
-            model: None,
-            size: 1 << 30,
-            sysfs: PathBuf::new(),
-            unusable: None,
-        }
-    }
 
     fn other() -> DiskState {
         DiskState::Other { looks_like: "xfs".into() }
@@ -352,7 +340,10 @@ mod tests {
 
     #[test]
     fn our_store_is_taken_before_a_blank_disk() {
-        let survey = [(disk("vda", "A"), DiskState::Blank), (disk("vdb", "B"), ours("s"))];
+        let survey = [
+            (Candidate::fake("vda", "A"), DiskState::Blank),
+            (Candidate::fake("vdb", "B"), ours("s")),
+        ];
         let choice = choose(&survey, AUTO, OWNER).expect("a disk");
         assert!(matches!(choice, Choice::Ours(d) if d.name == "vdb"));
     }
@@ -360,9 +351,12 @@ mod tests {
     #[test]
     fn nothing_is_written_to_a_disk_that_is_not_blank_or_not_clear() {
         assert_eq!(code(&[], AUTO), "disk-missing");
-        assert_eq!(code(&[(disk("vda", "A"), other())], AUTO), "disk-not-blank");
-        assert_eq!(code(&[(disk("vda", "A"), foreign("s"))], AUTO), "disk-foreign");
-        let two = [(disk("vda", "A"), DiskState::Blank), (disk("vdb", "B"), DiskState::Blank)];
+        assert_eq!(code(&[(Candidate::fake("vda", "A"), other())], AUTO), "disk-not-blank");
+        assert_eq!(code(&[(Candidate::fake("vda", "A"), foreign("s"))], AUTO), "disk-foreign");
+        let two = [
+            (Candidate::fake("vda", "A"), DiskState::Blank),
+            (Candidate::fake("vdb", "B"), DiskState::Blank),
+        ];
         assert_eq!(code(&two, AUTO), "disk-ambiguous");
         let named = DiskSelector::One(DiskName::Serial("B".into()));
         let by_serial = choose(&two, Wanted { disk: &named, ..AUTO }, OWNER).expect("named");
@@ -371,7 +365,8 @@ mod tests {
 
     #[test]
     fn every_disk_that_is_not_blank_is_told() {
-        let survey = [(disk("sda", "A"), other()), (disk("nvme0n1", "B"), other())];
+        let survey =
+            [(Candidate::fake("sda", "A"), other()), (Candidate::fake("nvme0n1", "B"), other())];
         let cause = refused(&survey, AUTO).cause;
         for word in ["sda (serial A)", "nvme0n1 (serial B)", "xfs", "disk claim n01"] {
             assert!(cause.contains(word), "{cause}");
@@ -380,7 +375,10 @@ mod tests {
 
     #[test]
     fn a_scratch_disk_is_never_taken() {
-        let survey = [(disk("vda", "A"), DiskState::Blank), (disk("vdb", "B"), DiskState::Blank)];
+        let survey = [
+            (Candidate::fake("vda", "A"), DiskState::Blank),
+            (Candidate::fake("vdb", "B"), DiskState::Blank),
+        ];
         let scratch = [DiskName::Serial("A".into())];
         let wanted = Wanted { scratch: &scratch, ..AUTO };
         let choice = choose(&survey, wanted, OWNER).expect("the other");
@@ -402,9 +400,9 @@ mod tests {
                 }
             }
         };
-        let survey = [(disk("vda", "A"), other())];
+        let survey = [(Candidate::fake("vda", "A"), other())];
         assert!(!claimed(&survey, "B", None) && claimed(&survey, "A", None));
-        let mine = [(disk("vda", "A"), ours("s"))];
+        let mine = [(Candidate::fake("vda", "A"), ours("s"))];
         assert!(!claimed(&mine, "A", None), "a claim that was carried out does not wipe again");
         assert!(claimed(&mine, "A", Some("s")), "a store that was given up by its id");
         assert!(!claimed(&mine, "A", Some("older")), "another store than the one given up");
@@ -412,7 +410,10 @@ mod tests {
 
     #[test]
     fn another_nodes_store_is_taken_only_when_it_was_accepted() {
-        let survey = [(disk("vda", "A"), foreign("s")), (disk("vdb", "B"), DiskState::Blank)];
+        let survey = [
+            (Candidate::fake("vda", "A"), foreign("s")),
+            (Candidate::fake("vdb", "B"), DiskState::Blank),
+        ];
         let lost = Wanted { known: Some("mine"), ..AUTO };
         let fault = refused(&survey, lost);
         assert_eq!(fault.code, "disk-foreign");
@@ -429,13 +430,16 @@ mod tests {
         assert_eq!(code(&survey, another), "disk-foreign");
         let elsewhere =
             DiskState::Foreign { owner: "node n09 of cluster c2".into(), store_id: None };
-        let fault = refused(&[(disk("vda", "A"), elsewhere)], AUTO);
+        let fault = refused(&[(Candidate::fake("vda", "A"), elsewhere)], AUTO);
         assert!(!fault.cause.contains("accept"), "{fault}");
     }
 
     #[test]
     fn a_store_that_another_node_has_is_a_copy() {
-        let survey = [(disk("vda", "A"), ours("s")), (disk("vdb", "B"), DiskState::Blank)];
+        let survey = [
+            (Candidate::fake("vda", "A"), ours("s")),
+            (Candidate::fake("vdb", "B"), DiskState::Blank),
+        ];
         let node = "n07".parse().expect("a name");
         let others = [StoreElsewhere { store_id: "s".into(), node }];
         let fault = refused(&survey, Wanted { elsewhere: &others, ..AUTO });
@@ -450,13 +454,15 @@ mod tests {
 
     #[test]
     fn of_two_stores_the_known_one_is_taken_and_never_one_of_two_copies() {
-        let survey = [(disk("sda", "A"), ours("old")), (disk("sdb", "B"), ours("s"))];
+        let survey =
+            [(Candidate::fake("sda", "A"), ours("old")), (Candidate::fake("sdb", "B"), ours("s"))];
         assert_eq!(code(&survey, AUTO), "disk-ambiguous");
         let known = Wanted { known: Some("s"), ..AUTO };
         let choice = choose(&survey, known, OWNER).expect("the known one");
         assert!(matches!(choice, Choice::Ours(d) if d.name == "sdb"));
         assert_eq!(code(&survey[..1], known), "store-other");
-        let copies = [(disk("sda", "A"), ours("s")), (disk("sdb", "B"), ours("s"))];
+        let copies =
+            [(Candidate::fake("sda", "A"), ours("s")), (Candidate::fake("sdb", "B"), ours("s"))];
         let fault = refused(&copies, known);
         assert_eq!(fault.code, "store-copied");
         assert!(fault.cause.contains("sda (serial A) and sdb (serial B)"), "{fault}");
@@ -467,7 +473,7 @@ mod tests {
 
     #[test]
     fn a_lost_store_is_never_replaced_silently() {
-        let survey = [(disk("vda", "A"), DiskState::Blank)];
+        let survey = [(Candidate::fake("vda", "A"), DiskState::Blank)];
         let fault = refused(&survey, Wanted { known: Some("s"), ..AUTO });
         assert_eq!(fault.code, "store-missing");
         assert!(fault.cause.contains("disk claim n01 --serial A --wipe"), "{fault}");

@@ -187,18 +187,26 @@ fn page_80(page: &[u8]) -> Option<String> {
 }
 
 #[cfg(test)]
+impl Candidate {
+    /// A disk of 1 GiB that is nowhere in sysfs.
+    pub(crate) fn fake(name: &str, serial: &str) -> Self {
+        Self {
+            name: name.into(),
+            serial: Some(serial.into()),
+            model: None,
+            size: 1 << 30,
+            sysfs: PathBuf::new(),
+            unusable: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     fn disk(name: &str, sysfs: impl Into<PathBuf>) -> Candidate {
-        Candidate {
-            name: name.into(),
-            serial: None,
-            model: None,
-            size: 0,
-            sysfs: sysfs.into(),
-            unusable: None,
-        }
+        Candidate { sysfs: sysfs.into(), ..Candidate::fake(name, "S") }
     }
 
     #[test]

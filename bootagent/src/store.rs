@@ -441,17 +441,6 @@ mod tests {
 
     const OWNER: Owner<'static> = Owner { cluster: "c1", node: "n1", name: "n01" };
 
-    fn disk(name: &str, serial: &str) -> Candidate {
-        Candidate {
-            name: name.into(),
-            serial: Some(serial.into()),
-            model: None,
-            size: 1 << 30,
-            sysfs: PathBuf::new(),
-            unusable: None,
-        }
-    }
-
     #[test]
     fn foreign_other_and_old_stores_are_refused() {
         let header = Header {
@@ -462,8 +451,9 @@ mod tests {
             store_id: "s1".into(),
             generation: 7,
         };
-        let admit =
-            |header, known, accepted| admit(header, OWNER, &disk("vda", "A"), known, accepted);
+        let admit = |header, known, accepted| {
+            admit(header, OWNER, &Candidate::fake("vda", "A"), known, accepted)
+        };
         assert!(admit(header.clone(), None, None).is_ok());
         assert!(admit(header.clone(), Some(("s1", 7)), None).is_ok());
         let refused = |header, known| admit(header, known, None).expect_err("refused").code;

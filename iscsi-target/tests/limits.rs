@@ -5,14 +5,12 @@ mod support;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use iscsi_target::{
     Admission, ClassLimits, Exports, Grant, Limits, LoginRequest, Lun, LunIdentity, Meter, Options,
 };
-use support::{Client, INITIATOR, TARGET, content, read_16};
-use tokio_util::sync::CancellationToken;
+use support::{Client, INITIATOR, Server, TARGET, content, read_16};
 
 const BLOCKS: u64 = 65_536;
 const MIB: u64 = 1 << 20;
@@ -47,39 +45,25 @@ impl Exports for Owner {
     }
 }
 
-struct Server {
-    addresses: Vec<SocketAddr>,
+struct Target {
+    server: Server,
     meter: Arc<Meter>,
-    stop: CancellationToken,
-    thread: Option<JoinHandle<()>>,
 }
 
-impl Server {
+impl Target {
     fn start(limits: Limits, class_limits: ClassLimits) -> Self {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), content(BLOCKS)).unwrap();
         let lun = Lun::open(file.path(), LunIdentity::from_sha256(&[9; 32])).unwrap();
         let meter = Arc::new(Meter::default());
         let owner = Owner { lun: Arc::new(lun), limits, class_limits, meter: meter.clone() };
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let (send, receive) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(async {
-                let listen = || iscsi_target::listen("127.0.0.1:0".parse().unwrap()).unwrap();
-                let listeners = vec![listen(), listen()];
-                send.send(listeners.iter().map(|l| l.local_addr().unwrap()).collect()).unwrap();
-                // One thread, so that all sessions share it.
-                let options = Options { io_threads: 1, ..Options::default() };
-                iscsi_target::serve(listeners, Arc::new(owner), options, stopped).await.unwrap();
-            });
-        });
-        Self { addresses: receive.recv().unwrap(), meter, stop, thread: Some(thread) }
+        // One thread, so that all sessions share it.
+        let options = Options { io_threads: 1, ..Options::default() };
+        Self { server: Server::start(owner, options, 2), meter }
     }
 
     fn log_in(&self, class: u64) -> Result<Client, u16> {
-        let mut client = Client::connect(self.addresses[0]);
+        let mut client = Client::connect(self.server.addresses[0]);
         let names = format!("InitiatorName={INITIATOR}-{class}\0TargetName={TARGET}\0");
         client.send_login(0x87, &(names + "MaxRecvDataSegmentLength=262144\0"));
         match client.receive().login_status() {
@@ -89,28 +73,18 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        if let Some(thread) = self.thread.take() {
-            let ended = thread.join();
-            assert!(ended.is_ok() || std::thread::panicking());
-        }
-    }
-}
-
 #[test]
 fn every_listener_serves_and_discovery_tells_all_portals() {
-    let server = Server::start(Limits::default(), ClassLimits::default());
-    for address in &server.addresses {
+    let target = Target::start(Limits::default(), ClassLimits::default());
+    for address in &target.server.addresses {
         let mut client = Client::login(*address, &[]);
         assert_eq!(client.read(0, 1, 512).data, content(1));
     }
-    let mut client = Client::connect(server.addresses[1]);
+    let mut client = Client::connect(target.server.addresses[1]);
     client.send_login(0x87, &format!("InitiatorName={INITIATOR}\0SessionType=Discovery\0"));
     assert_eq!(client.receive().login_status(), 0);
     let told = client.request(0x04, 0, b"SendTargets=All\0").text();
-    let here = server.addresses[1];
+    let here = target.server.addresses[1];
     let wanted = format!(
         "TargetName={TARGET};TargetAddress={here},1;TargetAddress={}:3260,1;",
         Ipv4Addr::new(10, 0, 0, 1)
@@ -121,13 +95,13 @@ fn every_listener_serves_and_discovery_tells_all_portals() {
 #[test]
 fn a_class_has_so_many_sessions_and_a_replaced_one_does_not_count() {
     let class_limits = ClassLimits { sessions: Some(2), ..ClassLimits::default() };
-    let server = Server::start(Limits::default(), class_limits);
-    let first = server.log_in(1).unwrap();
-    let _second = server.log_in(1).unwrap();
-    assert_eq!(server.log_in(1).err(), Some(0x0302));
-    assert!(server.log_in(2).is_ok(), "another class");
+    let target = Target::start(Limits::default(), class_limits);
+    let first = target.log_in(1).unwrap();
+    let _second = target.log_in(1).unwrap();
+    assert_eq!(target.log_in(1).err(), Some(0x0302));
+    assert!(target.log_in(2).is_ok(), "another class");
     // The node comes back while its old session still hangs.
-    let mut again = Client::connect(server.addresses[0]);
+    let mut again = Client::connect(target.server.addresses[0]);
     again.isid = first.isid;
     let names = format!("InitiatorName={INITIATOR}-1\0TargetName={TARGET}\0");
     again.send_login(0x87, &names);
@@ -137,15 +111,15 @@ fn a_class_has_so_many_sessions_and_a_replaced_one_does_not_count() {
 #[test]
 fn the_window_follows_what_the_class_has_left_and_never_goes_back() {
     let class_limits = ClassLimits { commands: Some(64), ..ClassLimits::default() };
-    let server = Server::start(Limits::default(), class_limits);
+    let target = Target::start(Limits::default(), class_limits);
     let window = |client: &mut Client| {
         client.ping(0x99, b"");
         let reply = client.receive();
         reply.u32(32).wrapping_sub(reply.u32(28)).wrapping_add(1)
     };
-    let mut first = server.log_in(1).unwrap();
+    let mut first = target.log_in(1).unwrap();
     assert_eq!(window(&mut first), 64);
-    let mut second = server.log_in(1).unwrap();
+    let mut second = target.log_in(1).unwrap();
     assert_eq!(window(&mut second), 32);
     // What it was allowed it may still send; the window shrinks as it is used up.
     assert_eq!(window(&mut first), 64);
@@ -172,29 +146,29 @@ fn rate(client: &mut Client, time: Duration) -> f64 {
 fn sessions_and_classes_keep_to_their_pace() {
     let limits = Limits { bytes_per_second: Some(8 * MIB), ..Limits::default() };
     let class_limits = ClassLimits { bytes_per_second: Some(12 * MIB), ..ClassLimits::default() };
-    let server = Server::start(limits, class_limits);
+    let target = Target::start(limits, class_limits);
     let time = Duration::from_secs(2);
-    let lone = rate(&mut server.log_in(1).unwrap(), time) / MIB as f64;
+    let lone = rate(&mut target.log_in(1).unwrap(), time) / MIB as f64;
     assert!((6.0..9.0).contains(&lone), "{lone} MiB/s alone");
     let together: f64 = std::thread::scope(|scope| {
         let readers: Vec<_> =
-            (0..3).map(|_| scope.spawn(|| rate(&mut server.log_in(2).unwrap(), time))).collect();
+            (0..3).map(|_| scope.spawn(|| rate(&mut target.log_in(2).unwrap(), time))).collect();
         readers.into_iter().map(|reader| reader.join().unwrap()).sum::<f64>() / MIB as f64
     });
     assert!((9.0..13.5).contains(&together), "{together} MiB/s together");
-    let counts = server.meter.counts();
+    let counts = target.meter.counts();
     assert_eq!(counts.logins, 4);
     assert!(counts.bytes > 20 * MIB && counts.quantile_us(0.5).is_some(), "{counts:?}");
 }
 
 #[test]
 fn one_session_of_a_class_has_as_much_as_many_of_another() {
-    let server = Server::start(Limits::default(), ClassLimits::default());
+    let target = Target::start(Limits::default(), ClassLimits::default());
     let time = Duration::from_secs(2);
     let (many, single) = std::thread::scope(|scope| {
         let readers: Vec<_> =
-            (0..24).map(|_| scope.spawn(|| rate(&mut server.log_in(1).unwrap(), time))).collect();
-        let single = scope.spawn(|| rate(&mut server.log_in(2).unwrap(), time));
+            (0..24).map(|_| scope.spawn(|| rate(&mut target.log_in(1).unwrap(), time))).collect();
+        let single = scope.spawn(|| rate(&mut target.log_in(2).unwrap(), time));
         let many: Vec<f64> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
         (many, single.join().unwrap())
     });

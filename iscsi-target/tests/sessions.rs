@@ -6,7 +6,6 @@ mod support;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use iscsi_target::{
@@ -14,7 +13,6 @@ use iscsi_target::{
     Refusal, Secret, SessionObserver,
 };
 use support::{Client, INITIATOR, NO_TAG, TARGET, content, read_16};
-use tokio_util::sync::CancellationToken;
 
 const BLOCKS: u64 = 4096;
 
@@ -86,8 +84,7 @@ struct Server {
     addr: SocketAddr,
     seen: Arc<Seen>,
     disk: Vec<u8>,
-    stop: CancellationToken,
-    thread: Option<JoinHandle<()>>,
+    running: support::Server,
 }
 
 impl Server {
@@ -98,24 +95,8 @@ impl Server {
         let lun = Lun::open(file.path(), LunIdentity::from_sha256(&[9; 32])).unwrap();
         let seen = Arc::new(Seen::default());
         let owner = Owner { lun: Arc::new(lun), seen: Arc::clone(&seen), logins: 0.into(), mutual };
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let (send, receive) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                let listener = iscsi_target::listen("127.0.0.1:0".parse().unwrap()).unwrap();
-                send.send(listener.local_addr().unwrap()).unwrap();
-                iscsi_target::serve(vec![listener], Arc::new(owner), options, stopped)
-                    .await
-                    .unwrap();
-            });
-        });
-        Self { addr: receive.recv().unwrap(), seen, disk, stop, thread: Some(thread) }
+        let running = support::Server::start(owner, options, 1);
+        Self { addr: running.addresses[0], seen, disk, running }
     }
 
     fn events_become(&self, wanted: &[&str]) {
@@ -123,16 +104,6 @@ impl Server {
         while self.seen.all() != wanted {
             assert!(Instant::now() < deadline, "{:?} instead of {wanted:?}", self.seen.all());
             std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        if let Some(thread) = self.thread.take() {
-            let ended = thread.join();
-            assert!(ended.is_ok() || std::thread::panicking());
         }
     }
 }
@@ -226,8 +197,7 @@ fn stopping_closes_sessions_between_pdus() {
     let mut server = Server::start(Options::default(), false);
     let mut idle = Client::login(server.addr, &[]);
     let started = Instant::now();
-    server.stop.cancel();
-    server.thread.take().unwrap().join().unwrap();
+    server.running.stop();
     assert!(started.elapsed() < Duration::from_secs(1));
     let mut rest = Vec::new();
     use std::io::Read;

@@ -1,5 +1,5 @@
-//! What the tests share: a disk whose blocks tell where they are, `haas-iscsi` as a child process,
-//! and a raw initiator that can be as impolite as a test needs.
+//! What the tests share: a disk whose blocks tell where they are, `haas-iscsi` as a child process or
+//! the library as a server, and a raw initiator that can be as impolite as a test needs.
 #![allow(dead_code, unreachable_pub)]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use iscsi_target::{Exports, Options};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 pub const TARGET: &str = "iqn.2026-01.org.example:disk";
 pub const INITIATOR: &str = "iqn.2026-01.org.example:node1";
@@ -406,4 +408,45 @@ pub fn read_16(lba: u64, blocks: u32) -> [u8; 16] {
     cdb[2..10].copy_from_slice(&lba.to_be_bytes());
     cdb[10..14].copy_from_slice(&blocks.to_be_bytes());
     cdb
+}
+
+/// The library as a server on a thread of its own; stopped with the value.
+pub struct Server {
+    pub addresses: Vec<SocketAddr>,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Serves on so many addresses.
+    pub fn start(exports: impl Exports, options: Options, listeners: usize) -> Self {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let (send, receive) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let listen = |_| iscsi_target::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+                let listeners: Vec<_> = (0..listeners).map(listen).collect();
+                send.send(listeners.iter().map(|l| l.local_addr().unwrap()).collect()).unwrap();
+                iscsi_target::serve(listeners, Arc::new(exports), options, stopped).await.unwrap();
+            });
+        });
+        Self { addresses: receive.recv().unwrap(), stop, thread: Some(thread) }
+    }
+
+    /// Stops it in order, and waits until it has.
+    pub fn stop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking());
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }

@@ -158,12 +158,8 @@ mod tests {
     #[test]
     fn users_write_the_store_scratch_disks_and_their_own_sessions() {
         let disk = |name: &str, serial: &str, sysfs: &str| Candidate {
-            name: name.into(),
-            serial: Some(serial.into()),
-            model: None,
-            size: 0,
             sysfs: sysfs.into(),
-            unusable: None,
+            ..Candidate::fake(name, serial)
         };
         let guard =
             Guard { store: Some("sda".into()), scratch: vec![DiskName::Serial("B".into())] };
