@@ -244,7 +244,7 @@ fn swapped(lab: &Lab<'_>) -> Result<()> {
 
 fn swap(lab: &Lab<'_>, one: &Disk, two: &Disk) -> Result<()> {
     let kept = lab.rack.dir().join("kept.raw");
-    fs::copy(one.path(), &kept)?;
+    one.keep(&kept)?;
     one.replace(&Content::File(two.path().to_owned()))?;
     two.replace(&Content::File(kept.clone()))?;
     Ok(fs::remove_file(kept)?)

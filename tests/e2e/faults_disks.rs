@@ -191,7 +191,7 @@ fn stores(lab: &Lab<'_>) -> Result<()> {
     lab.ssh("alice", "node1", "echo first > /home/alice/file; sync")?;
     lab.power_off("node1")?;
     let old = rack.dir().join("old.raw");
-    fs::copy(mine.path(), &old)?;
+    mine.keep(&old)?;
 
     // The disk of node1 in node2, and a blank one in node1.
     other.replace(&Content::File(old.clone()))?;
@@ -213,7 +213,7 @@ fn stores(lab: &Lab<'_>) -> Result<()> {
     lab.ssh("alice", "node1", "cat /home/alice/file; echo second > /home/alice/file; sync")?;
     lab.power_off("node1")?;
     let newest = rack.dir().join("newest.raw");
-    fs::copy(mine.path(), &newest)?;
+    mine.keep(&newest)?;
     mine.replace(&Content::File(old))?;
     lab.switch("node1", "alice/work")?;
     lab.wait_fault("node1", &["old copy", "vda", "newest disk back", "disk claim node1"])?;

@@ -11,11 +11,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use support::{Lab, boots};
 use tests::{
-    DhcpServer, DiskHw, DiskModel, ForeignDhcp, NicModel, NodeHw, Rack, RackSpec, SwitchHw, files,
+    Content, DhcpServer, DiskHw, DiskModel, ForeignDhcp, NicModel, NodeHw, OldOs, Rack, RackSpec,
+    SwitchHw, files,
 };
 
-/// Spanning tree holds each start of a node's link back for half a minute.
-const SLOW_BOOT: Duration = Duration::from_secs(420);
+/// A self test of two minutes, and spanning tree, which holds each start of a link back for half a one.
+const SLOW_BOOT: Duration = Duration::from_secs(600);
 /// The address that the foreign server has for node1.
 const NODE1: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(10, 77, 0, 11), Ipv4Addr::new(10, 77, 0, 11));
 /// Others, which node1 cannot take while it runs.
@@ -206,37 +207,69 @@ fn slow_the_second_card_boots_with_jumbo_frames() -> Result<()> {
     })
 }
 
-/// Two cards of which the firmware tries the wrong one first, a switch that holds each link back for
-/// 30 s, a driver that resets the link, and addresses of somebody else: the node boots unaided.
+/// All at once: minutes of self test, two cards of which the firmware tries the wrong one first, a
+/// switch that holds each link back for 30 s, a driver that resets the link, addresses of somebody
+/// else, an old bootable disk and a blank one in another order at each start. It boots unaided.
 #[test]
 #[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
-fn slow_a_node_on_a_network_as_real_ones_are_boots_unaided() -> Result<()> {
+fn slow_a_node_as_real_racks_have_them_boots_unaided() -> Result<()> {
+    let disk = |model, serial: &str, content| DiskHw {
+        serial: Some(serial.to_owned()),
+        model,
+        content,
+        ..DiskHw::default()
+    };
+    let old_os = Content::OldOs { marker: "OLD-OS-RUNS".to_owned(), then: OldOs::Hangs };
     let node = NodeHw {
         nics: vec![NicModel::E1000e, NicModel::E1000e],
         first_nic: 1,
-        disks: vec![DiskHw { model: DiskModel::Ahci, ..DiskHw::default() }],
+        disks: vec![
+            disk(DiskModel::Ahci, "OLD", old_os),
+            disk(DiskModel::Nvme, "BLANK", Content::Blank),
+        ],
+        shuffled_disks: true,
+        self_test: 120,
         ..NodeHw::default()
     };
-    let mut spec = RackSpec::new("real-net", vec![node]);
+    let mut spec = RackSpec::new("real", vec![node]);
     spec.switch = SwitchHw { forward_delay: Some(15), mtu: None };
     Rack::with(spec, |rack| {
         let lease = Duration::from_secs(120);
         let pool = (NODE1.0, Ipv4Addr::new(10, 77, 0, 12));
         let foreign = ForeignDhcp::start(rack, DhcpServer::Dnsmasq, pool, lease)?;
         let lab = Lab::start_on(rack, &proxy(rack)?, &without_addresses(rack)?)?;
-        lab.switch("node1", "alice/work")?;
         let node = rack.node(1);
-        node.console.wait_for("bootagent", Default::default(), SLOW_BOOT)?;
-        node.flap_link(Duration::from_secs(3))?;
-        lab.ready_within("node1", SLOW_BOOT)?;
-        ensure!(boots(&lab, "node1")?.len() == 1, "it took more than one boot");
+        let old = node.disks[0].fingerprint()?;
+        let boot = |round: usize| -> Result<()> {
+            let before = node.console.mark();
+            match round {
+                1 => lab.switch("node1", "alice/work")?,
+                _ => lab.ok(&["power", "cycle", "node1", "--force"])?,
+            };
+            node.console.wait_for("bootagent", before, SLOW_BOOT)?;
+            node.flap_link(Duration::from_secs(3))?;
+            lab.ready_within("node1", SLOW_BOOT)?;
+            ensure!(boots(&lab, "node1")?.len() == round, "it took more than one boot");
+            // iPXE says which card it uses.
+            let console = node.console.since(before);
+            let cards = ["52:54:00:77:01:01", "52:54:00:77:00:01"];
+            let tried = cards.map(|card| console.find(&format!("net0: {card}")));
+            ensure!(tried[0].is_some() && tried[0] < tried[1], "cards were tried at {tried:?}");
+            Ok(())
+        };
+
+        boot(1)?;
         let address = lab.node("node1")?["address"].clone();
         let lease = foreign.lease(&node.mac)?.context("dnsmasq has no lease of the node")?;
         ensure!(address == lease.address.to_string(), "{address} is not {lease:?}");
-        // iPXE says which card it uses.
-        let console = node.console.text();
-        let tried = ["net0: 52:54:00:77:01:01", "net0: 52:54:00:77:00:01"].map(|c| console.find(c));
-        ensure!(tried[0].is_some() && tried[0] < tried[1], "the cards were tried at {tried:?}");
+        ensure!(lab.disk_row("node1", "OLD")?.contains("not blank: a boot sector"));
+        ensure!(lab.disk_row("node1", "BLANK")?.contains("overlay store"));
+        lab.ssh("alice", "node1", "echo kept > /home/alice/file; sync")?;
+
+        boot(2)?;
+        ensure!(lab.ssh("alice", "node1", "cat /home/alice/file")?.trim() == "kept");
+        ensure!(node.disks[0].fingerprint()? == old, "the old system's disk was written");
+        ensure!(!node.console.text().contains("OLD-OS-RUNS"), "the old system was started");
         Ok(())
     })
 }

@@ -49,8 +49,7 @@ impl Disk {
             }
             Content::File(source) => {
                 drop(file);
-                fs::copy(source, &self.path)
-                    .with_context(|| format!("cannot copy {}", source.display()))?;
+                copy_sparse(source, &self.path)?;
             }
             Content::OldOs { marker, then } => {
                 file.write_all_at(&boot_sector(marker, *then)?, 0)?;
@@ -75,22 +74,20 @@ impl Disk {
         Ok(bytes)
     }
 
+    /// Keeps its present content in a file, which can be another disk's [`Content::File`].
+    pub fn keep(&self, copy: &Path) -> Result<()> {
+        copy_sparse(&self.path, copy)
+    }
+
     /// Equal for disks with equal content: says whether anything was changed. Hashes only what is
     /// not zero, since most of a disk is.
     pub fn fingerprint(&self) -> io::Result<String> {
-        const PIECE: usize = 1 << 16;
-        let file = File::open(&self.path)?;
-        let (mut piece, zero) = (vec![0; PIECE], vec![0; PIECE]);
         let mut hash = Sha256::new();
-        for offset in (0..self.bytes).step_by(PIECE) {
-            let length = usize::try_from(self.bytes - offset).unwrap_or(PIECE).min(PIECE);
-            let piece = &mut piece[..length];
-            file.read_exact_at(piece, offset)?;
-            if *piece != zero[..length] {
-                hash.update(offset.to_le_bytes());
-                hash.update(piece);
-            }
-        }
+        for_each_written(&File::open(&self.path)?, |offset, piece| {
+            hash.update(offset.to_le_bytes());
+            hash.update(piece);
+            Ok(())
+        })?;
         Ok(hex::encode(hash.finalize()))
     }
 
@@ -113,6 +110,35 @@ impl Disk {
     pub fn allocated(&self) -> io::Result<u64> {
         Ok(fs::metadata(&self.path)?.blocks() * 512)
     }
+}
+
+/// Copies a disk without giving blocks to its zeros, as [`fs::copy`] would.
+fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
+    let copy = || {
+        let (from, to) = (File::open(from)?, File::create(to)?);
+        to.set_len(from.metadata()?.len())?;
+        for_each_written(&from, |offset, piece| to.write_all_at(piece, offset))
+    };
+    copy().with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}
+
+/// Calls `visit` with the offset and the bytes of every 64 KiB that are not all zero.
+fn for_each_written(
+    file: &File,
+    mut visit: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    const PIECE: usize = 1 << 16;
+    let (mut piece, zero) = (vec![0; PIECE], vec![0; PIECE]);
+    let end = file.metadata()?.len();
+    for offset in (0..end).step_by(PIECE) {
+        let length = usize::try_from(end - offset).unwrap_or(PIECE).min(PIECE);
+        let piece = &mut piece[..length];
+        file.read_exact_at(piece, offset)?;
+        if *piece != zero[..length] {
+            visit(offset, piece)?;
+        }
+    }
+    Ok(())
 }
 
 /// Real-mode code of one sector: prints the marker on COM1, then does as it is told.

@@ -51,6 +51,8 @@ pub struct NodeHw {
     /// At each start the kernel finds the disks in another order, as on machines whose controllers
     /// race. What the firmware starts stays the first.
     pub shuffled_disks: bool,
+    /// Seconds of testing memory and cards before the firmware begins, as servers take minutes for.
+    pub self_test: u32,
     /// What its clock says at power-on, `2001-02-03T04:05:06`; none: the right time.
     pub clock: Option<String>,
 }
@@ -66,6 +68,7 @@ impl Default for NodeHw {
             first_nic: 0,
             disks: vec![DiskHw::default()],
             shuffled_disks: false,
+            self_test: 0,
             clock: None,
         }
     }

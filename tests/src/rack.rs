@@ -310,6 +310,7 @@ fn node_config(
         first_nic: hardware.first_nic,
         disks: disk_configs,
         shuffled_disks: hardware.shuffled_disks,
+        self_test: hardware.self_test,
         clock: hardware.clock.clone(),
         serial: SocketAddr::new(bmc, 4000),
     };

@@ -24,6 +24,8 @@ pub struct NodeConfig {
     pub first_nic: usize,
     pub disks: Vec<DiskConfig>,
     pub shuffled_disks: bool,
+    /// Seconds between power-on and the firmware's first instruction.
+    pub self_test: u32,
     /// QEMU's `-rtc base=`.
     pub clock: Option<String>,
     /// Where the [`super::hub`] serves the serial line, for the BMC's serial over LAN.
