@@ -27,7 +27,7 @@ use crate::{
     enroll,
     exports::Exports,
     images::{Images, worker::WorkerCommand},
-    netboot::{self, firmware::Binaries, script::Templates},
+    netboot::{self, Serving, firmware::Binaries, script::Templates},
     reconcile,
     store::Store,
     tls,
@@ -101,8 +101,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     let sockets = netboot::Sockets::bind(&context.config)?;
     let targets = Arc::new(Targets::new(context.clone()));
-    let binaries = Binaries::new(&context.config.ipxe_dir);
-    let boot = netboot::run(sockets, templates, binaries, targets, stop.clone());
+    let binaries = Binaries::of(&context.config);
+    let served = Serving { targets, templates, binaries };
+    let boot = netboot::run(sockets, served, stop.clone());
     parts.spawn(async { ("netboot", boot.await.map_err(Into::into)) });
     let reconciler = reconcile::run(context.clone(), stop.clone());
     parts.spawn(async {

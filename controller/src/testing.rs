@@ -93,6 +93,8 @@ impl Bench {
             nodes_file: state_dir.join("nodes.toml"),
             agent_cpio: state_dir.join("agent.cpio.zst"),
             ipxe_dir: state_dir.clone(),
+            shim: state_dir.join("shim"),
+            grub: state_dir.join("grub"),
             templates_dir: templates_dir.clone(),
             state_dir: state_dir.clone(),
             api_interfaces: Vec::new(),
@@ -272,6 +274,7 @@ pub(crate) fn spec(number: u8) -> NodeSpec {
         labels: Default::default(),
         kernel_args: Vec::new(),
         ipxe: None,
+        secure_boot: false,
         ready_checks: Vec::new(),
     }
 }

@@ -4,9 +4,14 @@
 #[path = "faults_support.rs"]
 mod support;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use support::Lab;
-use tests::{Firmware, NodeHw, Rack, RackSpec};
+use tests::{Firmware, NodeHw, Rack, RackSpec, files};
+
+/// Signatures are checked in system management mode, which QEMU emulates slowly.
+const SECURE: Duration = Duration::from_secs(400);
 
 #[test]
 #[ignore = "needs QEMU; run: cargo xtask e2e"]
@@ -51,4 +56,40 @@ fn boots(lab: &Lab<'_>) -> Result<()> {
         ensure!(order(number)? == orders[number - 1], "the boot order of {name} changed");
     }
     Ok(())
+}
+
+/// A firmware that runs only what Microsoft's key has signed: shim, its GRUB and Debian's kernel.
+#[test]
+#[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
+fn slow_a_node_with_secure_boot_runs_signed_programs_only() -> Result<()> {
+    let node = NodeHw { firmware: Firmware::UefiSecure, ..NodeHw::default() };
+    Rack::with(RackSpec::new("secure", vec![node]), |rack| {
+        let nodes = files::nodes_toml(rack)?;
+        let lab = Lab::start_with(rack, "", nodes.clone())?;
+        // iPXE is not signed: the firmware says so, and haasd passes it on with what to do.
+        lab.switch("node1", "alice/work")?;
+        let console = &rack.node(1).console;
+        console.wait_for("Access Denied", Default::default(), SECURE)?;
+        lab.power_off("node1")?;
+
+        let signed =
+            nodes.replace("firmware = \"uefi\"", "firmware = \"uefi\"\nsecure_boot = true");
+        ensure!(signed != nodes, "nodes.toml names no firmware: {nodes}");
+        let signed = lab.haasd.write("signed.toml", signed)?;
+        let signed = signed.to_str().context("a plain path")?;
+        lab.ok(&["node", "apply", signed, "--yes"])?;
+        let script = lab.ok(&["node", "render", "node1"])?.stdout;
+        ensure!(script.contains("linux /boot/"), "no script for GRUB: {script}");
+        lab.switch("node1", "alice/work")?;
+        lab.ready_within("node1", SECURE)?;
+        let log = lab.ssh("root", "node1", "dmesg")?;
+        for words in ["Secure boot enabled", "Kernel is locked down from EFI Secure Boot"] {
+            ensure!(log.contains(words), "the kernel does not say {words:?}: {log}");
+        }
+        lab.ssh("alice", "node1", "echo kept > /home/alice/file; sync")?;
+        lab.ok(&["power", "cycle", "node1", "--force", "--wait"])?;
+        let kept = lab.ssh("alice", "node1", "cat /home/alice/file")?;
+        ensure!(kept == "kept\n", "node1 holds {kept:?}");
+        lab.power_off("node1")
+    })
 }

@@ -109,6 +109,8 @@ pub enum Firmware {
     UefiPxe,
     /// The same, booting by HTTP (UEFI specification 2.10 section 24.7).
     UefiHttp,
+    /// OVMF's own PXE with Secure Boot on and Microsoft's keys, as servers are shipped.
+    UefiSecure,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

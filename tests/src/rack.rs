@@ -315,7 +315,10 @@ fn node_config(
         serial: SocketAddr::new(bmc, 4000),
     };
     if hardware.firmware != Firmware::Bios {
-        let fresh = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+        let fresh = match hardware.firmware {
+            Firmware::UefiSecure => "/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
+            _ => "/usr/share/OVMF/OVMF_VARS_4M.fd",
+        };
         fs::copy(fresh, config.uefi_variables()).with_context(|| format!("cannot copy {fresh}"))?;
     }
     Ok((config, disks))

@@ -29,6 +29,7 @@ pub(crate) fn spec(number: u8) -> NodeSpec {
         labels: Default::default(),
         kernel_args: Vec::new(),
         ipxe: None,
+        secure_boot: false,
         ready_checks: Vec::new(),
     }
 }

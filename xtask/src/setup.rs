@@ -28,6 +28,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("zstd", "an independent reader of compressed archives, for tests"),
     // What haasd serves to firmware.
     ("ipxe", "undionly.kpxe and snponly.efi, served to nodes over TFTP"),
+    ("shim-signed", "shimx64.efi, served to nodes with Secure Boot"),
+    ("grub-efi-amd64-signed", "the GRUB that shim loads"),
     // The virtual rack.
     ("qemu-system-x86", "emulates the nodes"),
     ("seabios", "the nodes' BIOS"),

@@ -18,7 +18,7 @@ use crate::{
     exports,
     images::manifest::{Manifest, target_name},
     model::{Attempt, AttemptState, Cause, Desired, Node},
-    netboot::boot_target::BootTarget,
+    netboot::{boot_target::BootTarget, script::Loader},
     secret::Secret,
     store::{Result, StoreError, Tx},
 };
@@ -250,6 +250,7 @@ pub async fn preview(context: &Context, node: &Node) -> std::result::Result<Rend
     };
     let token = Secret::new("TOKEN".to_owned());
     let target = target(context, node, &attempt, token).await.map_err(|e| e.to_string())??;
-    let rendered = context.templates.render(&target).map_err(|e| e.to_string())?;
+    let loader = if node.spec.secure_boot { Loader::Grub } else { Loader::Ipxe };
+    let rendered = context.templates.render(&target, loader).map_err(|e| e.to_string())?;
     Ok(Rendered { node: node.name.to_string(), script: rendered.script, cmdline: rendered.cmdline })
 }

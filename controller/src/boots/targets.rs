@@ -137,7 +137,7 @@ impl Targets {
         let offer = BootOffer {
             token: context.master_key.boot_token(&attempt.id),
             boot: attempt.id,
-            ipxe: node.spec.ipxe.clone(),
+            program: node.spec.boot_program(),
         };
         Ok(DhcpVerdict::Boot(here, offer))
     }
@@ -338,18 +338,65 @@ impl Targets {
         if node.address.map(IpAddr::V4) != Some(peer) {
             return Ok(Err(Refusal::WrongPeer));
         }
-        // What is spent opens nothing: from the agent on, everything comes over its channel.
-        if attempt.state != AttemptState::Open || attempt.token_spent {
-            return Ok(Err(Refusal::Over));
-        }
-        Ok(Ok((node, attempt)))
+        Ok(unspent(node, attempt))
+    }
+
+    /// The node at this address, if its firmware insists on signed programs.
+    async fn open_address(
+        &self,
+        peer: IpAddr,
+    ) -> Result<std::result::Result<(Node, Attempt), Refusal>> {
+        let mut tx = self.context.store.read().await?;
+        let nodes = tx.nodes().await?;
+        let is_meant = |node: &Node| {
+            node.managed && node.spec.secure_boot && node.address.map(IpAddr::V4) == Some(peer)
+        };
+        let Some(node) = nodes.into_iter().find(is_meant) else { return Ok(Err(Refusal::Unknown)) };
+        let Some(attempt) = tx.last_attempt(&node.id).await? else {
+            return Ok(Err(Refusal::Unknown));
+        };
+        Ok(unspent(node, attempt))
+    }
+
+    /// What the found attempt boots; where that cannot be said, the node is held with the reason.
+    async fn boots(
+        &self,
+        peer: IpAddr,
+        found: impl Future<Output = Result<std::result::Result<(Node, Attempt), Refusal>>>,
+    ) -> std::result::Result<Arc<BootTarget>, Refusal> {
+        let look = async {
+            let (node, attempt) = match found.await? {
+                Ok(found) => found,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let token = self.context.master_key.boot_token(&attempt.id);
+            match super::plan::target(&self.context, &node, &attempt, token).await? {
+                Ok(target) => Ok(Ok(Arc::new(target))),
+                Err(reason) => {
+                    warn!(node = %node.name, boot = %attempt.id, reason, "cannot serve a boot");
+                    let failure = Failure {
+                        stage: attempt.stage,
+                        code: "cannot-serve".to_owned(),
+                        cause: reason,
+                        kernel_log: Vec::new(),
+                        retryable: true,
+                    };
+                    super::held(&self.context, &attempt.id, &failure).await?;
+                    Ok(Err(Refusal::NotNow))
+                }
+            }
+        };
+        look.await.unwrap_or_else(|e: crate::store::StoreError| {
+            error!(%peer, error = &e as &dyn std::error::Error, "cannot look up a boot");
+            Err(Refusal::NotNow)
+        })
     }
 
     async fn note_served(&self, served: Served) -> Result<()> {
         let context = &self.context;
         match served {
             Served::Firmware { peer, file, bytes } => {
-                debug!(%peer, file, bytes, "served an iPXE binary");
+                debug!(%peer, file, bytes, "served a boot program");
                 Ok(())
             }
             Served::Boot { boot, resource: BootResource::Script, complete: true, .. } => {
@@ -367,6 +414,14 @@ impl Targets {
             }
         }
     }
+}
+
+/// What is spent opens nothing: from the agent on, everything comes over its channel.
+fn unspent(node: Node, attempt: Attempt) -> std::result::Result<(Node, Attempt), Refusal> {
+    if attempt.state != AttemptState::Open || attempt.token_spent {
+        return Err(Refusal::Over);
+    }
+    Ok((node, attempt))
 }
 
 fn agent_spoke_lately(node: &Node, now: Micros) -> bool {
@@ -426,32 +481,11 @@ impl BootTargets for Targets {
         peer: IpAddr,
         _resource: BootResource,
     ) -> std::result::Result<Arc<BootTarget>, Refusal> {
-        let look = async {
-            let (node, attempt) = match self.open_token(token, peer).await? {
-                Ok(found) => found,
-                Err(refusal) => return Ok(Err(refusal)),
-            };
-            let token = self.context.master_key.boot_token(&attempt.id);
-            match super::plan::target(&self.context, &node, &attempt, token).await? {
-                Ok(target) => Ok(Ok(Arc::new(target))),
-                Err(reason) => {
-                    warn!(node = %node.name, boot = %attempt.id, reason, "cannot serve a boot");
-                    let failure = Failure {
-                        stage: attempt.stage,
-                        code: "cannot-serve".to_owned(),
-                        cause: reason,
-                        kernel_log: Vec::new(),
-                        retryable: true,
-                    };
-                    super::held(&self.context, &attempt.id, &failure).await?;
-                    Ok(Err(Refusal::NotNow))
-                }
-            }
-        };
-        look.await.unwrap_or_else(|e: crate::store::StoreError| {
-            error!(%peer, error = &e as &dyn std::error::Error, "cannot look up a boot token");
-            Err(Refusal::NotNow)
-        })
+        self.boots(peer, self.open_token(token, peer)).await
+    }
+
+    async fn boot_by_address(&self, peer: IpAddr) -> std::result::Result<Arc<BootTarget>, Refusal> {
+        self.boots(peer, self.open_address(peer)).await
     }
 
     async fn served(&self, served: Served) {

@@ -50,6 +50,10 @@ pub struct Config {
     pub agent_cpio: PathBuf,
     /// Where iPXE's binaries are, `/usr/lib/ipxe`.
     pub ipxe_dir: PathBuf,
+    /// The signed shim for nodes with Secure Boot.
+    pub shim: PathBuf,
+    /// That GRUB; it must be one that was built for the network.
+    pub grub: PathBuf,
     /// Where the templates of script and kernel command line are.
     pub templates_dir: PathBuf,
     /// Interfaces on which the API listens, by name. Agents come in here too.
@@ -117,6 +121,8 @@ impl fmt::Debug for Config {
             .field("nodes_file", &self.nodes_file)
             .field("agent_cpio", &self.agent_cpio)
             .field("ipxe_dir", &self.ipxe_dir)
+            .field("shim", &self.shim)
+            .field("grub", &self.grub)
             .field("templates_dir", &self.templates_dir)
             .field("api_interfaces", &self.api_interfaces)
             .field("networks", &self.networks)

@@ -34,6 +34,8 @@ pub(super) fn config(
         nodes_file: file_or("nodes_file", "nodes.toml"),
         agent_cpio: file_or("agent_cpio", "/usr/lib/haas/agent.cpio.zst"),
         ipxe_dir: file_or("ipxe_dir", "/usr/lib/ipxe"),
+        shim: file_or("shim", "/usr/lib/shim/shimx64.efi.signed"),
+        grub: file_or("grub", "/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed"),
         templates_dir: file_or("templates_dir", "/usr/share/haas/templates"),
         api_interfaces: Vec::new(),
         networks: networks(&root, addresses_of),

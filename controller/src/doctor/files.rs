@@ -9,7 +9,7 @@ use crate::{
     errors::chain,
     inventory::{Arch, Firmware, Inventory, InventoryErrors, NodeSpec},
     netboot::{
-        firmware::{BIOS, UEFI_AARCH64, UEFI_X86_64},
+        firmware::{BIOS, Binaries, GRUB, SHIM, UEFI_AARCH64, UEFI_X86_64},
         script::Templates,
     },
 };
@@ -68,20 +68,26 @@ pub(super) fn findings(config: &Config, nodes: &[NodeSpec]) -> Vec<Finding> {
         ));
     }
     if config.networks.iter().any(|network| network.dhcp != DhcpMode::Off) {
+        let served = Binaries::of(config);
         for (binary, node) in binaries(nodes) {
-            let path = config.ipxe_dir.join(&binary);
+            let Some(path) = served.path(&binary) else { continue };
+            let (key, help) = match binary.as_str() {
+                SHIM => ("shim", "apt-get install shim-signed, or set shim"),
+                GRUB => ("grub", "apt-get install grub-efi-amd64-signed, or set grub"),
+                _ => ("ipxe_dir", "apt-get install ipxe, or set ipxe_dir or the node's ipxe"),
+            };
             if let Err(error) = needed(&path) {
                 findings.push(Finding::wrong(
                     TOPIC,
-                    format!("ipxe_dir: {}: {error}", path.display()),
+                    format!("{key}: {}: {error}", path.display()),
                     &format!("the firmware of {node} loads it first, and stops without it"),
-                    "apt-get install ipxe, or set ipxe_dir or the node's ipxe".to_owned(),
+                    help.to_owned(),
                 ));
             }
         }
     }
     if findings.is_empty() {
-        findings.push(Finding::good(TOPIC, "the agent's archive and iPXE's binaries are there"));
+        findings.push(Finding::good(TOPIC, "the agent's archive and the boot programs are there"));
     }
     findings
 }
@@ -95,15 +101,20 @@ fn needed(path: &Path) -> Result<(), String> {
     }
 }
 
-/// The iPXE binaries that these nodes load, each with one of the nodes.
+/// The programs that these nodes load, each with one of the nodes.
 fn binaries(nodes: &[NodeSpec]) -> BTreeMap<String, String> {
-    let of = |node: &NodeSpec| match (&node.ipxe, node.firmware, node.arch) {
-        (Some(name), _, _) => name.clone(),
+    let of = |node: &NodeSpec| match (node.boot_program(), node.firmware, node.arch) {
+        (Some(name), _, _) => name,
         (None, Firmware::Bios, _) => BIOS.to_owned(),
         (None, Firmware::Uefi, Arch::X86_64) => UEFI_X86_64.to_owned(),
         (None, Firmware::Uefi, Arch::Aarch64) => UEFI_AARCH64.to_owned(),
     };
-    nodes.iter().map(|node| (of(node), node.name.to_string())).collect()
+    let mut all: BTreeMap<_, _> =
+        nodes.iter().map(|node| (of(node), node.name.to_string())).collect();
+    if let Some(node) = all.get(SHIM).cloned() {
+        all.insert(GRUB.to_owned(), node);
+    }
+    all
 }
 
 #[cfg(test)]

@@ -99,6 +99,7 @@ fn fields(node: &NodeSpec) -> Vec<(&'static str, String)> {
         labels,
         kernel_args,
         ipxe,
+        secure_boot,
         ready_checks,
     } = node;
     let nics = nics.iter().map(|nic| {
@@ -134,6 +135,7 @@ fn fields(node: &NodeSpec) -> Vec<(&'static str, String)> {
         ("labels", joined(labels.iter().map(|(key, value)| format!("{key}={value}")))),
         ("kernel_args", joined(kernel_args.iter().cloned())),
         ("ipxe", ipxe.clone().unwrap_or_else(|| "-".to_owned())),
+        ("secure_boot", secure_boot.to_string()),
         ("ready_checks", joined(checks)),
     ]
 }

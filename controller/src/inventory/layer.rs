@@ -27,6 +27,7 @@ pub(super) struct Layer {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) kernel_args: Vec<String>,
     pub(super) ipxe: Option<String>,
+    pub(super) secure_boot: Option<bool>,
     pub(super) ready_checks: Vec<ReadyCheck>,
     pub(super) power: PowerLayer,
 }
@@ -51,6 +52,7 @@ impl Layer {
                     (!name.contains('/') && !name.starts_with('.')).then(|| name.to_owned())
                 })
             }),
+            secure_boot: table.get("secure_boot").and_then(|v| v.flag()),
             ready_checks: table.get("ready_checks").map(|v| ready_checks(&v)).unwrap_or_default(),
             power: table
                 .get("power")
@@ -78,6 +80,7 @@ impl Layer {
             labels,
             kernel_args,
             ipxe: self.ipxe.or(below.ipxe),
+            secure_boot: self.secure_boot.or(below.secure_boot),
             ready_checks,
             power: self.power.over(below.power),
         }

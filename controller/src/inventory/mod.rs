@@ -27,7 +27,10 @@ pub use self::{
     diff::{Diff, FieldChange},
     stanza::{Seen, stanza_for},
 };
-use crate::config::{Network, Problems, reader::Notes};
+use crate::{
+    config::{Network, Problems, reader::Notes},
+    netboot::firmware::SHIM,
+};
 
 /// Why an inventory was refused.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +122,9 @@ pub struct NodeSpec {
     pub kernel_args: Vec<String>,
     /// Another iPXE binary than the default for the firmware, a file name in the iPXE directory.
     pub ipxe: Option<String>,
+    /// Whether its firmware runs signed programs only: it is given shim and GRUB in place of iPXE.
+    #[serde(default)]
+    pub secure_boot: bool,
     /// What must succeed on the node before it is ready, in this order.
     #[serde(default)]
     pub ready_checks: Vec<ReadyCheck>,
@@ -136,6 +142,11 @@ impl NodeSpec {
 }
 
 impl NodeSpec {
+    /// The file that its firmware loads; none is the iPXE that fits it.
+    pub fn boot_program(&self) -> Option<String> {
+        if self.secure_boot { Some(SHIM.to_owned()) } else { self.ipxe.clone() }
+    }
+
     /// What a MAC is in this node, when it is one of its NICs or its BMC.
     pub fn owns(&self, mac: Mac) -> Option<MacUse> {
         if let Some(nic) = self.nics.iter().find(|nic| nic.mac == mac) {

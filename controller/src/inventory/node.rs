@@ -94,6 +94,10 @@ impl Reader<'_> {
             below = self.groups[group].0.clone().over(below);
         }
         let layer = own.over(below);
+        let secure_boot = layer.secure_boot.unwrap_or(false);
+        if secure_boot {
+            self.signed_only(table, &layer);
+        }
         let power = layer.power.finish(self.notes, table);
         if let (Some(PowerSpec::Ipmi { address, port, .. }), Some(span)) = (&power, bmc_at) {
             self.bmc(*address, *port, span, &who, taken);
@@ -121,8 +125,22 @@ impl Reader<'_> {
             labels: layer.labels,
             kernel_args: layer.kernel_args,
             ipxe: layer.ipxe,
+            secure_boot,
             ready_checks: layer.ready_checks,
         })
+    }
+
+    /// What goes with `secure_boot`.
+    fn signed_only(&self, table: &Table<'_>, layer: &Layer) {
+        let right = match (&layer.firmware, &layer.arch, &layer.ipxe) {
+            (None | Some(Firmware::Bios), _, _) => {
+                "firmware = \"uefi\": a BIOS checks no signature"
+            }
+            (_, Some(Arch::Aarch64), _) => "arch = \"x86_64\": for others there is no shim here",
+            (_, _, Some(_)) => "no ipxe: iPXE is not signed, shim and GRUB are loaded in its place",
+            (Some(Firmware::Uefi), None | Some(Arch::X86_64), None) => return,
+        };
+        self.notes.add(table.span(), "node.secure_boot", "cannot be".to_owned(), right);
     }
 
     fn nics(&self, table: &Table<'_>, who: &str, taken: &mut Taken) -> Vec<Nic> {

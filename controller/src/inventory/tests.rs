@@ -250,13 +250,13 @@ fn each_mistake_is_told_with_place_key_fault_and_remedy() {
             "N02colour='red'\n",
             "4:1: node.colour: unknown key; expected one of address, arch, cache, firmware, \
              groups, ipxe, kernel_args, labels, mac, name, nics, overlay_disk, power, ready_checks, \
-             scratch_disks",
+             scratch_disks, secure_boot",
         ),
         ("nodes=[]\n", "1:1: nodes: unknown key; expected one of defaults, group, node"),
         (
             "[defaults]\naddress='10.77.0.3'\n",
             "2:1: defaults.address: unknown key; expected one of arch, cache, firmware, ipxe, \
-             kernel_args, labels, overlay_disk, power, ready_checks, scratch_disks",
+             kernel_args, labels, overlay_disk, power, ready_checks, scratch_disks, secure_boot",
         ),
         (
             "N02power={driver='ipmi',address='10.77.0.9',user='a',password='hunter2'}\n",
@@ -320,6 +320,16 @@ fn each_mistake_is_told_with_place_key_fault_and_remedy() {
             "N02ipxe='../x'\n",
             "4:6: node.ipxe: \"../x\" is not understood; expected a file name in the iPXE \
              directory such as \"snponly.efi\"",
+        ),
+        (
+            "N02secure_boot=true\n",
+            "1:1: node.secure_boot: cannot be; expected firmware = \"uefi\": a BIOS checks no \
+             signature",
+        ),
+        (
+            "N02firmware='uefi'\nipxe='ipxe.efi'\nsecure_boot=true\n",
+            "1:1: node.secure_boot: cannot be; expected no ipxe: iPXE is not signed, shim and GRUB \
+             are loaded in its place",
         ),
         (
             "N02labels={a=\"x\\ny\"}\n",

@@ -156,6 +156,7 @@ fn node() -> Node {
             labels: Default::default(),
             kernel_args: Vec::new(),
             ipxe: None,
+            secure_boot: false,
             ready_checks: Vec::new(),
         },
         address: None,

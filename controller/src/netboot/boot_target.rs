@@ -55,6 +55,13 @@ pub trait BootTargets: Send + Sync + 'static {
         resource: BootResource,
     ) -> impl Future<Output = Result<Arc<BootTarget>, Refusal>> + Send;
 
+    /// The same for a program that was given no token: a GRUB at the address of a node whose firmware
+    /// insists on signed programs. Must refuse for every other node, and as above.
+    fn boot_by_address(
+        &self,
+        peer: IpAddr,
+    ) -> impl Future<Output = Result<Arc<BootTarget>, Refusal>> + Send;
+
     /// Something was served to the end.
     fn served(&self, served: Served) -> impl Future<Output = ()> + Send;
 }
@@ -147,14 +154,14 @@ pub struct BootOffer {
     pub boot: String,
     /// The attempt's token: letters, digits, `-` and `_`.
     pub token: Secret<String>,
-    /// The iPXE binary from [`crate::inventory::NodeSpec::ipxe`].
-    pub ipxe: Option<String>,
+    /// What its firmware loads; none is the iPXE that fits it.
+    pub program: Option<String>,
 }
 
 /// What a boot token opens over HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BootResource {
-    /// The rendered iPXE script.
+    /// The rendered script, iPXE's or GRUB's.
     Script,
     /// The image's kernel.
     Kernel,
@@ -249,7 +256,7 @@ pub enum Refusal {
 /// What was served to the end, so that the attempt's stage can move on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Served {
-    /// An iPXE binary, over TFTP or HTTP; all that is known of the client is its address.
+    /// A program for firmware, over TFTP or HTTP; all that is known of the client is its address.
     Firmware {
         /// Who fetched it.
         peer: IpAddr,

@@ -8,12 +8,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::config::Config;
+
 /// iPXE for PC BIOS; it goes on using the card's own UNDI driver, so every card works.
 pub const BIOS: &str = "undionly.kpxe";
 /// iPXE for 64-bit x86 UEFI; it goes on using the firmware's own driver of the card.
 pub const UEFI_X86_64: &str = "snponly.efi";
 /// The same for 64-bit Arm.
 pub const UEFI_AARCH64: &str = "snponly-arm64.efi";
+
+/// The program signed by Microsoft's key that a UEFI with Secure Boot loads, on 64-bit x86. It loads
+/// [`GRUB`] from where it came from itself, and knows the key that signed it.
+pub const SHIM: &str = "shimx64.efi";
+/// The GRUB that shim loads; it goes on to [`GRUB_CONFIG`].
+pub const GRUB: &str = "grubx64.efi";
+/// Where a GRUB that came over the network looks for what to do: its built-in `prefix`, in Debian's
+/// and Ubuntu's signed builds.
+pub const GRUB_CONFIG: &str = "grub/grub.cfg";
 
 /// No binary is larger than this; a wrong file in the directory must not fill our memory.
 const MAX_SIZE: u64 = 16 << 20;
@@ -66,21 +77,26 @@ pub fn bmc_maker(vendor_class: &str) -> Option<&'static str> {
     KNOWN.iter().find(|(part, _)| class.contains(part)).map(|(_, maker)| *maker)
 }
 
-/// The directory of iPXE binaries. Only its own files are served, by name, and only those that
-/// firmware can run: no paths, no sub-folders.
+/// The programs for firmware: those of iPXE's directory, and shim and GRUB. They are served by name,
+/// and only those that firmware can run: no paths, no sub-folders.
 #[derive(Debug, Clone)]
 pub struct Binaries {
-    dir: PathBuf,
+    /// iPXE's, usually `/usr/lib/ipxe`.
+    pub ipxe_dir: PathBuf,
+    /// What is served as [`SHIM`].
+    pub shim: PathBuf,
+    /// What is served as [`GRUB`].
+    pub grub: PathBuf,
 }
 
 /// Why a binary cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum BinaryError {
-    /// The name is not that of an iPXE binary.
-    #[error("not the name of an iPXE binary")]
+    /// The name is not that of a program for firmware.
+    #[error("not the name of a boot program")]
     Name,
     /// It is not there, or is not a file that could be one.
-    #[error("cannot read the iPXE binary {path}")]
+    #[error("cannot read the boot program {path}")]
     Read {
         /// Where it was looked for.
         path: PathBuf,
@@ -91,18 +107,31 @@ pub enum BinaryError {
 }
 
 impl Binaries {
-    /// The binaries in `dir`, usually `/usr/lib/ipxe`.
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+    /// Those that the configuration names.
+    pub fn of(config: &Config) -> Self {
+        let Config { ipxe_dir, shim, grub, .. } = config.clone();
+        Self { ipxe_dir, shim, grub }
+    }
+
+    /// Where the binary `name` is, or none for a name that is not served.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        match name {
+            SHIM => Some(self.shim.clone()),
+            GRUB => Some(self.grub.clone()),
+            name => is_binary_name(name).then(|| self.ipxe_dir.join(name)),
+        }
     }
 
     /// Reads the binary `name`.
     pub async fn read(&self, name: &str) -> Result<Vec<u8>, BinaryError> {
-        if !is_binary_name(name) {
-            return Err(BinaryError::Name);
-        }
-        let path = self.dir.join(name);
+        let path = self.path(name).ok_or(BinaryError::Name)?;
         read_small(&path).await.map_err(|source| BinaryError::Read { path, source })
+    }
+
+    /// All in one directory.
+    #[cfg(test)]
+    pub(crate) fn in_one(dir: &Path) -> Self {
+        Self { ipxe_dir: dir.into(), shim: dir.join("shim.signed"), grub: dir.join("grub.signed") }
     }
 }
 
@@ -159,13 +188,15 @@ mod tests {
         std::fs::write(dir.path().join("a.efi"), b"MZ").unwrap();
         std::fs::write(dir.path().join("secret.txt"), b"no").unwrap();
         std::fs::create_dir(dir.path().join("d.efi")).unwrap();
-        let binaries = Binaries::new(dir.path().join("."));
+        std::fs::write(dir.path().join("grub.signed"), b"GR").unwrap();
+        let binaries = Binaries::in_one(dir.path());
         assert_eq!(binaries.read("a.efi").await.unwrap(), b"MZ");
+        assert_eq!(binaries.read(GRUB).await.unwrap(), b"GR");
         for bad in ["secret.txt", "../a.efi", "/a.efi", "./a.efi", ".efi", "", "a.efi\0", "d/a.efi"]
         {
             assert!(matches!(binaries.read(bad).await, Err(BinaryError::Name)), "{bad:?}");
         }
-        for missing in ["b.efi", "d.efi"] {
+        for missing in ["b.efi", "d.efi", SHIM] {
             let error = binaries.read(missing).await.unwrap_err();
             assert!(matches!(error, BinaryError::Read { .. }), "{missing}");
         }

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `/boot/TOKEN/script` | the rendered iPXE script of the token's boot attempt |
 //! | `/boot/TOKEN/kernel`, `/boot/TOKEN/initrd` | its files, with HEAD and Range |
-//! | `/ipxe/FILE` | an iPXE binary, for UEFI's HTTP boot and for chainloading |
+//! | `/ipxe/FILE` | a program for firmware, for UEFI's HTTP boot and for chainloading |
+//! | `/grub/grub.cfg` | the script of the node at the asking address, for a GRUB loaded so |
 //!
 //! Plain HTTP, since firmware speaks nothing better: the token in the URL opens one attempt to one
 //! address, and is never logged. The seam decides who may fetch what and how often.
@@ -42,9 +43,10 @@ use tracing::{debug, error, info, warn};
 
 use self::counted::counted;
 use super::{
+    Serving,
     boot_target::{BootResource, BootTarget, BootTargets, Refusal, Served},
-    firmware::{Binaries, BinaryError},
-    script::Templates,
+    firmware::{BinaryError, GRUB_CONFIG},
+    script::{Loader, Templates},
 };
 
 /// Connections at a time; more wait in the kernel's queue.
@@ -58,34 +60,13 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// The longest request head, bytes.
 const MAX_HEAD: usize = 16 << 10;
 
-/// What the routes need.
-#[derive(Debug)]
-pub struct Http<T> {
-    /// Who may fetch what.
-    pub targets: Arc<T>,
-    /// The loaded templates.
-    pub templates: Arc<Templates>,
-    /// The iPXE binaries.
-    pub binaries: Binaries,
-}
-
-impl<T> Clone for Http<T> {
-    fn clone(&self) -> Self {
-        Self {
-            targets: self.targets.clone(),
-            templates: self.templates.clone(),
-            binaries: self.binaries.clone(),
-        }
-    }
-}
-
 /// Serves until `stop`. Downloads in progress are cut then: the node asks the next haasd again.
 pub async fn run<T: BootTargets>(
     listener: TcpListener,
-    http: Http<T>,
+    serving: Serving<T>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let router = router(http);
+    let router = router(serving);
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let census = Arc::new(Census::default());
     let tasks = TaskTracker::new();
@@ -141,16 +122,17 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router) {
 }
 
 /// The routes; the peer's address is expected as [`ConnectInfo`].
-pub fn router<T: BootTargets>(http: Http<T>) -> Router {
+pub fn router<T: BootTargets>(serving: Serving<T>) -> Router {
     Router::new()
         .route("/boot/{token}/{resource}", get(boot::<T>))
         .route("/ipxe/{file}", get(ipxe::<T>))
+        .route(&format!("/{GRUB_CONFIG}"), get(grub::<T>))
         .fallback(|| async { line(StatusCode::NOT_FOUND, "nothing here") })
-        .with_state(http)
+        .with_state(serving)
 }
 
 async fn boot<T: BootTargets>(
-    State(http): State<Http<T>>,
+    State(serving): State<Serving<T>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path((token, resource)): Path<(String, String)>,
     request: Request,
@@ -158,7 +140,7 @@ async fn boot<T: BootTargets>(
     let Some(resource) = BootResource::from_path(&resource) else {
         return line(StatusCode::NOT_FOUND, "nothing here");
     };
-    let target = match http.targets.boot_by_token(&token, peer.ip(), resource).await {
+    let target = match serving.targets.boot_by_token(&token, peer.ip(), resource).await {
         Ok(target) => target,
         Err(refusal) => {
             warn!(%peer, %resource, %refusal, "boot request refused");
@@ -169,10 +151,38 @@ async fn boot<T: BootTargets>(
     info!(%node, boot, %peer, %resource, method = %request.method(), "boot request");
     let method = request.method().clone();
     let response = match resource {
-        BootResource::Script => script(&http.templates, &target),
+        BootResource::Script => script(&serving.templates, &target, Loader::Ipxe),
         BootResource::Kernel => file(&target.kernel, &target, resource, request).await,
         BootResource::Initrd => file(&target.initrd, &target, resource, request).await,
     };
+    boot_reported(response, &method, serving.targets, &target, resource)
+}
+
+/// The script for a GRUB whose loader was given no token.
+async fn grub<T: BootTargets>(
+    State(serving): State<Serving<T>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    method: Method,
+) -> Response {
+    let target = match serving.targets.boot_by_address(peer.ip()).await {
+        Ok(target) => target,
+        Err(refusal) => {
+            warn!(%peer, %refusal, "GRUB's request refused");
+            return refused(refusal);
+        }
+    };
+    info!(node = %target.node, boot = target.boot, %peer, "GRUB asks for its script");
+    let response = script(&serving.templates, &target, Loader::Grub);
+    boot_reported(response, &method, serving.targets, &target, BootResource::Script)
+}
+
+fn boot_reported<T: BootTargets>(
+    response: Response,
+    method: &Method,
+    targets: Arc<T>,
+    target: &BootTarget,
+    resource: BootResource,
+) -> Response {
     if method == Method::HEAD || !response.status().is_success() {
         return response;
     }
@@ -180,12 +190,12 @@ async fn boot<T: BootTargets>(
     reported(response, move |bytes, complete| {
         debug!(%node, boot, %resource, bytes, complete, "boot resource sent");
         let served = Served::Boot { boot, resource, bytes, complete };
-        async move { http.targets.served(served).await }
+        async move { targets.served(served).await }
     })
 }
 
-fn script(templates: &Templates, target: &BootTarget) -> Response {
-    match templates.render(target) {
+fn script(templates: &Templates, target: &BootTarget, loader: Loader) -> Response {
+    match templates.render(target, loader) {
         Ok(rendered) => text(StatusCode::OK, rendered.script),
         Err(error) => {
             error!(node = %target.node, boot = target.boot, %error, "cannot render the boot script");
@@ -214,17 +224,17 @@ async fn file(
 }
 
 async fn ipxe<T: BootTargets>(
-    State(http): State<Http<T>>,
+    State(serving): State<Serving<T>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(name): Path<String>,
     request: Request,
 ) -> Response {
-    let bytes = match http.binaries.read(&name).await {
+    let bytes = match serving.binaries.read(&name).await {
         Ok(bytes) => bytes,
         Err(error @ BinaryError::Name) => return line(StatusCode::NOT_FOUND, &error.to_string()),
         Err(error @ BinaryError::Read { .. }) => {
-            warn!(%peer, file = name, %error, "iPXE binary not served");
-            return line(StatusCode::NOT_FOUND, "no such iPXE binary");
+            warn!(%peer, file = name, %error, "boot program not served");
+            return line(StatusCode::NOT_FOUND, "no such boot program");
         }
     };
     // UEFI takes it for a program by this type (RFC 5970 names none; the UEFI specification does).
@@ -235,9 +245,9 @@ async fn ipxe<T: BootTargets>(
     let length = response.body().size_hint_exact();
     reported(with_length(response, length), move |bytes, complete| async move {
         if complete {
-            info!(%peer, file = name, bytes, "iPXE binary sent by HTTP");
+            info!(%peer, file = name, bytes, "boot program sent by HTTP");
             let peer: IpAddr = peer.ip();
-            http.targets.served(Served::Firmware { peer, file: name, bytes }).await;
+            serving.targets.served(Served::Firmware { peer, file: name, bytes }).await;
         }
     })
 }

@@ -9,6 +9,9 @@
 //! | iPXE fetches the script | [`http`], [`script`] | the rendered templates |
 //! | iPXE fetches kernel and initramfs | [`http`] | the image's files |
 //!
+//! A node with Secure Boot loads shim and its GRUB instead of iPXE. GRUB asks no DHCP server: its
+//! script, `/grub/grub.cfg`, is that of the node whose address asks.
+//!
 //! In a network whose addresses haasd gives, it first looks whether somebody else does
 //! ([`dhcp::outlook`]).
 //!
@@ -51,7 +54,6 @@ use self::{
     boot_target::BootTargets,
     dhcp::{answer::Door, outlook::Outlook, wire::Wire},
     firmware::Binaries,
-    http::Http,
     script::Templates,
 };
 use crate::config::{Config, DhcpMode, Network};
@@ -182,34 +184,48 @@ fn bind_error(
     move |source| BindError { service, address, interface, source }
 }
 
+/// What firmware and its programs are served.
+#[derive(Debug)]
+pub struct Serving<T> {
+    /// Who may fetch what.
+    pub targets: Arc<T>,
+    /// The loaded templates.
+    pub templates: Arc<Templates>,
+    /// The programs for firmware.
+    pub binaries: Binaries,
+}
+
+impl<T> Clone for Serving<T> {
+    fn clone(&self) -> Self {
+        Self {
+            targets: self.targets.clone(),
+            templates: self.templates.clone(),
+            binaries: self.binaries.clone(),
+        }
+    }
+}
+
 /// Serves network boot until `stop`, or until one of its servers fails.
 pub async fn run<T: BootTargets>(
     sockets: Sockets,
-    templates: Arc<Templates>,
-    binaries: Binaries,
-    targets: Arc<T>,
+    serving: Serving<T>,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let mut servers = JoinSet::new();
     for listener in sockets.dhcp {
-        let server = dhcp::run(listener, targets.clone(), stop.clone());
+        let server = dhcp::run(listener, serving.targets.clone(), stop.clone());
         servers.spawn(async { ("DHCP", server.await) });
     }
     for listener in sockets.tftp {
-        let server = tftp::run(listener, binaries.clone(), targets.clone(), stop.clone());
+        let server = tftp::run(listener, serving.clone(), stop.clone());
         servers.spawn(async { ("TFTP", server.await) });
     }
     for listener in sockets.http {
-        let http = Http {
-            targets: targets.clone(),
-            templates: templates.clone(),
-            binaries: binaries.clone(),
-        };
-        let server = http::run(listener, http, stop.clone());
+        let server = http::run(listener, serving.clone(), stop.clone());
         servers.spawn(async { ("HTTP", server.await) });
     }
     for listener in sockets.ra {
-        let server = ra::run(listener, targets.clone(), stop.clone());
+        let server = ra::run(listener, serving.targets.clone(), stop.clone());
         servers.spawn(async { ("router solicitation", server.await) });
     }
     while let Some(ended) = servers.join_next().await {

@@ -16,7 +16,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Sockets,
+    Serving, Sockets,
     boot_target::{BootResource, Served},
     firmware::{Binaries, Client},
     ra, run,
@@ -224,7 +224,8 @@ fn serve(
         }
         let templates = Arc::new(Templates::load(&config.templates_dir).unwrap());
         ready.send(()).unwrap();
-        run(sockets, templates, Binaries::new(&config.ipxe_dir), targets, stop).await.unwrap();
+        let serving = Serving { targets, templates, binaries: Binaries::of(config) };
+        run(sockets, serving, stop).await.unwrap();
     });
 }
 
@@ -235,6 +236,8 @@ fn config(dhcp: DhcpMode) -> Config {
         nodes_file: "/nonexistent".into(),
         agent_cpio: "/nonexistent".into(),
         ipxe_dir: "/usr/lib/ipxe".into(),
+        shim: "/nonexistent".into(),
+        grub: "/nonexistent".into(),
         templates_dir: testing::templates_dir(),
         api_interfaces: Vec::new(),
         networks: vec![Network { interface: "br0".into(), mtu: None, ..testing::network(dhcp) }],

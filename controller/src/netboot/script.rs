@@ -1,6 +1,6 @@
-//! Renders the iPXE script and the kernel command line of one boot attempt.
+//! Renders the kernel command line of one boot attempt, and the script of the loader that runs it.
 //!
-//! Two templates: `cmdline.tera` and `ipxe/boot.ipxe.tera`. Their variables are the fields of
+//! Three templates: `cmdline.tera`, `ipxe/boot.ipxe.tera` and `grub.cfg.tera`. Their variables are the fields of
 //! [`BootContext`], and nothing else; `context` refuses values that would change the meaning of what
 //! they stand in. Templates are tried with complete example values when they are
 //! loaded, so a wrong name stops haasd at start with file and line and not a node at night.
@@ -20,7 +20,26 @@ use crate::secret::Secret;
 pub const MAX_CMDLINE: usize = 2047;
 
 const CMDLINE: &str = "cmdline.tera";
-const SCRIPT: &str = "ipxe/boot.ipxe.tera";
+const IPXE: &str = "ipxe/boot.ipxe.tera";
+const GRUB: &str = "grub.cfg.tera";
+
+/// The program that is given the script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loader {
+    /// iPXE.
+    Ipxe,
+    /// The signed GRUB of nodes with Secure Boot.
+    Grub,
+}
+
+impl Loader {
+    fn template(self) -> &'static str {
+        match self {
+            Self::Ipxe => IPXE,
+            Self::Grub => GRUB,
+        }
+    }
+}
 
 /// Why nothing could be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +87,7 @@ pub enum ScriptError {
     },
 }
 
-/// The two templates, loaded and checked.
+/// The templates, loaded and checked.
 #[derive(Debug)]
 pub struct Templates {
     tera: Tera,
@@ -78,7 +97,7 @@ pub struct Templates {
 /// What a node boots, rendered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// The iPXE script.
+    /// The loader's script.
     pub script: String,
     /// The kernel command line in it.
     pub cmdline: String,
@@ -88,7 +107,7 @@ impl Templates {
     /// Reads the templates in `dir` and tries them out.
     pub fn load(dir: &Path) -> Result<Self, ScriptError> {
         let mut tera = Tera::new();
-        for name in [CMDLINE, SCRIPT] {
+        for name in [CMDLINE, IPXE, GRUB] {
             let path = dir.join(name);
             let text = std::fs::read_to_string(&path)
                 .map_err(|source| ScriptError::Read { path: path.clone(), source })?;
@@ -106,17 +125,24 @@ impl Templates {
         };
         for target in [full, bare] {
             let context = BootContext::new(&target)?;
-            templates.render_context(&node, &context)?;
+            for loader in [Loader::Ipxe, Loader::Grub] {
+                templates.render_context(&node, &context, loader)?;
+            }
         }
         Ok(templates)
     }
 
-    /// Renders what `target` boots.
-    pub fn render(&self, target: &BootTarget) -> Result<Rendered, ScriptError> {
-        self.render_context(&target.node, &BootContext::new(target)?)
+    /// Renders what `target` boots, for the program that loads it.
+    pub fn render(&self, target: &BootTarget, loader: Loader) -> Result<Rendered, ScriptError> {
+        self.render_context(&target.node, &BootContext::new(target)?, loader)
     }
 
-    fn render_context(&self, node: &NodeName, c: &BootContext) -> Result<Rendered, ScriptError> {
+    fn render_context(
+        &self,
+        node: &NodeName,
+        c: &BootContext,
+        loader: Loader,
+    ) -> Result<Rendered, ScriptError> {
         let fail = |name| move |e: tera::Error| template_error(&self.dir, name, &e);
         let mut context = Context::from_serialize(c).map_err(fail(CMDLINE))?;
         let cmdline = self.tera.render(CMDLINE, &context).map_err(fail(CMDLINE))?;
@@ -125,10 +151,38 @@ impl Templates {
         if cmdline.len() > MAX_CMDLINE {
             return Err(ScriptError::TooLong { node: node.clone(), length: cmdline.len() });
         }
-        context.insert("cmdline", &cmdline);
-        let script = self.tera.render(SCRIPT, &context).map_err(fail(SCRIPT))?;
+        match loader {
+            Loader::Ipxe => context.insert("cmdline", &cmdline),
+            Loader::Grub => context.insert("cmdline", &in_grubs_quotes(node, &cmdline)?),
+        }
+        let template = loader.template();
+        let script = self.tera.render(template, &context).map_err(fail(template))?;
         Ok(Rendered { script, cmdline })
     }
+}
+
+/// The words of a kernel command line so that GRUB's shell leaves them as they are. It hands a word
+/// with blanks on in the double quotes that the kernel wants.
+fn in_grubs_quotes(node: &NodeName, cmdline: &str) -> Result<String, ScriptError> {
+    if cmdline.contains(['\\', '\'']) {
+        return Err(ScriptError::Value {
+            node: node.clone(),
+            what: "the kernel command line",
+            value: cmdline.to_owned(),
+            why: "has a backslash or a single quote, which GRUB would change",
+        });
+    }
+    let mut is_quoted = false;
+    let words = cmdline.split(|c: char| {
+        is_quoted ^= c == '"';
+        c == ' ' && !is_quoted
+    });
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ":=._,/@%+-".contains(c);
+    let quoted = words.filter(|word| !word.is_empty()).map(|word| {
+        let word = word.replace('"', "");
+        if word.contains(|c| !is_plain(c)) { format!("'{word}'") } else { word }
+    });
+    Ok(quoted.collect::<Vec<_>>().join(" "))
 }
 
 /// Names in branches that the example does not take would else be found by a node.
@@ -145,7 +199,7 @@ fn refuse_unknown_names(
         .unwrap_or_default();
     let used = tera.get_template_variables(name);
     let used = used.map_err(|e| template_error(path.parent().unwrap_or(path), name, &e))?;
-    let allowed = |v: &str| known.contains_key(v) || (v == "cmdline" && name == SCRIPT);
+    let allowed = |v: &str| known.contains_key(v) || (v == "cmdline" && name != CMDLINE);
     let mut unknown: Vec<&str> = used.into_iter().filter(|v| !allowed(v)).collect();
     unknown.sort_unstable();
     let Some(variable) = unknown.first() else { return Ok(()) };
@@ -220,16 +274,30 @@ mod tests {
 
     #[test]
     fn the_templates_render_to_their_golden_files() {
-        let rendered = load().render(&example().1).unwrap();
+        let rendered = load().render(&example().1, Loader::Ipxe).unwrap();
         golden("boot.ipxe", &rendered.script);
         golden("cmdline", &format!("{}\n", rendered.cmdline));
         let ram = BootTarget { overlay: None, gateway: None, http_port: 8080, ..example().1 };
-        golden("boot-ram.ipxe", &load().render(&ram).unwrap().script);
+        golden("boot-ram.ipxe", &load().render(&ram, Loader::Ipxe).unwrap().script);
+        golden("grub.cfg", &load().render(&ram, Loader::Grub).unwrap().script);
+    }
+
+    #[test]
+    fn grub_is_given_words_that_its_shell_does_not_change() {
+        let (node, _) = example();
+        let quoted = |cmdline| in_grubs_quotes(&node, cmdline);
+        assert_eq!(quoted("ro overlay= x=$y;z").unwrap(), "ro overlay= 'x=$y;z'");
+        let spaced = quoted("a dyndbg=\"file a.c +p\" b").unwrap();
+        assert_eq!(spaced, "a 'dyndbg=file a.c +p' b");
+        for bad in ["a\\b", "it's"] {
+            let error = quoted(bad).unwrap_err().to_string();
+            assert!(error.contains("n01") && error.contains("GRUB"), "{error}");
+        }
     }
 
     #[test]
     fn the_command_line_has_the_form_that_stock_dracut_and_our_agent_read() {
-        let line = load().render(&example().1).unwrap().cmdline;
+        let line = load().render(&example().1, Loader::Ipxe).unwrap().cmdline;
         assert_eq!(
             line,
             format!(
@@ -241,9 +309,15 @@ mod tests {
                 "ab".repeat(32)
             )
         );
-        let ram = load().render(&BootTarget { overlay: None, ..example().1 }).unwrap().cmdline;
+        let ram = load()
+            .render(&BootTarget { overlay: None, ..example().1 }, Loader::Ipxe)
+            .unwrap()
+            .cmdline;
         assert!(ram.contains(" ro overlay= haas.url="), "{ram}");
-        let leased = load().render(&BootTarget { leased: true, ..example().1 }).unwrap().cmdline;
+        let leased = load()
+            .render(&BootTarget { leased: true, ..example().1 }, Loader::Ipxe)
+            .unwrap()
+            .cmdline;
         assert_eq!(
             leased,
             line.replace("haas.token=TOKEN", "haas.token=TOKEN haas.address=leased")
@@ -257,7 +331,9 @@ mod tests {
         {
             let dir = tempfile::tempdir().unwrap();
             std::fs::create_dir(dir.path().join("ipxe")).unwrap();
-            std::fs::copy(templates_dir().join(SCRIPT), dir.path().join(SCRIPT)).unwrap();
+            for name in [IPXE, GRUB] {
+                std::fs::copy(templates_dir().join(name), dir.path().join(name)).unwrap();
+            }
             std::fs::write(dir.path().join(CMDLINE), wrong).unwrap();
             let error = Templates::load(dir.path()).unwrap_err().to_string();
             assert!(error.contains("cmdline.tera:2: "), "{wrong:?}: {error}");
@@ -289,29 +365,35 @@ mod tests {
                 BootTarget { node_args: vec![bad.into()], ..example().1 },
                 BootTarget { image_args: vec![bad.into()], ..example().1 },
             ] {
-                let error = templates.render(&target).unwrap_err();
+                let error = templates.render(&target, Loader::Ipxe).unwrap_err();
                 assert!(matches!(error, ScriptError::Value { .. }), "{bad:?}: {error}");
             }
             let target = BootTarget { image: format!("x {bad}"), ..example().1 };
-            assert!(templates.render(&target).is_err(), "{bad:?}");
+            assert!(templates.render(&target, Loader::Ipxe).is_err(), "{bad:?}");
         }
         let token = BootTarget { token: Secret::new("se cret".into()), ..example().1 };
-        let error = templates.render(&token).unwrap_err().to_string();
+        let error = templates.render(&token, Loader::Ipxe).unwrap_err().to_string();
         assert!(!error.contains("cret\""), "{error}");
         let fine = BootTarget { node_args: vec!["dyndbg=\"file a.c +p\"".into()], ..example().1 };
-        assert!(templates.render(&fine).unwrap().cmdline.ends_with("dyndbg=\"file a.c +p\""));
+        assert!(
+            templates
+                .render(&fine, Loader::Ipxe)
+                .unwrap()
+                .cmdline
+                .ends_with("dyndbg=\"file a.c +p\"")
+        );
     }
 
     #[test]
     fn a_command_line_longer_than_the_kernel_takes_is_an_error() {
-        let base = load().render(&example().1).unwrap().cmdline.len();
+        let base = load().render(&example().1, Loader::Ipxe).unwrap().cmdline.len();
         let with = |n: usize| BootTarget {
             node_args: vec!["mitigations=off".into(), "x".repeat(n)],
             ..example().1
         };
         let fits = MAX_CMDLINE - base - 1;
-        assert_eq!(load().render(&with(fits)).unwrap().cmdline.len(), MAX_CMDLINE);
-        let error = load().render(&with(fits + 1)).unwrap_err().to_string();
+        assert_eq!(load().render(&with(fits), Loader::Ipxe).unwrap().cmdline.len(), MAX_CMDLINE);
+        let error = load().render(&with(fits + 1), Loader::Ipxe).unwrap_err().to_string();
         assert!(error.contains("2048 bytes") && error.contains("n01"), "{error}");
     }
 }

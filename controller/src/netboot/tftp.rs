@@ -1,10 +1,11 @@
 //! A small TFTP server for firmware that speaks nothing better (RFC 1350, 2347, 2348, 2349, 7440).
 //!
-//! Read only, and only iPXE binaries by name ([`Binaries`]): no paths. Each transfer has a socket of
+//! Read only, and only what [`content`] names: no paths. Each transfer has a socket of
 //! its own, bound to the address that was asked and to the same interface, since some firmware drops
 //! an answer from another address. An ERROR ends a transfer; a new request from the same port starts
 //! it anew. What a peer can make us do is bounded in number, time and bytes.
 
+pub mod content;
 pub mod packet;
 pub mod transfer;
 
@@ -12,7 +13,6 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr, SocketAddrV4},
-    sync::Arc,
 };
 
 use tokio::{net::UdpSocket, task::JoinSet};
@@ -20,14 +20,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::{
-    packet::{ErrorCode, Opening, ReadRequest},
+    content::Content,
+    packet::{Opening, ReadRequest},
     transfer::{End, send},
 };
 use super::{
-    boot_target::{BootTargets, Served},
-    firmware::{Binaries, BinaryError},
+    Serving,
+    boot_target::BootTargets,
     sockets::{self, PAUSE, is_passing},
 };
+use crate::errors::chain;
 
 /// Transfers at a time from one address. A node needs one; a relay's NAT might need some more.
 const MAX_PER_PEER: usize = 4;
@@ -46,8 +48,7 @@ pub struct Listener {
 /// Serves until `stop`.
 pub async fn run<T: BootTargets>(
     listener: Listener,
-    binaries: Binaries,
-    targets: Arc<T>,
+    serving: Serving<T>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let SocketAddr::V4(local) = listener.socket.local_addr()? else {
@@ -93,14 +94,8 @@ pub async fn run<T: BootTargets>(
             warn!(%peer, file = request.file, "too many TFTP transfers, request dropped");
             continue;
         }
-        let transfer = transfer_to(
-            peer,
-            local,
-            listener.interface.clone(),
-            request,
-            binaries.clone(),
-            targets.clone(),
-        );
+        let transfer =
+            transfer_to(peer, local, listener.interface.clone(), request, serving.clone());
         active.insert(peer, transfers.spawn(transfer));
     }
 }
@@ -110,8 +105,7 @@ async fn transfer_to<T: BootTargets>(
     local: SocketAddrV4,
     interface: Option<String>,
     request: ReadRequest,
-    binaries: Binaries,
-    targets: Arc<T>,
+    serving: Serving<T>,
 ) {
     let fresh = SocketAddrV4::new(*local.ip(), 0);
     let socket = match sockets::udp(interface.as_deref(), fresh) {
@@ -121,25 +115,23 @@ async fn transfer_to<T: BootTargets>(
     if let Err(error) = socket.connect(peer).await {
         return debug!(%peer, %error, "no way to a TFTP client");
     }
-    // Printable only: the name is the peer's.
-    let file = request.file.escape_default().to_string();
-    let bytes = match binaries.read(&request.file).await {
-        Ok(bytes) => bytes,
+    let opened = Content::open(&request.file, IpAddr::V4(*peer.ip()), &serving).await;
+    let Content { mut source, shown: file, served } = match opened {
+        Ok(content) => content,
         Err(error) => {
-            let (code, text) = match &error {
-                BinaryError::Name => (ErrorCode::Access, "only iPXE binaries are served here"),
-                BinaryError::Read { .. } => (ErrorCode::NotFound, "file not found"),
-            };
-            warn!(%peer, file, %error, "TFTP request refused");
+            // Printable, since the name is the peer's; what may be a token stays out.
+            let file = request.file.escape_default().to_string();
+            let file = if file.contains("boot/") { "of a boot" } else { &file };
+            warn!(%peer, file, error = chain(&error), "TFTP request refused");
+            let (code, text) = error.answer();
             let _ = socket.send(&packet::error(code, text)).await;
             return;
         }
     };
-    match send(&socket, &bytes, &request.options).await {
+    match send(&socket, &mut source, &request.options).await {
         End::Done => {
-            info!(%peer, file, bytes = bytes.len(), "iPXE binary sent by TFTP");
-            let (peer, bytes) = (IpAddr::V4(*peer.ip()), bytes.len() as u64);
-            targets.served(Served::Firmware { peer, file: request.file, bytes }).await;
+            info!(%peer, file, bytes = source.size(), "sent by TFTP");
+            serving.targets.served(served).await;
         }
         End::PeerGaveUp(code) => debug!(%peer, file, code, "TFTP client ended the transfer"),
         End::PeerSilent => warn!(%peer, file, "TFTP client fell silent"),

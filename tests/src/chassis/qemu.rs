@@ -18,16 +18,23 @@ pub(super) fn command(node: &NodeConfig, network_first: bool, starts: usize) -> 
     // graphics=off puts the firmware's text on the serial line. The default translation cache grows to
     // more than a gigabyte per node; 128 MiB cost no speed that we could measure.
     qemu.args(["-name", &node.name]);
-    qemu.args(["-machine", "q35,graphics=off", "-accel", "tcg,tb-size=128"]);
+    let is_secure = node.firmware == Firmware::UefiSecure;
+    // The variables of Secure Boot can be written from system management mode only.
+    let machine = if is_secure { "q35,graphics=off,smm=on" } else { "q35,graphics=off" };
+    qemu.args(["-machine", machine, "-accel", "tcg,tb-size=128"]);
     qemu.args(["-cpu", "qemu64,+rdrand", "-smp", "1", "-m", &node.memory_mib.to_string()]);
     qemu.args(["-nodefaults", "-display", "none", "-vga", "none", "-monitor", "none"]);
     qemu.args(["-action", "reboot=shutdown"]);
 
     if node.firmware != Firmware::Bios {
-        let code = "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd";
+        let code = if is_secure { "OVMF_CODE_4M.secboot.fd" } else { "OVMF_CODE_4M.fd" };
+        let code = format!("if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/{code}");
         let variables = node.uefi_variables().display().to_string().replace(',', ",,");
         let variables = format!("if=pflash,format=raw,unit=1,file={variables}");
-        qemu.args(["-drive", code, "-drive", &variables]);
+        qemu.args(["-drive", &code, "-drive", &variables]);
+    }
+    if is_secure {
+        qemu.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
     }
     if node.firmware == Firmware::UefiHttp {
         // OVMF tries PXE before HTTP, for which it takes its time.
@@ -48,7 +55,8 @@ pub(super) fn command(node: &NodeConfig, network_first: bool, starts: usize) -> 
         let turn = (i + node.nics.len() - node.first_nic) % node.nics.len();
         let mut device = format!("{model},id={},netdev=n{i},mac={}", nic_id(i), nic.mac);
         device += &format!(",bootindex={}", nic_index + turn);
-        if matches!(node.firmware, Firmware::UefiPxe | Firmware::UefiHttp) {
+        // A card without boot code: the firmware's own.
+        if !matches!(node.firmware, Firmware::Bios | Firmware::UefiCard) {
             device += ",romfile=";
         }
         qemu.args(["-netdev", &netdev, "-device", &device]);

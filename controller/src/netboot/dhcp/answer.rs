@@ -237,7 +237,7 @@ impl BootFile {
             });
         }
         let binary = client.binary()?;
-        let binary = boot.ipxe.as_deref().unwrap_or(binary);
+        let binary = boot.program.as_deref().unwrap_or(binary);
         let name = match client {
             Client::Http(_) => format!("{base}/ipxe/{binary}"),
             _ => binary.to_owned(),

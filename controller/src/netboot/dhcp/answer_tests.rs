@@ -113,7 +113,7 @@ fn a_long_url_stands_only_in_option_67_and_a_node_may_have_its_own_binary() {
         panic!("no option 67")
     };
     assert_eq!(url.len(), "http://10.77.0.1/boot//script".len() + 300);
-    let own = BootOffer { ipxe: Some("ipxe.pxe".into()), ..offer };
+    let own = BootOffer { program: Some("ipxe.pxe".into()), ..offer };
     let request = ask(&[(53, &[1]), (60, PXE), (93, &[0, 0])], |_| ());
     let (_, message) = reply(DhcpMode::Own, &request, &DhcpVerdict::Boot(node, own)).unwrap();
     assert_eq!(file(&message), "ipxe.pxe");

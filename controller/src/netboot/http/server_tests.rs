@@ -3,7 +3,10 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
-use crate::netboot::testing::{self, MemoryTargets};
+use crate::netboot::{
+    firmware::Binaries,
+    testing::{self, MemoryTargets},
+};
 
 struct Server {
     address: SocketAddr,
@@ -21,13 +24,13 @@ async fn server() -> Server {
     let targets = Arc::new(MemoryTargets::with_attempt(testing::target(&kernel, &initrd)));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let http = Http {
+    let serving = Serving {
         targets: targets.clone(),
         templates: Arc::new(Templates::load(&testing::templates_dir()).unwrap()),
-        binaries: Binaries::new(dir.path()),
+        binaries: Binaries::in_one(dir.path()),
     };
     let stop = CancellationToken::new();
-    tokio::spawn(run(listener, http, stop.clone()));
+    tokio::spawn(run(listener, serving, stop.clone()));
     Server { address, targets, _dir: dir, _stop: stop.drop_guard() }
 }
 
@@ -61,6 +64,22 @@ impl Server {
 
 fn boot(resource: BootResource, bytes: u64, complete: bool) -> Served {
     Served::Boot { boot: "01JDEXAMPLE".into(), resource, bytes, complete }
+}
+
+#[tokio::test]
+async fn grub_gets_its_script_by_its_address_and_the_boot_moves_on() {
+    let server = server().await;
+    let (status, _, body) = server.curl(&[], "/grub/grub.cfg").await;
+    let script = String::from_utf8(body).unwrap();
+    assert_eq!(status, 200);
+    assert!(script.contains("linux /boot/TOKEN/kernel ip="), "{script}");
+    let served = server.served(1).await;
+    assert!(
+        matches!(&served[0], Served::Boot { resource: BootResource::Script, complete: true, .. }),
+        "{served:?}"
+    );
+    let (status, ..) = server.curl(&[], "/grub/x86_64-efi/grub.cfg").await;
+    assert_eq!(status, 404);
 }
 
 #[tokio::test]

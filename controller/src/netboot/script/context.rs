@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::ScriptError;
 use crate::netboot::boot_target::BootTarget;
 
-/// The variables of both templates.
+/// The variables of all templates.
 #[derive(Clone, Serialize)]
 pub struct BootContext {
     /// The attempt's id: `01JD…`.

@@ -1,11 +1,16 @@
 //! The server on loopback, asked by curl and by a client that can misbehave.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
 use super::*;
-use crate::netboot::testing::MemoryTargets;
+use crate::netboot::{
+    boot_target::{BootResource, Served},
+    firmware::Binaries,
+    script::Templates,
+    testing::{self, MemoryTargets},
+};
 
 struct Server {
     address: SocketAddr,
@@ -20,16 +25,25 @@ fn content() -> Vec<u8> {
 }
 
 async fn server() -> Server {
+    server_for(MemoryTargets::default()).await
+}
+
+async fn server_for(targets: MemoryTargets) -> Server {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("snponly.efi"), content()).unwrap();
     // Exactly two blocks, so that an empty third one must end it.
     std::fs::write(dir.path().join("even.efi"), &content()[..1024]).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
-    let targets = Arc::new(MemoryTargets::default());
+    let targets = Arc::new(targets);
     let stop = CancellationToken::new();
     let listener = Listener { socket, interface: None };
-    tokio::spawn(run(listener, Binaries::new(dir.path()), targets.clone(), stop.clone()));
+    let serving = Serving {
+        targets: targets.clone(),
+        templates: Arc::new(Templates::load(&testing::templates_dir()).unwrap()),
+        binaries: Binaries::in_one(dir.path()),
+    };
+    tokio::spawn(run(listener, serving, stop.clone()));
     Server { address, targets, _dir: dir, _stop: stop.drop_guard() }
 }
 
@@ -60,6 +74,38 @@ async fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 async fn ack(socket: &UdpSocket, block: u16, to: SocketAddr) {
     let [high, low] = block.to_be_bytes();
     socket.send_to(&[0, 4, high, low], to).await.unwrap();
+}
+
+#[tokio::test]
+async fn grub_gets_its_script_only_where_something_is_to_boot() {
+    let server = server().await;
+    let client = server.client().await;
+    let ask = b"\0\x01/grub/grub.cfg\0octet\0";
+    client.send_to(ask, server.address).await.unwrap();
+    let (answer, _) = receive(&client).await;
+    assert_eq!(answer[..4], [0, 5, 0, 2], "an error: access");
+
+    let nowhere = std::path::Path::new("/nonexistent");
+    let targets = MemoryTargets::with_attempt(testing::target(nowhere, nowhere));
+    let server = server_for(targets).await;
+    let client = server.client().await;
+    client.send_to(ask, server.address).await.unwrap();
+    let (block, from) = receive(&client).await;
+    assert_eq!(block[..4], [0, 3, 0, 1], "the first block");
+    assert!(block.windows(4).any(|w| w == b"haas"), "{block:?}");
+    let mut number = 1;
+    let mut length = block.len();
+    while length == 4 + 512 {
+        ack(&client, number, from).await;
+        length = receive(&client).await.0.len();
+        number += 1;
+    }
+    ack(&client, number, from).await;
+    let served = server.served().await;
+    assert!(
+        matches!(&served[0], Served::Boot { resource: BootResource::Script, complete: true, .. }),
+        "{served:?}"
+    );
 }
 
 #[tokio::test]

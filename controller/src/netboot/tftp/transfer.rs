@@ -7,7 +7,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::packet::{Options, Reply, data};
+use super::{
+    content::Source,
+    packet::{Options, Reply, data},
+};
 
 /// Tries of one window before the peer is given up.
 const TRIES: u32 = 6;
@@ -30,26 +33,21 @@ pub enum End {
 }
 
 /// Sends `file` to the connected peer.
-pub async fn send(socket: &UdpSocket, file: &[u8], options: &Options) -> End {
+pub async fn send(socket: &UdpSocket, file: &mut Source, options: &Options) -> End {
     match try_send(socket, file, options).await {
         Ok(end) => end,
         Err(error) => End::Socket(error),
     }
 }
 
-async fn try_send(socket: &UdpSocket, file: &[u8], options: &Options) -> io::Result<End> {
+async fn try_send(socket: &UdpSocket, file: &mut Source, options: &Options) -> io::Result<End> {
     let size = options.blksize.unwrap_or(512);
     let window = u64::from(options.windowsize.unwrap_or(1));
     // A file that fills its last block ends with an empty one (RFC 1350 section 6).
-    let last = (file.len() / size) as u64 + 1;
-    let block = |n: u64| {
-        let start = usize::try_from(n - 1).unwrap_or(usize::MAX).saturating_mul(size);
-        let rest = file.get(start..).unwrap_or_default();
-        data(on_wire(n), &rest[..rest.len().min(size)])
-    };
+    let last = (file.size() / size) as u64 + 1;
     let end_of_life = Instant::now() + MAX_LIFE;
     let first_wait = Duration::from_secs(u64::from(options.timeout.unwrap_or(1)));
-    let oack = options.ack(file.len());
+    let oack = options.ack(file.size());
 
     // The last acknowledged block. Block 0 is the option acknowledgement.
     let mut acked: u64 = 0;
@@ -66,7 +64,9 @@ async fn try_send(socket: &UdpSocket, file: &[u8], options: &Options) -> io::Res
                 Some(oack) if greeting => drop(socket.send(oack).await?),
                 _ => {
                     for n in acked + 1..=last.min(acked + window) {
-                        socket.send(&block(n)).await?;
+                        let start = usize::try_from(n - 1).unwrap_or(usize::MAX);
+                        let block = file.read(start.saturating_mul(size), size).await?;
+                        socket.send(&data(on_wire(n), block)).await?;
                     }
                 }
             }
