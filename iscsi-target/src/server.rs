@@ -40,7 +40,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            io_threads: std::thread::available_parallelism().map_or(1, usize::from).min(4),
+            io_threads: std::thread::available_parallelism()
+                .map_or(1, |n| n.get().saturating_sub(1).clamp(1, 4)),
             login_timeout: Duration::from_secs(10),
             max_connections: 16_384,
             max_connections_per_address: 1024,
