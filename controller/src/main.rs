@@ -97,7 +97,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             let files = doctor::read(&arguments.config);
             let mut findings: Vec<_> = files.mistakes.into_iter().map(mistake).collect();
             if let Some(config) = &files.config {
-                findings.extend(doctor::offline(config, &files.nodes));
+                findings.extend(runtime()?.block_on(doctor::offline(config, &files.nodes)));
             }
             if *json {
                 println!("{}", serde_json::to_string_pretty(&List::whole(findings.clone()))?);
@@ -113,10 +113,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         None => {
             let config = Config::load(&arguments.config)?;
             log();
-            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-            runtime.block_on(daemon::run(config))
+            runtime()?.block_on(daemon::run(config))
         }
     }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Runtime::new().context("cannot start the runtime")
 }
 
 fn mistake(text: String) -> Finding {

@@ -158,6 +158,8 @@ fn slow_a_boot_is_held_with_the_reason_where_other_servers_are_in_the_way() -> R
             log.contains("another DHCP server, 10.77.0.2, answers on interface br0")
         })?;
         ensure!(events(&lab, "other-dhcp-server")? == 1);
+        let told = lab.refused(1, &["doctor"])?;
+        ensure!(told.contains("another DHCP server, 10.77.0.2, answers at br0"), "{told}");
         lab.switch("node1", "alice/work")?;
         lab.wait_reason("node1", &["10.77.0.2", "dhcp = \"proxy\""])?;
 

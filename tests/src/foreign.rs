@@ -164,6 +164,8 @@ impl Drop for ForeignDhcp<'_> {
     fn drop(&mut self) {
         // Best effort: the rack's end removes what is left.
         let _ = self.kill();
+        // With its namespace the cable would go too, but later.
+        let _ = self.rack.namespace().ip(&["link", "delete", "foreign"]);
         let _ = Netns::remove(&netns_name(self.rack.name()));
     }
 }

@@ -4,6 +4,7 @@
 //! Each finding says what is, why it matters and what to type. Nothing here waits for a BMC: what is
 //! told of BMCs is what the reconciler last heard of them.
 
+mod dhcp;
 mod files;
 mod host;
 mod network;
@@ -22,8 +23,10 @@ pub fn missing_files(config: &Config, nodes: &[NodeSpec]) -> Vec<Finding> {
 }
 
 /// All that can be seen from the controller without a running haasd.
-pub fn offline(config: &Config, nodes: &[NodeSpec]) -> Vec<Finding> {
-    look(config, nodes, false)
+pub async fn offline(config: &Config, nodes: &[NodeSpec]) -> Vec<Finding> {
+    let mut findings = look(config, nodes, false);
+    findings.extend(dhcp::findings(config).await);
+    findings
 }
 
 fn look(config: &Config, nodes: &[NodeSpec], inside: bool) -> Vec<Finding> {
@@ -46,6 +49,7 @@ pub async fn online(context: &Context) -> Result<Vec<Finding>> {
     let mut findings = tokio::task::spawn_blocking(move || look(&config, &specs, true))
         .await
         .expect("looking at files does not panic");
+    findings.extend(dhcp::findings(&context.config).await);
     findings.extend(nodes::bmcs(&nodes));
     Ok(findings)
 }
