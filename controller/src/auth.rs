@@ -1,5 +1,9 @@
 //! Who may do what: every handler asks [`authorize`], here and nowhere else, before any side effect.
 
+pub mod attempts;
+pub mod passwords;
+pub mod principals;
+
 use haas_api::{names::UserName, user::Role};
 
 /// Who asks.
@@ -11,6 +15,10 @@ pub struct Principal {
     pub name: UserName,
     /// What it may do everywhere.
     pub role: Role,
+    /// The token by which it is known.
+    pub token_id: String,
+    /// The token only looks.
+    pub read_only: bool,
 }
 
 /// What is asked for.
@@ -36,6 +44,8 @@ pub enum Object<'a> {
         /// The owner's immutable id.
         owner_id: &'a str,
     },
+    /// What everybody did.
+    Audit,
     /// A user, by its id; none for the list of users.
     User {
         /// The user's immutable id.
@@ -61,7 +71,7 @@ pub fn authorize(principal: &Principal, verb: Verb, object: Object<'_>) -> Resul
         (Role::User, Object::Nodes | Object::Images, Verb::Use | Verb::Manage) => false,
         (Role::User, Object::Overlay { owner_id }, _) => mine(owner_id),
         (Role::User, Object::User { id: Some(id) }, _) => mine(id),
-        (Role::User, Object::User { id: None }, _) => false,
+        (Role::User, Object::User { id: None } | Object::Audit, _) => false,
     };
     if allowed {
         return Ok(());
@@ -78,6 +88,7 @@ pub fn authorize(principal: &Principal, verb: Verb, object: Object<'_>) -> Resul
             Object::Images => "images",
             Object::Overlay { .. } => "this overlay",
             Object::User { .. } => "users",
+            Object::Audit => "the audit log",
         },
     })
 }
@@ -87,7 +98,13 @@ mod tests {
     use super::*;
 
     fn principal(role: Role) -> Principal {
-        Principal { user_id: "me".into(), name: "alice".parse().unwrap(), role }
+        Principal {
+            user_id: "me".into(),
+            name: "alice".parse().unwrap(),
+            role,
+            token_id: "t".into(),
+            read_only: false,
+        }
     }
 
     #[test]
@@ -100,6 +117,7 @@ mod tests {
         assert!(authorize(&me, Verb::View, Object::Overlay { owner_id: "you" }).is_err());
         assert!(authorize(&me, Verb::Manage, Object::User { id: Some("you") }).is_err());
         assert!(authorize(&me, Verb::View, Object::User { id: None }).is_err());
+        assert!(authorize(&me, Verb::View, Object::Audit).is_err());
     }
 
     #[test]

@@ -5,8 +5,15 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    agents::Agents, clock::Clock, config::Config, exports::Exports, images::Images,
-    netboot::script::Templates, store::Store, tokens::MasterKey,
+    agents::Agents,
+    auth::{attempts::Attempts, principals::Principals},
+    clock::Clock,
+    config::Config,
+    exports::Exports,
+    images::Images,
+    netboot::script::Templates,
+    store::Store,
+    tokens::MasterKey,
 };
 
 /// What the parts of haasd share.
@@ -30,6 +37,10 @@ pub struct Context {
     pub templates: Arc<Templates>,
     /// Signs boot tokens.
     pub master_key: MasterKey,
+    /// Who is behind the tokens that were used just now.
+    pub principals: Principals,
+    /// Logins that failed lately.
+    pub attempts: Attempts,
     /// SHA-256 of the API's certificate, hexadecimal.
     pub fingerprint: String,
     /// Wakes the reconciler.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use haas_api::user::Role;
+use haas_api::user::{Role, TokenRequest};
 use iscsi_target::Inherited;
 use tokio::{net::TcpListener, signal::unix, sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use crate::{
     agents::Agents,
     api,
+    auth::{attempts::Attempts, principals::Principals},
     boots::Targets,
     clock::{self, Clock},
     config::Config,
@@ -64,6 +65,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         cluster_id,
         store,
         clock,
+        principals: Principals::default(),
+        attempts: Attempts::default(),
         fingerprint,
     });
     first_admin(&context).await?;
@@ -179,7 +182,7 @@ async fn first_admin(context: &Context) -> anyhow::Result<()> {
     }
     let name = "admin".parse().expect("a valid user name");
     let user = tx.add_user(&name, Role::Admin, &[], clock::wall()).await?;
-    let token = api::make_token(&mut tx, &user).await?;
+    let token = api::make_token(&mut tx, &user, TokenRequest::default()).await?;
     let path = context.config.state_dir.join("admin.token");
     tokens::write_private(&path, format!("{}\n", token.token).as_bytes())
         .with_context(|| format!("cannot write {}", path.display()))?;

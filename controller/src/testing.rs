@@ -20,8 +20,9 @@ use serde_json::{Value, json};
 use crate::{
     agents::Agents,
     api,
+    auth::{attempts::Attempts, principals::Principals},
     clock::Clock,
-    config::{BootLimits, Config, DhcpMode, Network, Ports},
+    config::{Auth, BootLimits, Config, DhcpMode, Network, Ports},
     context::Context,
     exports::Exports,
     images::{
@@ -33,7 +34,7 @@ use crate::{
     model::{Attempt, Cause, Node},
     netboot::script::Templates,
     reconcile,
-    store::{Store, Tx},
+    store::{Store, TokenRow, Tx},
     tokens::{self, MasterKey},
 };
 
@@ -80,6 +81,15 @@ impl Bench {
 
     /// With this network.
     pub(crate) async fn on(network: Network) -> Self {
+        Self::build(network, Auth::default()).await
+    }
+
+    /// Where people may register.
+    pub(crate) async fn open_to_all() -> Self {
+        Self::build(network(), Auth { register: true }).await
+    }
+
+    async fn build(network: Network, auth: Auth) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = dir.path().to_owned();
         let templates_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../templates");
@@ -102,6 +112,7 @@ impl Bench {
             ports: Ports::default(),
             iscsi: crate::config::Iscsi::default(),
             boot: BootLimits::default(),
+            auth,
         };
         let context = Arc::new(Context {
             cluster_id,
@@ -112,6 +123,8 @@ impl Bench {
             agents: Agents::default(),
             templates: Arc::new(Templates::load(&templates_dir).unwrap()),
             master_key: MasterKey::open(&state_dir.join("master.key")).unwrap(),
+            principals: Principals::default(),
+            attempts: Attempts::default(),
             fingerprint: "0".repeat(64),
             wake: tokio::sync::Notify::new(),
             events: tokio::sync::watch::Sender::new(0),
@@ -132,7 +145,15 @@ impl Bench {
         let mut tx = self.context.store.write().await.unwrap();
         let user = tx.add_user(&name.parse().unwrap(), role, &[], 1).await.unwrap();
         let token = tokens::random().expose().clone();
-        tx.add_token(name, &user.id, &tokens::hash(&token), 1).await.unwrap();
+        let row = TokenRow {
+            id: name.to_owned(),
+            name: String::new(),
+            read_only: false,
+            created_at: 1,
+            expires_at: None,
+            last_used_at: None,
+        };
+        tx.add_token(&user.id, &row, &tokens::hash(&token)).await.unwrap();
         tx.commit().await.unwrap();
         token
     }

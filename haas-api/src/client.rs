@@ -42,7 +42,7 @@ pub struct Client {
 struct Inner {
     base: Url,
     fingerprint: String,
-    token: String,
+    token: Option<String>,
     http: reqwest::Client,
     /// The same but for a limit on silence, for [`Events`].
     quiet: reqwest::Client,
@@ -58,6 +58,19 @@ impl Client {
     /// A client of the haasd at `url` (`https://ADDR:8443`), whose certificate has `fingerprint`
     /// (SHA-256 of its DER form, 64 hexadecimal digits; colons are ignored). Opens no connection yet.
     pub fn new(url: &str, fingerprint: &str, token: &str) -> Result<Self, ClientError> {
+        let token = token.trim().to_owned();
+        if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(ClientError::Setup("the token is empty or holds blanks".to_owned()));
+        }
+        Self::with(url, fingerprint, Some(token))
+    }
+
+    /// The same without a token, to log in.
+    pub fn without_token(url: &str, fingerprint: &str) -> Result<Self, ClientError> {
+        Self::with(url, fingerprint, None)
+    }
+
+    fn with(url: &str, fingerprint: &str, token: Option<String>) -> Result<Self, ClientError> {
         let base: Url = url.parse().map_err(|e| {
             ClientError::Setup(format!("{url:?} is not a URL ({e}); write https://ADDRESS:8443"))
         })?;
@@ -72,10 +85,6 @@ impl Client {
                 "the fingerprint must be the SHA-256 of haasd's certificate, 64 hexadecimal digits"
                     .to_owned(),
             ));
-        }
-        let token = token.trim().to_owned();
-        if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(ClientError::Setup("the token is empty or holds blanks".to_owned()));
         }
         let http = builder(&fingerprint)?.build().map_err(setup)?;
         let quiet = builder(&fingerprint)?.read_timeout(SILENCE).build().map_err(setup)?;
@@ -101,7 +110,11 @@ impl Client {
     }
 
     fn request(&self, http: &reqwest::Client, method: Method, url: Url) -> reqwest::RequestBuilder {
-        http.request(method, url).bearer_auth(&self.inner.token)
+        let request = http.request(method, url);
+        match &self.inner.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     /// Sends, and turns every answer that is no success into an error.

@@ -9,6 +9,7 @@
 //! [`problem::Problem`]s. `v1` only grows: fields and routes are added, never changed or removed.
 
 pub mod agent;
+pub mod audit;
 pub mod check;
 pub mod doctor;
 pub mod event;

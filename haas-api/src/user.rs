@@ -1,4 +1,4 @@
-//! Users, their ssh keys and their tokens. `/v1/users`, `/v1/whoami`.
+//! Users, their ssh keys, passwords and tokens. `/v1/users`, `/v1/whoami`, `/v1/login`.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -51,6 +51,95 @@ pub struct UserChange {
     pub ssh_keys: Vec<String>,
 }
 
+/// A password on its way to haasd, of 10 to 1024 bytes. It is never printed.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[schema(format = Password)]
+pub struct Password(String);
+
+impl Password {
+    /// Wraps one.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, for whoever hashes or compares it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// `POST /v1/login`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Login {
+    /// Who.
+    pub name: UserName,
+    /// Its password.
+    pub password: Password,
+    /// The token that is wanted.
+    #[serde(default)]
+    pub token: TokenRequest,
+}
+
+/// `POST /v1/register`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Registration {
+    /// The name.
+    pub name: UserName,
+    /// The password.
+    pub password: Password,
+    /// Public keys, as `authorized_keys` has them.
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
+}
+
+/// `PUT /v1/users/{name}/password`. All tokens of the user end with it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PasswordChange {
+    /// The present one. Admins need none for others, and nobody who has none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<Password>,
+    /// The new one.
+    pub new: Password,
+}
+
+/// `POST /v1/users/{name}/tokens`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct TokenRequest {
+    /// What it is for, in its owner's words.
+    #[serde(default)]
+    pub name: String,
+    /// It only looks.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Seconds until it ends, at most a year; none: it stays until it is revoked, and that of a
+    /// login 30 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_s: Option<u64>,
+}
+
+/// A token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Token {
+    /// Its id, safe to log.
+    pub id: String,
+    /// What it is for.
+    pub name: String,
+    /// It only looks.
+    pub read_only: bool,
+    /// When it was made.
+    pub created_at: String,
+    /// When it ends.
+    pub expires_at: Option<String>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<String>,
+}
+
 /// A token, whole. Shown once, when it is made.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct NewToken {
@@ -58,6 +147,9 @@ pub struct NewToken {
     pub id: String,
     /// For `Authorization: Bearer`.
     pub token: String,
+    /// When it ends.
+    #[serde(default)]
+    pub expires_at: Option<String>,
 }
 
 impl std::fmt::Debug for NewToken {

@@ -4,9 +4,9 @@ use clap::{Parser, Subcommand};
 use haas_api::client::Client;
 
 use crate::{
-    completion, config, context, disk, doctor,
+    audit, completion, config, context, disk, doctor,
     error::Error,
-    events, image, node, operation,
+    events, image, login, node, operation,
     out::{Format, Out},
     overlay, power, status, switch, user,
 };
@@ -68,6 +68,12 @@ enum Command {
     /// Users, their ssh keys and their tokens.
     #[command(subcommand)]
     User(user::Command),
+    /// Get a token for a name and a password, and keep it in a context.
+    Login(login::LoginArgs),
+    /// End the token of this context.
+    Logout(login::LogoutArgs),
+    /// Who changed what, or tried to.
+    Audit(audit::AuditArgs),
     /// Follow what happens.
     Events(events::EventsArgs),
     /// Operations: switches, rollbacks and power requests in progress or over.
@@ -96,6 +102,14 @@ impl Session<'_> {
         self.context.as_deref()
     }
 
+    /// Keeps a new token in the context in use.
+    pub(crate) fn keep_token(&self, token: &str) -> Result<(), Error> {
+        let mut config = config::load()?;
+        let (name, context) = config.pick(self.context())?;
+        let (name, context) = (name.to_owned(), context.clone());
+        config.keep_token(&name, &context.url, &context.fingerprint, token)
+    }
+
     /// A client for the context in use.
     pub(crate) fn client(&self) -> Result<Client, Error> {
         let config = config::load()?;
@@ -117,6 +131,9 @@ impl Cli {
             Command::Rollback(args) => args.run(&session).await,
             Command::Status(args) => args.run(&session).await,
             Command::Node(command) => command.run(&session).await,
+            Command::Login(args) => args.run(&session).await,
+            Command::Logout(args) => args.run(&session).await,
+            Command::Audit(args) => args.run(&session).await,
             Command::Power(command) => command.run(&session).await,
             Command::Overlay(command) => command.run(&session).await,
             Command::Disk(command) => command.run(&session).await,

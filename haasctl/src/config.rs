@@ -161,6 +161,23 @@ impl Config {
         self.save()
     }
 
+    /// Keeps a token for a haasd: in the context's own file, or in the configuration.
+    pub(crate) fn keep_token(
+        &mut self,
+        name: &str,
+        url: &str,
+        fingerprint: &str,
+        token: &str,
+    ) -> Result<(), Error> {
+        let file = self.file.contexts.get(name).and_then(|context| context.token_file.clone());
+        if let Some(file) = &file {
+            write_private(&self.folder().join(file), format!("{token}\n").as_bytes())?;
+        }
+        let inside = if file.is_some() { None } else { Some(token.to_owned()) };
+        let (url, fingerprint) = (url.to_owned(), fingerprint.to_owned());
+        self.add(name, Context { url, fingerprint, token_file: file, token: inside }, false)
+    }
+
     /// Makes a context the current one.
     pub(crate) fn make_current(&mut self, name: &str) -> Result<(), Error> {
         self.pick(Some(name))?;

@@ -4,6 +4,7 @@
 //! One module per noun holds its arguments and what they do. What is printed goes through
 //! [`out::Out`]; what went wrong is an [`error::Error`], which knows its exit code.
 
+mod audit;
 mod checks;
 mod cli;
 mod completion;
@@ -18,6 +19,7 @@ mod export;
 mod format;
 mod image;
 mod import;
+mod login;
 mod node;
 mod operation;
 mod out;

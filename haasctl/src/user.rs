@@ -9,7 +9,7 @@ use clap::Subcommand;
 use haas_api::{
     List,
     names::UserName,
-    user::{NewUser, Role, User, UserChange},
+    user::{NewUser, PasswordChange, Role, Token, TokenRequest, User, UserChange},
 };
 
 use crate::{
@@ -18,7 +18,8 @@ use crate::{
     confirm::Yes,
     error::{Error, io_error},
     format,
-    table::{Table, number},
+    login::PasswordFile,
+    table::{Table, number, or_dash},
 };
 
 #[derive(Debug, Subcommand)]
@@ -78,6 +79,43 @@ Examples:
         /// Where to write it, `-` for standard output.
         #[arg(long)]
         file: PathBuf,
+        /// What it is for.
+        #[arg(long, default_value = "")]
+        purpose: String,
+        /// It only looks.
+        #[arg(long)]
+        read_only: bool,
+        /// Days until it ends; without, it stays until it is revoked.
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=366))]
+        days: Option<u64>,
+    },
+    /// List a user's tokens, without their secrets.
+    #[command(after_help = "Examples:\n  haasctl user tokens alice")]
+    Tokens {
+        /// The user.
+        name: UserName,
+    },
+    /// End a token at once.
+    #[command(after_help = "Examples:\n  haasctl user revoke alice 01JD3F7Q8Z")]
+    Revoke {
+        /// The user.
+        name: UserName,
+        /// The token's id, as `user tokens` lists it.
+        id: String,
+    },
+    /// Set a user's password. All its tokens end; your own context gets a new one.
+    #[command(after_help = "\
+Examples:
+  haasctl user password alice
+  haasctl user password alice --password-file new.password --old-file old.password")]
+    Password {
+        /// The user.
+        name: UserName,
+        #[command(flatten)]
+        new: PasswordFile,
+        /// A file whose first line is the present password. Asked for where it is needed.
+        #[arg(long, value_name = "FILE")]
+        old_file: Option<PathBuf>,
     },
 }
 
@@ -127,13 +165,37 @@ impl Command {
                 client.remove_user(&name).await?;
                 out.note(&format!("User {name} is removed."))
             }
-            Self::Token { name, file } => {
-                let token = client.new_token(&name).await?;
+            Self::Token { name, file, purpose, read_only, days } => {
+                let expires_in_s = days.map(|days| days * 24 * 3600);
+                let wanted = TokenRequest { name: purpose, read_only, expires_in_s };
+                let token = client.new_token(&name, &wanted).await?;
                 if file.as_os_str() == "-" {
                     return out.text(&token.token);
                 }
                 write_private(&file, format!("{}\n", token.token).as_bytes())?;
                 out.note(&format!("Token {} is in {}.", token.id, file.display()))
+            }
+            Self::Tokens { name } => {
+                let list = List::whole(client.tokens(&name).await?);
+                out.show(&list, || tokens_table(&list.items))
+            }
+            Self::Revoke { name, id } => {
+                client.revoke_token(&name, &id).await?;
+                out.note(&format!("Token {id} of {name} has ended."))
+            }
+            Self::Password { name, new, old_file } => {
+                let is_own = client.whoami().await?.name == name;
+                let old = match (old_file, is_own) {
+                    (Some(file), _) => Some(PasswordFile::of(file).read("")?),
+                    (None, true) if new.is_asked() => Some(new.read("Present password: ")?),
+                    (None, _) => None,
+                };
+                let new = new.read_twice(&format!("New password of {name}: "))?;
+                let token = client.change_password(&name, &PasswordChange { old, new }).await?;
+                if let Some(token) = token {
+                    session.keep_token(&token.token)?;
+                }
+                out.note(&format!("{name} has a new password; its tokens have ended."))
             }
         }
     }
@@ -196,6 +258,22 @@ fn table(users: &[User]) -> Table {
             number(user.uid),
             number(user.ssh_keys.len()),
             format::time(&user.created_at).into(),
+        ]);
+    }
+    table
+}
+
+fn tokens_table(tokens: &[Token]) -> Table {
+    let mut table = Table::new(["ID", "FOR", "MAY", "CREATED", "LAST USED", "ENDS"]);
+    for token in tokens {
+        let time = |time: &Option<String>| or_dash(time.as_deref().map(format::time));
+        table.row([
+            (&token.id).into(),
+            (&token.name).into(),
+            if token.read_only { "look" } else { "all" }.into(),
+            format::time(&token.created_at).into(),
+            time(&token.last_used_at),
+            time(&token.expires_at),
         ]);
     }
     table

@@ -7,6 +7,7 @@
 mod promises;
 
 mod attempts;
+mod audit;
 mod desired;
 mod events;
 mod images;
@@ -15,4 +16,5 @@ mod operations;
 mod overlays;
 mod samples;
 mod schema;
+mod tokens;
 mod users;

@@ -1,4 +1,4 @@
-//! Users and tokens.
+//! Users.
 
 use controller::store::StoreError;
 use haas_api::user::Role;
@@ -6,27 +6,22 @@ use haas_api::user::Role;
 use crate::{promises::Db, samples::user};
 
 promises!(
-    a_user_is_found_by_name_id_and_token,
+    a_user_is_found_by_name_and_id,
     a_name_is_taken_once,
     every_user_has_a_uid_of_its_own_though_many_are_added_at_once,
     a_user_who_owns_overlays_stays,
-    tokens_go_with_their_user,
     ssh_keys_are_replaced_whole,
 );
 
-async fn a_user_is_found_by_name_id_and_token(db: Db) {
+async fn a_user_is_found_by_name_and_id(db: Db) {
     let mut tx = db.store.write().await.unwrap();
     let keys = ["ssh-ed25519 AAAA a".to_owned()];
     let alice = tx.add_user(&"alice".parse().unwrap(), Role::Admin, &keys, 42).await.unwrap();
-    tx.add_token("t1", &alice.id, "hash-1", 43).await.unwrap();
-    tx.add_token("t2", &alice.id, "hash-2", 43).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!((alice.role, alice.created_at, &alice.ssh_keys[..]), (Role::Admin, 42, &keys[..]));
     let mut tx = db.store.read().await.unwrap();
     assert_eq!(tx.user("alice").await.unwrap().as_ref(), Some(&alice));
     assert_eq!(tx.user_by_id(&alice.id).await.unwrap().as_ref(), Some(&alice));
-    assert_eq!(tx.user_by_token("hash-2").await.unwrap().as_ref(), Some(&alice));
-    assert_eq!(tx.user_by_token("hash-3").await.unwrap(), None);
     assert_eq!(tx.user("bob").await.unwrap(), None);
 }
 
@@ -58,15 +53,6 @@ async fn a_user_who_owns_overlays_stays(db: Db) {
     tx.remove_overlay(&overlay).await.unwrap();
     assert!(tx.remove_user(&alice).await.unwrap());
     assert!(!tx.remove_user(&alice).await.unwrap());
-}
-
-async fn tokens_go_with_their_user(db: Db) {
-    let alice = user(&db.store, "alice").await;
-    let mut tx = db.store.write().await.unwrap();
-    tx.add_token("t1", &alice, "hash", 1).await.unwrap();
-    assert!(tx.remove_user(&alice).await.unwrap());
-    tx.commit().await.unwrap();
-    assert_eq!(db.store.read().await.unwrap().user_by_token("hash").await.unwrap(), None);
 }
 
 async fn ssh_keys_are_replaced_whole(db: Db) {

@@ -1,9 +1,10 @@
 //! The HTTP API, `/v1` on the TLS port: one file per noun, and `agent` for the nodes' own channel.
 //!
-//! A handler reads its `Caller`, asks `auth::authorize`, and calls what does the work. It never
+//! `guard` finds out who asks. A handler reads its `Caller`, asks `auth::authorize`, and calls what does the work. It never
 //! waits for hardware. Errors leave as `Fail`, which knows what callers may be told.
 
 mod agent;
+mod audit;
 mod caller;
 mod convention;
 mod disks;
@@ -11,11 +12,14 @@ mod doctor;
 mod events;
 mod extract;
 mod fail;
+mod guard;
 mod images;
+mod login;
 mod nodes;
 mod operations;
 mod overlays;
 mod sessions;
+mod tokens;
 mod users;
 
 use std::sync::Arc;
@@ -24,13 +28,14 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, State},
     http::StatusCode,
+    middleware,
     routing::get,
 };
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::context::Context;
-pub(crate) use users::make_token;
+pub(crate) use tokens::make_token;
 
 use caller::Caller;
 use convention::{IdempotencyKey, IfMatch, Page, Tagged};
@@ -41,8 +46,8 @@ use fail::{Answer, Fail};
 #[openapi(info(
     title = "haas",
     description = "Turns a rack of bare machines into clusters on demand. \
-        Errors are application/problem+json; every route but /healthz and /openapi.json wants \
-        `Authorization: Bearer TOKEN`.",
+        Errors are application/problem+json; every route but /v1/login, \
+        /v1/register, /healthz and /openapi.json wants `Authorization: Bearer TOKEN`.",
     license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT")
 ))]
 struct Document;
@@ -52,7 +57,13 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(users::whoami))
         .routes(routes!(users::list, users::add))
         .routes(routes!(users::show, users::change, users::remove))
-        .routes(routes!(users::add_token))
+        .routes(routes!(tokens::list, tokens::add))
+        .routes(routes!(tokens::remove))
+        .routes(routes!(login::login))
+        .routes(routes!(login::register))
+        .routes(routes!(login::logout))
+        .routes(routes!(login::change_password))
+        .routes(routes!(audit::list))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::discovered))
         .routes(routes!(nodes::manage))
@@ -91,6 +102,7 @@ pub fn router(context: Arc<Context>) -> Router {
     router
         // Image uploads are streamed to disk; everything else is small.
         .layer(DefaultBodyLimit::max(4 << 20))
+        .route_layer(middleware::from_fn_with_state(context.clone(), guard::guard))
         .route("/v1/agent", get(agent::connect))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))

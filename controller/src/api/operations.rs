@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -14,7 +15,8 @@ use haas_api::{
 };
 
 use super::{
-    Answer, Caller, Fail, IdempotencyKey, Json, Page, Path, Query, Tagged, nodes::boot_report,
+    Answer, Caller, Fail, IdempotencyKey, Json, Page, Path, Query, Tagged, guard::CameTo,
+    nodes::boot_report,
 };
 use crate::{
     auth::{Object, Verb},
@@ -112,7 +114,8 @@ async fn answer(context: &Context, outcome: Outcome) -> Answer<Response> {
         Outcome::Started(operation) => {
             let mut tx = context.store.read().await?;
             let operation = shown(context, &mut tx, operation).await?;
-            Ok((StatusCode::ACCEPTED, Json(operation)).into_response())
+            let came_to = CameTo(format!("{} ({})", operation.summary, operation.id));
+            Ok((StatusCode::ACCEPTED, Extension(came_to), Json(operation)).into_response())
         }
     }
 }

@@ -1,12 +1,13 @@
-//! Users, their ssh keys and tokens.
+//! Users and their ssh keys.
 
 use std::sync::Arc;
 
 use axum::{extract::State, http::StatusCode};
 use haas_api::{
     List,
+    names::UserName,
     problem::Problem,
-    user::{NewToken, NewUser, User, UserChange},
+    user::{NewUser, User, UserChange},
 };
 
 use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged};
@@ -15,7 +16,6 @@ use crate::{
     clock,
     context::Context,
     store::{Tx, UserRow},
-    tokens,
 };
 
 /// Who the caller is.
@@ -52,15 +52,20 @@ pub(super) async fn add(
     caller.may(Verb::Manage, Object::User { id: None })?;
     check_keys(&new.ssh_keys)?;
     let mut tx = context.store.write().await?;
-    if is_of_the_system(new.name.as_str()) {
-        return Err(Fail::bad(
-            "bad-user-name",
-            format!("{} is a name that systems have for themselves; take another", new.name),
-        ));
-    }
+    check_name(&new.name)?;
     let user = tx.add_user(&new.name, new.role, &new.ssh_keys, clock::wall()).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(shown(user))))
+}
+
+pub(super) fn check_name(name: &UserName) -> Answer<()> {
+    if is_of_the_system(name.as_str()) {
+        return Err(Fail::bad(
+            "bad-user-name",
+            format!("{name} is a name that systems have for themselves; take another"),
+        ));
+    }
+    Ok(())
 }
 
 /// Whether Debian or Red Hat systems have an account of this name from the beginning: on a node it
@@ -165,43 +170,17 @@ pub(super) async fn remove(
         ));
     }
     tx.commit().await?;
+    context.principals.forget();
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes a token for a user. It is shown this once.
-#[utoipa::path(post, path = "/v1/users/{name}/tokens", params(("name" = String, Path)),
-    responses((status = 201, body = NewToken), (status = 404, body = Problem)))]
-pub(super) async fn add_token(
-    State(context): State<Arc<Context>>,
-    caller: Caller,
-    Path(name): Path<String>,
-) -> Answer<(StatusCode, Json<NewToken>)> {
-    let mut tx = context.store.write().await?;
-    let user = find(&mut tx, &name).await?;
-    caller.may(Verb::Manage, Object::User { id: Some(&user.id) })?;
-    let token = make_token(&mut tx, &user).await?;
-    tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(token)))
-}
-
-/// Makes a token for a user, in the caller's transaction.
-pub(crate) async fn make_token(
-    tx: &mut Tx,
-    user: &UserRow,
-) -> Result<NewToken, crate::store::StoreError> {
-    let id = ulid::Ulid::new().to_string();
-    let token = tokens::random();
-    tx.add_token(&id, &user.id, &tokens::hash(token.expose()), clock::wall()).await?;
-    Ok(NewToken { id, token: token.expose().clone() })
-}
-
-async fn find(tx: &mut Tx, name: &str) -> Answer<UserRow> {
+pub(super) async fn find(tx: &mut Tx, name: &str) -> Answer<UserRow> {
     tx.user(name)
         .await?
         .ok_or_else(|| Fail::not_found("no-user", format!("there is no user {name}")))
 }
 
-fn check_keys(keys: &[String]) -> Answer<()> {
+pub(super) fn check_keys(keys: &[String]) -> Answer<()> {
     for key in keys {
         let mut words = key.split(' ');
         let kind = words.next().unwrap_or_default();
@@ -217,7 +196,7 @@ fn check_keys(keys: &[String]) -> Answer<()> {
     Ok(())
 }
 
-fn shown(user: UserRow) -> User {
+pub(super) fn shown(user: UserRow) -> User {
     User {
         id: user.id,
         name: user.name,

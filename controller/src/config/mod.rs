@@ -66,6 +66,15 @@ pub struct Config {
     pub iscsi: Iscsi,
     /// How long each stage of a boot may take, and how often it is tried.
     pub boot: BootLimits,
+    /// Who may come in.
+    pub auth: Auth,
+}
+
+/// Who may come in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Auth {
+    /// Whether anybody who reaches the API may make an account for himself.
+    pub register: bool,
 }
 
 impl Config {
@@ -129,6 +138,7 @@ impl fmt::Debug for Config {
             .field("ports", &self.ports)
             .field("iscsi", &self.iscsi)
             .field("boot", &self.boot)
+            .field("auth", &self.auth)
             .finish()
     }
 }

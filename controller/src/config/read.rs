@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, path::Path};
 
 use super::{
-    BootLimits, Config, Iscsi, Network, Ports,
+    Auth, BootLimits, Config, Iscsi, Network, Ports,
     network::{interface, networks},
     problem::Problems,
     reader::{Notes, Table},
@@ -42,11 +42,18 @@ pub(super) fn config(
         ports: root.get("ports").and_then(|v| v.table()).map(ports).unwrap_or_default(),
         iscsi: root.get("iscsi").and_then(|v| v.table()).map(iscsi).unwrap_or_default(),
         boot: root.get("boot").and_then(|v| v.table()).map(boot).unwrap_or_default(),
+        auth: root.get("auth").and_then(|v| v.table()).map(auth).unwrap_or_default(),
     };
     config.api_interfaces = api_interfaces(&root, &config.networks);
     root.refuse_unknown();
     let problems = notes.finish(()).err();
     (config, problems)
+}
+
+fn auth(table: Table<'_>) -> Auth {
+    let register = table.get("register").and_then(|value| value.flag()).unwrap_or_default();
+    table.refuse_unknown();
+    Auth { register }
 }
 
 fn database_url(root: &Table<'_>, state_dir: &Path) -> String {

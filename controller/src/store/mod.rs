@@ -6,6 +6,7 @@
 //! a clock, decides, or speaks to hardware, and no transaction is held across anything that waits.
 
 mod attempts;
+mod audit;
 mod desired;
 mod discovered;
 mod disks;
@@ -15,6 +16,7 @@ mod inventory;
 mod nodes;
 mod operations;
 mod overlays;
+mod tokens;
 mod users;
 
 use std::{
@@ -32,11 +34,13 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+pub use audit::NewAudit;
 pub use discovered::DiscoveredRow;
 pub use disks::DiskRow;
 pub use events::NewEvent;
 pub use images::ImageRow;
 pub use overlays::{OverlayRow, ShardRow};
+pub use tokens::TokenRow;
 pub use users::UserRow;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");

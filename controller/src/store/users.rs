@@ -1,4 +1,4 @@
-//! Users and their tokens.
+//! Users.
 
 use haas_api::{names::UserName, user::Role};
 use sqlx::{query, query_as};
@@ -113,31 +113,5 @@ impl Tx {
                 .bind(id)
         )?;
         Ok(done == 1)
-    }
-
-    /// Adds a token by the SHA-256 of its text.
-    pub async fn add_token(&mut self, id: &str, user: &str, hash: &str, at: Micros) -> Result<()> {
-        changed!(
-            self,
-            query("insert into tokens (id, user_id, hash, created_at) values ($1, $2, $3, $4)")
-                .bind(id)
-                .bind(user)
-                .bind(hash)
-                .bind(at)
-        )?;
-        Ok(())
-    }
-
-    /// The user behind a token's SHA-256.
-    pub async fn user_by_token(&mut self, hash: &str) -> Result<Option<UserRow>> {
-        let row: Option<Row> = on!(
-            self,
-            c => query_as(
-                "select users.* from users join tokens on tokens.user_id = users.id where tokens.hash = $1",
-            )
-            .bind(hash)
-            .fetch_optional(c)
-        )?;
-        row.map(Row::parse).transpose()
     }
 }

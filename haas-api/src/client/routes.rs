@@ -6,13 +6,17 @@ use serde::Serialize;
 use super::{Client, ClientError, Progress};
 use crate::{
     List,
+    audit::AuditEntry,
     doctor::Finding,
     image::{BootRead, Image, ImageSessions, ImportKind, TagImage},
     names::{ImageName, ImageRef, ImageTag, NodeName, OverlayLabel, UserName},
     node::{ApplyRequest, ApplyResult, Discovered, ManageRequest, Node, NodeGroup, Rendered},
     operation::{BootReport, Operation, Plan, PowerRequest, RollbackRequest, SwitchRequest},
     overlay::{AcceptDisk, ClaimDisk, NewOverlay, NodeDisk, Overlay, RepairDisk},
-    user::{NewToken, NewUser, User, UserChange},
+    user::{
+        Login, NewToken, NewUser, PasswordChange, Registration, Token, TokenRequest, User,
+        UserChange,
+    },
 };
 
 /// What a request that changes nodes came to.
@@ -68,9 +72,64 @@ impl Client {
         self.delete(&["v1", "users", name.as_str()]).await
     }
 
+    /// `POST /v1/login`: a token for a name and a password.
+    pub async fn login(&self, login: &Login) -> Result<NewToken, ClientError> {
+        self.post(&["v1", "login"], login).await
+    }
+
+    /// `POST /v1/register`.
+    pub async fn register(&self, registration: &Registration) -> Result<User, ClientError> {
+        self.post(&["v1", "register"], registration).await
+    }
+
+    /// `POST /v1/logout`: ends the token of this client.
+    pub async fn logout(&self) -> Result<(), ClientError> {
+        self.call(Method::POST, &["v1", "logout"], None::<&()>).await.map(drop)
+    }
+
+    /// `PUT /v1/users/{name}/password`: all tokens end; who changes his own gets a new one.
+    pub async fn change_password(
+        &self,
+        name: &UserName,
+        change: &PasswordChange,
+    ) -> Result<Option<NewToken>, ClientError> {
+        let path = ["v1", "users", name.as_str(), "password"];
+        let response = self.call(Method::PUT, &path, Some(change)).await?;
+        match response.status() {
+            StatusCode::NO_CONTENT => Ok(None),
+            _ => self.json(response).await.map(Some),
+        }
+    }
+
+    /// `GET /v1/users/{name}/tokens`.
+    pub async fn tokens(&self, name: &UserName) -> Result<Vec<Token>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "users", name.as_str(), "tokens"], &[]).await?.items)
+    }
+
     /// `POST /v1/users/{name}/tokens`: a new token, shown this once.
-    pub async fn new_token(&self, name: &UserName) -> Result<NewToken, ClientError> {
-        self.post(&["v1", "users", name.as_str(), "tokens"], &serde_json::json!({})).await
+    pub async fn new_token(
+        &self,
+        name: &UserName,
+        wanted: &TokenRequest,
+    ) -> Result<NewToken, ClientError> {
+        self.post(&["v1", "users", name.as_str(), "tokens"], wanted).await
+    }
+
+    /// `DELETE /v1/users/{name}/tokens/{id}`.
+    pub async fn revoke_token(&self, name: &UserName, id: &str) -> Result<(), ClientError> {
+        self.delete(&["v1", "users", name.as_str(), "tokens", id]).await
+    }
+
+    /// `GET /v1/audit`: entries after a number, of one user if one is named; at most 1000.
+    pub async fn audit(
+        &self,
+        after: u64,
+        actor: Option<&str>,
+    ) -> Result<Vec<AuditEntry>, ClientError> {
+        let after = after.to_string();
+        let mut query = vec![("after", after.as_str())];
+        query.extend(actor.map(|actor| ("actor", actor)));
+        Ok(self.get::<List<_>>(&["v1", "audit"], &query).await?.items)
     }
 }
 

@@ -1,0 +1,126 @@
+//! What happens to every request: before its handler it is found out who asks, and after it what
+//! came of it goes into the audit log.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use axum::{
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use tracing::{error, info};
+
+use super::Fail;
+use crate::{
+    auth::Principal,
+    clock,
+    context::Context,
+    model::{Micros, SECOND},
+    store::{NewAudit, StoreError},
+    tokens,
+};
+
+/// The routes for those who have no token yet. They keep their own audit.
+const OPEN: [&str; 2] = ["/v1/login", "/v1/register"];
+/// How exactly it is known when a token was last used.
+const TOUCHED_EACH: Micros = 60 * SECOND;
+
+/// What a request came to, for the audit log; a handler puts it into its answer's extensions.
+#[derive(Debug, Clone)]
+pub(super) struct CameTo(pub(super) String);
+
+/// Around every route but the health checks, the description and the agents' channel.
+pub(super) async fn guard(
+    State(context): State<Arc<Context>>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if OPEN.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let principal = match authenticate(&context, request.headers()).await {
+        Ok(principal) => principal,
+        Err(fail) => return fail.into_response(),
+    };
+    let changes = ![Method::GET, Method::HEAD].contains(request.method());
+    let action = format!("{} {}", request.method(), request.uri().path());
+    let response = if changes && principal.read_only {
+        let detail = "this token only looks; make one without --read-only for changes";
+        Fail::new(StatusCode::FORBIDDEN, "read-only-token", detail).into_response()
+    } else {
+        request.extensions_mut().insert(principal.clone());
+        next.run(request).await
+    };
+    if changes || response.status() == StatusCode::FORBIDDEN {
+        let detail = response.extensions().get::<CameTo>().map(|told| told.0.clone());
+        let entry = NewAudit {
+            at: clock::wall(),
+            actor: principal.name.to_string(),
+            actor_id: principal.user_id,
+            token_id: principal.token_id,
+            peer: from.ip().to_string(),
+            action,
+            status: response.status().as_u16(),
+            detail: detail.unwrap_or_default(),
+        };
+        note(&context, entry).await;
+    }
+    response
+}
+
+/// Adds to the audit log. What cannot be written there is at least in the other log.
+pub(super) async fn note(context: &Context, entry: NewAudit) {
+    let write = async {
+        let mut tx = context.store.write().await?;
+        tx.add_audit(&entry).await?;
+        tx.commit().await
+    };
+    let written: Result<(), StoreError> = write.await;
+    if let Err(e) = written {
+        error!(error = &e as &dyn std::error::Error, ?entry, "cannot write the audit log");
+    }
+}
+
+async fn authenticate(context: &Arc<Context>, headers: &HeaderMap) -> Result<Principal, Fail> {
+    let refuse =
+        |detail: &str| Fail::new(StatusCode::UNAUTHORIZED, "unauthorized", detail.to_owned());
+    let token = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .ok_or_else(|| refuse("this needs a token, as `Authorization: Bearer TOKEN`"))?;
+    let hash = tokens::hash(token.trim());
+    if let Some(known) = context.principals.get(&hash, Instant::now()) {
+        return Ok(known);
+    }
+    let age = context.principals.age();
+    let now = clock::wall();
+    let found = context.store.read().await?.token_by_hash(&hash, now).await?;
+    let (user, token) = found.ok_or_else(|| refuse("this token is unknown, over or revoked"))?;
+    if token.last_used_at.is_none_or(|at| now - at >= TOUCHED_EACH) {
+        let (context, id) = (context.clone(), token.id.clone());
+        // Nobody waits for it.
+        tokio::spawn(async move {
+            if let Err(e) = touch(&context, &id, now).await {
+                info!(error = &e as &dyn std::error::Error, "cannot note the use of a token");
+            }
+        });
+    }
+    let principal = Principal {
+        user_id: user.id,
+        name: user.name,
+        role: user.role,
+        token_id: token.id,
+        read_only: token.read_only,
+    };
+    context.principals.put(hash, principal.clone(), age, Instant::now());
+    Ok(principal)
+}
+
+async fn touch(context: &Context, id: &str, now: Micros) -> Result<(), StoreError> {
+    let mut tx = context.store.write().await?;
+    tx.touch_token(id, now).await?;
+    tx.commit().await
+}

@@ -1,0 +1,205 @@
+//! The way in by a password, and the way out.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
+
+use axum::{
+    extract::{ConnectInfo, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use haas_api::{
+    problem::Problem,
+    user::{Login, NewToken, PasswordChange, Registration, Role, TokenRequest, User},
+};
+
+use super::{
+    Answer, Caller, Fail, Json, Path, guard,
+    tokens::{self, make_token},
+    users::{check_keys, check_name, find, shown},
+};
+use crate::{
+    auth::{Object, Verb, passwords},
+    clock,
+    context::Context,
+    store::NewAudit,
+};
+
+/// Seconds that the token of a login lives when nobody says otherwise.
+const LOGIN_LIVES: u64 = 30 * 24 * 3600;
+
+/// Makes a token for whoever knows the password. Failures must wait longer and longer.
+#[utoipa::path(post, path = "/v1/login", request_body = Login, security(()),
+    responses((status = 201, body = NewToken), (status = 401, body = Problem),
+        (status = 429, body = Problem)))]
+pub(super) async fn login(
+    State(context): State<Arc<Context>>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    Json(login): Json<Login>,
+) -> Answer<Response> {
+    let name = login.name.as_str();
+    tokens::check(&login.token)?;
+    if let Some(refused) = must_wait(&context, name, from.ip()) {
+        return Ok(refused);
+    }
+    let mut tx = context.store.read().await?;
+    let user = tx.user(name).await?;
+    let kept = match &user {
+        Some(user) => tx.password(&user.id).await?,
+        None => None,
+    };
+    drop(tx);
+    let is_right = passwords::is_right(login.password, kept).await;
+    let (Some(user), true) = (user, is_right) else {
+        context.attempts.failed(name, from.ip(), Instant::now());
+        audit(&context, name, "", from, "POST /v1/login", StatusCode::UNAUTHORIZED).await;
+        let detail = "the name or the password is wrong, or this user has no password";
+        return Err(Fail::new(StatusCode::UNAUTHORIZED, "wrong-login", detail));
+    };
+    context.attempts.succeeded(name, from.ip());
+    let expires_in_s = Some(login.token.expires_in_s.unwrap_or(LOGIN_LIVES));
+    let mut tx = context.store.write().await?;
+    let token = make_token(&mut tx, &user, TokenRequest { expires_in_s, ..login.token }).await?;
+    tx.commit().await?;
+    audit(&context, name, &user.id, from, "POST /v1/login", StatusCode::CREATED).await;
+    Ok((StatusCode::CREATED, Json(token)).into_response())
+}
+
+/// Adds a user that may do nothing beyond its own, where `[auth] register = true`.
+#[utoipa::path(post, path = "/v1/register", request_body = Registration, security(()),
+    responses((status = 201, body = User), (status = 403, body = Problem),
+        (status = 409, body = Problem), (status = 429, body = Problem)))]
+pub(super) async fn register(
+    State(context): State<Arc<Context>>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    Json(new): Json<Registration>,
+) -> Answer<Response> {
+    if !context.config.auth.register {
+        let detail = "nobody can register here; ask an admin for an account";
+        return Err(Fail::new(StatusCode::FORBIDDEN, "no-registration", detail));
+    }
+    // Counted like a failed login, so that nobody fills the database with names.
+    if let Some(refused) = must_wait(&context, "", from.ip()) {
+        return Ok(refused);
+    }
+    context.attempts.failed("", from.ip(), Instant::now());
+    check_name(&new.name)?;
+    check_keys(&new.ssh_keys)?;
+    check_password(&new.password, new.name.as_str())?;
+    let hash = passwords::hash(new.password).await;
+    let mut tx = context.store.write().await?;
+    let user = tx.add_user(&new.name, Role::User, &new.ssh_keys, clock::wall()).await?;
+    tx.set_password(&user.id, &hash).await?;
+    tx.commit().await?;
+    let (name, id) = (user.name.as_str(), user.id.as_str());
+    audit(&context, name, id, from, "POST /v1/register", StatusCode::CREATED).await;
+    Ok((StatusCode::CREATED, Json(shown(user))).into_response())
+}
+
+/// Ends the token that the request carries.
+#[utoipa::path(post, path = "/v1/logout", responses((status = 204)))]
+pub(super) async fn logout(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+) -> Answer<StatusCode> {
+    let mut tx = context.store.write().await?;
+    tx.remove_token(&caller.0.user_id, &caller.0.token_id).await?;
+    tx.commit().await?;
+    context.principals.forget();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Sets a user's password and ends all its tokens. Who sets his own gets a new one, which lives as
+/// that of a login.
+#[utoipa::path(put, path = "/v1/users/{name}/password", params(("name" = String, Path)),
+    request_body = PasswordChange,
+    responses((status = 201, body = NewToken), (status = 204), (status = 401, body = Problem),
+        (status = 404, body = Problem), (status = 429, body = Problem)))]
+pub(super) async fn change_password(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    Path(name): Path<String>,
+    Json(change): Json<PasswordChange>,
+) -> Answer<Response> {
+    let mut tx = context.store.read().await?;
+    let user = find(&mut tx, &name).await?;
+    caller.may(Verb::Manage, Object::User { id: Some(&user.id) })?;
+    let kept = tx.password(&user.id).await?;
+    drop(tx);
+    check_password(&change.new, &name)?;
+    let is_own = caller.0.user_id == user.id;
+    // Whoever has found a token of somebody must not be able to keep him out with it.
+    if is_own && kept.is_some() {
+        if let Some(refused) = must_wait(&context, &name, from.ip()) {
+            return Ok(refused);
+        }
+        let is_right = match change.old {
+            Some(old) => passwords::is_right(old, kept).await,
+            None => false,
+        };
+        if !is_right {
+            context.attempts.failed(&name, from.ip(), Instant::now());
+            let detail = "the present password is needed, and this is not it";
+            return Err(Fail::new(StatusCode::UNAUTHORIZED, "wrong-password", detail));
+        }
+        context.attempts.succeeded(&name, from.ip());
+    }
+    let hash = passwords::hash(change.new).await;
+    let mut tx = context.store.write().await?;
+    tx.set_password(&user.id, &hash).await?;
+    tx.remove_tokens(&user.id).await?;
+    let wanted = TokenRequest { expires_in_s: Some(LOGIN_LIVES), ..TokenRequest::default() };
+    let token = match is_own {
+        true => Some(make_token(&mut tx, &user, wanted).await?),
+        false => None,
+    };
+    tx.commit().await?;
+    context.principals.forget();
+    Ok(match token {
+        Some(token) => (StatusCode::CREATED, Json(token)).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    })
+}
+
+fn check_password(password: &haas_api::user::Password, name: &str) -> Answer<()> {
+    match passwords::problem(password, name) {
+        Some(problem) => Err(Fail::bad("bad-password", problem)),
+        None => Ok(()),
+    }
+}
+
+/// The answer to whoever has failed too often lately.
+fn must_wait(context: &Context, name: &str, from: IpAddr) -> Option<Response> {
+    let wait = context.attempts.wait(name, from, Instant::now())?;
+    let seconds = wait.as_secs().max(1);
+    let detail = format!("too many failed logins; try again in {seconds} s");
+    let mut response =
+        Fail::new(StatusCode::TOO_MANY_REQUESTS, "too-many-logins", detail).into_response();
+    response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    Some(response)
+}
+
+async fn audit(
+    context: &Context,
+    actor: &str,
+    actor_id: &str,
+    from: SocketAddr,
+    action: &str,
+    status: StatusCode,
+) {
+    let entry = NewAudit {
+        at: clock::wall(),
+        actor: actor.to_owned(),
+        actor_id: actor_id.to_owned(),
+        token_id: String::new(),
+        peer: from.ip().to_string(),
+        action: action.to_owned(),
+        status: status.as_u16(),
+        detail: String::new(),
+    };
+    guard::note(context, entry).await;
+}

@@ -1,0 +1,197 @@
+//! Who gets in, with what, how long, and what is kept of it.
+
+use serde_json::{Value, json};
+
+use super::every_route;
+use crate::testing::{Answered, Bench};
+
+const WORD: &str = "correct horse battery";
+
+/// Gives alice a password and answers the token that came with it.
+async fn with_password(bench: &Bench) -> String {
+    let change = json!({ "new": WORD });
+    let answer = bench.call(&bench.alice, "PUT", "/v1/users/alice/password", change).await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    token_of(&answer)
+}
+
+fn token_of(answer: &Answered) -> String {
+    answer.json()["token"].as_str().unwrap().to_owned()
+}
+
+async fn login(bench: &Bench, name: &str, word: &str) -> Answered {
+    bench.call("", "POST", "/v1/login", json!({ "name": name, "password": word })).await
+}
+
+async fn status(bench: &Bench, token: &str) -> u16 {
+    bench.call(token, "GET", "/v1/whoami", Value::Null).await.status
+}
+
+/// What the audit log has, as ACTOR ACTION STATUS.
+async fn audited(bench: &Bench) -> Vec<String> {
+    let log = bench.call(&bench.admin, "GET", "/v1/audit", Value::Null).await.json();
+    let line = |e: &Value| format!("{} {} {}", e["actor"], e["action"], e["status"]);
+    log["items"].as_array().unwrap().iter().map(|e| line(e).replace('"', "")).collect()
+}
+
+#[tokio::test]
+async fn a_password_makes_a_token_and_a_new_password_ends_all_of_them() {
+    let bench = Bench::new().await;
+    assert_eq!(login(&bench, "alice", WORD).await.code(), "wrong-login");
+    let first = with_password(&bench).await;
+    assert_eq!(status(&bench, &bench.alice).await, 401, "the old token ended");
+    let answer = login(&bench, "alice", WORD).await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    assert!(answer.json()["expires_at"].is_string());
+    let second = token_of(&answer);
+    assert_eq!((status(&bench, &first).await, status(&bench, &second).await), (200, 200));
+
+    let path = "/v1/users/alice/password";
+    for (body, code) in [
+        (json!({ "new": "another battery" }), "wrong-password"),
+        (json!({ "old": "wrong", "new": "another battery" }), "wrong-password"),
+        (json!({ "old": WORD, "new": "short" }), "bad-password"),
+    ] {
+        assert_eq!(bench.call(&second, "PUT", path, body).await.code(), code);
+    }
+    let change = json!({ "old": WORD, "new": "another battery" });
+    let third = token_of(&bench.call(&second, "PUT", path, change).await);
+    for (token, expected) in [(&first, 401), (&second, 401), (&third, 200)] {
+        assert_eq!(status(&bench, token).await, expected);
+    }
+    assert_eq!(login(&bench, "alice", WORD).await.code(), "wrong-login");
+
+    // An admin needs no old password, and logging out ends one token.
+    let change = json!({ "new": "set by an admin" });
+    assert_eq!(bench.call(&bench.admin, "PUT", path, change).await.status, 204);
+    assert_eq!(status(&bench, &third).await, 401);
+    let last = token_of(&login(&bench, "alice", "set by an admin").await);
+    assert_eq!(bench.call(&last, "POST", "/v1/logout", Value::Null).await.status, 204);
+    assert_eq!(status(&bench, &last).await, 401);
+}
+
+#[tokio::test]
+async fn passwords_cannot_be_tried_one_after_the_other() {
+    let bench = Bench::new().await;
+    with_password(&bench).await;
+    for _ in 0..5 {
+        assert_eq!(login(&bench, "alice", "a wrong one").await.code(), "wrong-login");
+    }
+    let answer = login(&bench, "alice", WORD).await;
+    assert_eq!((answer.status, answer.code().as_str()), (429, "too-many-logins"), "{answer:?}");
+    assert_eq!(login(&bench, "nobody", "a wrong one").await.code(), "wrong-login");
+    let change = json!({ "old": WORD, "new": "another battery" });
+    let path = "/v1/users/alice/password";
+    let token = bench.add_user("carl", haas_api::user::Role::Admin).await;
+    assert_eq!(bench.call(&token, "PUT", path, change).await.status, 204, "admins are not held up");
+}
+
+#[tokio::test]
+async fn a_token_ends_when_it_was_said_and_at_once_when_it_is_revoked() {
+    let bench = Bench::new().await;
+    let path = "/v1/users/alice/tokens";
+    let wanted = json!({ "name": "ci", "expires_in_s": 1 });
+    let answer = bench.call(&bench.alice, "POST", path, wanted).await;
+    let (short, short_id) = (token_of(&answer), answer.json()["id"].clone());
+    let lasting = bench.call(&bench.alice, "POST", path, json!({ "name": "laptop" })).await;
+    let (lasting, id) = (token_of(&lasting), lasting.json()["id"].clone());
+    assert_eq!((status(&bench, &short).await, status(&bench, &lasting).await), (200, 200));
+    let listed = bench.call(&bench.alice, "GET", path, Value::Null).await;
+    assert!(!listed.text.contains(&short), "a list shows a secret");
+    let listed = listed.json();
+    let of = |id: &Value| {
+        let items = listed["items"].as_array().unwrap();
+        items.iter().find(|token| token["id"] == *id).unwrap().clone()
+    };
+    assert_eq!((of(&id)["name"].as_str(), of(&id)["expires_at"].as_str()), (Some("laptop"), None));
+    assert!(of(&short_id)["expires_at"].is_string());
+
+    let revoke = format!("{path}/{}", id.as_str().unwrap());
+    let bob = bench.add_user("bob", haas_api::user::Role::User).await;
+    assert_eq!(bench.call(&bob, "DELETE", &revoke, Value::Null).await.code(), "denied");
+    assert_eq!(bench.call(&bench.alice, "DELETE", &revoke, Value::Null).await.status, 204);
+    assert_eq!(status(&bench, &lasting).await, 401);
+    assert_eq!(bench.call(&bench.alice, "DELETE", &revoke, Value::Null).await.code(), "no-token");
+    // The time is the test's subject: a second of life, and a second for which it is remembered.
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    assert_eq!(status(&bench, &short).await, 401);
+    for bad in [json!({ "expires_in_s": 0 }), json!({ "expires_in_s": 40_000_000 })] {
+        assert_eq!(bench.call(&bench.alice, "POST", path, bad).await.code(), "bad-expiry");
+    }
+    let bad = json!({ "name": "a\nb" });
+    assert_eq!(bench.call(&bench.alice, "POST", path, bad).await.code(), "bad-token-name");
+}
+
+#[tokio::test]
+async fn a_token_that_only_looks_changes_nothing_whoevers_it_is() {
+    let bench = Bench::new().await;
+    let path = "/v1/users/admin/tokens";
+    let answer = bench.call(&bench.admin, "POST", path, json!({ "read_only": true })).await;
+    let looks = token_of(&answer);
+    for (method, path) in every_route() {
+        let path = path.replace("/v1/users/n01", "/v1/users/alice");
+        let answer = bench.call(&looks, &method, &path, Value::Null).await;
+        match method.as_str() {
+            "GET" => assert_ne!(answer.status, 403, "{path}: {answer:?}"),
+            _ if path == "/v1/login" || path == "/v1/register" => {}
+            _ => assert_eq!(answer.code(), "read-only-token", "{method} {path}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn people_register_only_where_they_may() {
+    let bench = Bench::new().await;
+    let new = json!({ "name": "dora", "password": WORD });
+    let answer = bench.call("", "POST", "/v1/register", new.clone()).await;
+    assert_eq!((answer.status, answer.code().as_str()), (403, "no-registration"));
+
+    let bench = Bench::open_to_all().await;
+    let answer = bench.call("", "POST", "/v1/register", new.clone()).await;
+    assert_eq!((answer.status, answer.json()["role"].as_str()), (201, Some("user")), "{answer:?}");
+    let token = token_of(&login(&bench, "dora", WORD).await);
+    assert_eq!(bench.call(&token, "GET", "/v1/users", Value::Null).await.code(), "denied");
+    assert_eq!(bench.call("", "POST", "/v1/register", new).await.code(), "conflict");
+    for (bad, code) in [
+        (json!({ "name": "root", "password": WORD }), "bad-user-name"),
+        (json!({ "name": "eve", "password": "short" }), "bad-password"),
+    ] {
+        assert_eq!(bench.call("", "POST", "/v1/register", bad).await.code(), code);
+    }
+}
+
+#[tokio::test]
+async fn the_audit_log_has_every_change_and_every_refusal_and_no_secret() {
+    let bench = Bench::new().await;
+    bench.add_nodes([1]).await;
+    bench.add_image("a").await;
+    with_password(&bench).await;
+    login(&bench, "alice", "the wrong one").await;
+    let token = token_of(&login(&bench, "alice", WORD).await);
+    bench.call(&token, "GET", "/v1/nodes", Value::Null).await;
+    bench.call(&token, "GET", "/v1/audit", Value::Null).await;
+    let body = json!({ "nodeset": "n01", "image": "a", "overlay": "none" });
+    bench.call(&token, "POST", "/v1/switch", body.clone()).await;
+    assert_eq!(bench.post("/v1/switch", body).await.status, 202);
+    assert_eq!(
+        audited(&bench).await,
+        [
+            "alice PUT /v1/users/alice/password 201",
+            "alice POST /v1/login 401",
+            "alice POST /v1/login 201",
+            "alice GET /v1/audit 403",
+            "alice POST /v1/switch 403",
+            "admin POST /v1/switch 202",
+        ]
+    );
+    let log = bench.call(&bench.admin, "GET", "/v1/audit?after=5", Value::Null).await;
+    let last = &log.json()["items"][0];
+    assert_eq!(last["from"], "127.0.0.1");
+    assert!(last["detail"].as_str().unwrap().contains("n01"), "{last}");
+    let hers = bench.call(&bench.admin, "GET", "/v1/audit?actor=alice&limit=2", Value::Null).await;
+    assert_eq!(hers.json()["items"].as_array().unwrap().len(), 2);
+    let all = bench.call(&bench.admin, "GET", "/v1/audit", Value::Null).await.text;
+    for secret in [WORD, "the wrong one", &token, &bench.admin] {
+        assert!(!all.contains(secret), "a secret is in the audit log");
+    }
+}
