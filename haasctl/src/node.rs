@@ -76,7 +76,7 @@ Examples:
         #[arg(value_parser = nodeset)]
         nodeset: String,
     },
-    /// Show what a node would be given if it booted now: iPXE script and kernel command line.
+    /// Show what a node would be given if it booted now: script and kernel command line.
     #[command(after_help = "Examples:\n  haasctl node render n01")]
     Render {
         /// The node.
@@ -171,7 +171,7 @@ impl Command {
                 let rendered = client.render(&node).await?;
                 out.show_text(&rendered, || {
                     format!(
-                        "# iPXE script\n{}\n\n# kernel command line\n{}",
+                        "# script\n{}\n\n# kernel command line\n{}",
                         rendered.script.trim_end(),
                         rendered.cmdline
                     )

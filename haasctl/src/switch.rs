@@ -59,7 +59,7 @@ pub(crate) struct RollbackArgs {
 /// What all requests that change nodes take.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
-    /// Also nodes with logins or jobs.
+    /// Also nodes with logins, with a silent agent or a request under way, or that run something else.
     #[arg(long)]
     pub(crate) force: bool,
     /// Say what would happen, change nothing.

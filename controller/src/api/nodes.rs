@@ -340,7 +340,7 @@ fn in_words(step: &Step, loaded: &Loaded) -> (NodeState, String) {
         }
         Step::Converged(Standing::Kexec) => word(
             NodeState::Unreachable,
-            "another kernel was started on it (kexec); `haasctl power cycle` boots it anew",
+            "another kernel was started on it (kexec); `haasctl power cycle --force` boots it anew",
         ),
         Step::Converged(Standing::HandedOver) => word(
             NodeState::HandedOver,

@@ -225,6 +225,11 @@ pub(super) async fn target(
     }))
 }
 
+/// The program that loads a node's kernel.
+pub(super) fn loader(node: &Node) -> Loader {
+    if node.spec.secure_boot { Loader::Grub } else { Loader::Ipxe }
+}
+
 /// What a node would be given if it booted now, with the token hidden; the error says why nothing.
 pub async fn preview(context: &Context, node: &Node) -> std::result::Result<Rendered, String> {
     let now = context.clock.now();
@@ -250,7 +255,6 @@ pub async fn preview(context: &Context, node: &Node) -> std::result::Result<Rend
     };
     let token = Secret::new("TOKEN".to_owned());
     let target = target(context, node, &attempt, token).await.map_err(|e| e.to_string())??;
-    let loader = if node.spec.secure_boot { Loader::Grub } else { Loader::Ipxe };
-    let rendered = context.templates.render(&target, loader).map_err(|e| e.to_string())?;
+    let rendered = context.templates.render(&target, loader(node)).map_err(|e| e.to_string())?;
     Ok(Rendered { node: node.name.to_string(), script: rendered.script, cmdline: rendered.cmdline })
 }

@@ -370,7 +370,13 @@ impl Targets {
                 Err(refusal) => return Ok(Err(refusal)),
             };
             let token = self.context.master_key.boot_token(&attempt.id);
-            match super::plan::target(&self.context, &node, &attempt, token).await? {
+            let target = super::plan::target(&self.context, &node, &attempt, token).await?;
+            let loader = super::plan::loader(&node);
+            let target = target.and_then(|target| {
+                let rendered = self.context.templates.render(&target, loader);
+                rendered.map(|_| target).map_err(|error| error.to_string())
+            });
+            match target {
                 Ok(target) => Ok(Ok(Arc::new(target))),
                 Err(reason) => {
                     warn!(node = %node.name, boot = %attempt.id, reason, "cannot serve a boot");

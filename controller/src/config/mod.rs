@@ -190,7 +190,7 @@ impl Default for Ports {
 /// How images are served; `None` is no bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Iscsi {
-    /// Threads that serve; `None` is one for each processor, four at most.
+    /// Threads that serve; `None` is one less than processors, one to four.
     pub io_threads: Option<usize>,
     /// Bytes per second to one node.
     pub node_rate: Option<u64>,

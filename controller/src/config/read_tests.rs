@@ -29,7 +29,9 @@ fn the_example_is_right_and_says_the_defaults() {
     assert_eq!(config.nodes_file, bare.nodes_file);
     assert_eq!(config.agent_cpio, bare.agent_cpio);
     assert_eq!(config.ipxe_dir, bare.ipxe_dir);
+    assert_eq!((&config.shim, &config.grub), (&bare.shim, &bare.grub));
     assert_eq!(config.templates_dir, bare.templates_dir);
+    assert_eq!((&config.iscsi, &config.auth), (&bare.iscsi, &bare.auth));
     assert_eq!(config.ports, bare.ports);
     assert_eq!(config.boot, bare.boot);
     assert_eq!(config.api_interfaces, ["br0"]);

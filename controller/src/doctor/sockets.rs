@@ -30,7 +30,9 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     for (kind, port, what_for) in needed.into_iter().filter(|(_, port, _)| *port != 0) {
         for socket in sockets(kind).into_iter().filter(|s| s.port == port && collides(s.address)) {
             let holder = holders.get(&socket.inode);
-            if holder.is_some_and(|holder| holder.program == "haasd") {
+            // systemd keeps haasd's own sockets while it is away (haasd.socket).
+            let is_kept = |holder: &Holder| holder.program == "systemd" && holder.pid == 1;
+            if holder.is_some_and(|holder| holder.program == "haasd" || is_kept(holder)) {
                 continue;
             }
             let who = match holder {

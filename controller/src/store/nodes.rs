@@ -141,6 +141,17 @@ impl Tx {
     ///
     /// A pool address that it was given before is kept: it may be running with it.
     pub async fn set_spec(&mut self, node: &Node, spec: &NodeSpec) -> Result<()> {
+        if node.spec.power != spec.power {
+            // What another BMC said is nothing to go by.
+            changed!(
+                self,
+                query(
+                    "update nodes set power_error = null, power_failed_at = null,
+                     power_asked_at = null where id = $1",
+                )
+                .bind(&node.id)
+            )?;
+        }
         changed!(
             self,
             query(
