@@ -11,6 +11,7 @@ mod audit;
 mod desired;
 mod events;
 mod images;
+mod networks;
 mod nodes;
 mod operations;
 mod overlays;

@@ -156,7 +156,10 @@ impl<R: Fn(&[String], Duration, &AtomicBool) -> Run> Work<R> {
             if self.reports[at].state == CheckState::Passed {
                 return Ok(());
             }
-            if stuck.is_some() || Instant::now() + AGAIN >= until {
+            // A run that would be cut off at once is not begun: it would leave nothing of what the
+            // last whole one has said.
+            let took = Duration::from_millis(self.reports[at].took_ms);
+            if stuck.is_some() || Instant::now() + AGAIN + AGAIN.max(2 * took) >= until {
                 break stuck;
             }
             self.pause(AGAIN)?;

@@ -36,6 +36,10 @@ use crate::{
 /// Heartbeats come every 5 s, and firmware goes on asking for longer than this.
 const AGENT_RUNS: Micros = 8 * SECOND;
 
+/// A haasd that was away for less than this long is taken to be as alone as it was: other servers do
+/// not come up in a restart, and firmware gives up after some ten seconds without an answer.
+const ALONE_FOR: Micros = 300 * SECOND;
+
 /// The implementation of netboot's seam.
 #[derive(Debug)]
 pub struct Targets {
@@ -461,6 +465,21 @@ impl BootTargets for Targets {
             let noted = foreign::other_server(&self.context, network, server, refused);
             self.or_log("note another DHCP server", noted).await;
         }
+    }
+
+    async fn alone(&self, network: &Network) {
+        let note = async {
+            let mut tx = self.context.store.write().await?;
+            tx.set_alone(&network.name, self.context.clock.now()).await?;
+            tx.commit().await
+        };
+        self.or_log("note that no other DHCP server answers", note).await;
+    }
+
+    async fn was_alone(&self, network: &Network) -> bool {
+        let look = async { self.context.store.read().await?.alone_at(&network.name).await };
+        let at = self.or_log("look when no other DHCP server answered", look).await.flatten();
+        at.is_some_and(|at| self.context.clock.now() - at < ALONE_FOR)
     }
 
     async fn hindered(&self, mac: Mac, why: Hindrance) -> bool {

@@ -38,6 +38,13 @@ pub trait BootTargets: Send + Sync + 'static {
         refused: bool,
     ) -> impl Future<Output = ()> + Send;
 
+    /// No other DHCP server answers in an `own` network. Called now and again, as long as it holds.
+    fn alone(&self, network: &Network) -> impl Future<Output = ()> + Send;
+
+    /// Whether that was so just now, before haasd was started: then nodes need not wait until it has
+    /// looked again.
+    fn was_alone(&self, network: &Network) -> impl Future<Output = bool> + Send;
+
     /// The node of this MAC is not answered, for a reason that a person must know. Says whether it
     /// is one: a machine with the node's address may be the node itself, by another NIC.
     fn hindered(&self, mac: Mac, why: Hindrance) -> impl Future<Output = bool> + Send;

@@ -55,6 +55,7 @@ pub(super) struct Seen {
     pub(super) served: Vec<Served>,
     pub(super) other_servers: Vec<(String, Ipv4Addr, bool)>,
     pub(super) hindered: Vec<(Mac, Hindrance)>,
+    pub(super) alone: Vec<String>,
 }
 
 /// Nodes by MAC, with an open attempt or without; one token per attempt.
@@ -62,6 +63,8 @@ pub(super) struct Seen {
 pub(super) struct MemoryTargets {
     pub(super) nodes: HashMap<Mac, DhcpVerdict>,
     pub(super) attempts: HashMap<String, Arc<BootTarget>>,
+    /// Networks where haasd was the only server before it was started.
+    pub(super) was_alone: Mutex<Vec<String>>,
     pub(super) seen: Mutex<Seen>,
 }
 
@@ -72,6 +75,7 @@ impl MemoryTargets {
         Self {
             nodes: HashMap::from([(target.mac, verdict)]),
             attempts: HashMap::from([(target.token.expose().clone(), Arc::new(target))]),
+            was_alone: Mutex::default(),
             seen: Mutex::default(),
         }
     }
@@ -98,6 +102,14 @@ impl BootTargets for MemoryTargets {
     async fn other_server(&self, network: &Network, server: Ipv4Addr, refused: bool) {
         let name = network.name.clone();
         self.seen.lock().unwrap().other_servers.push((name, server, refused));
+    }
+
+    async fn alone(&self, network: &Network) {
+        self.seen.lock().unwrap().alone.push(network.name.clone());
+    }
+
+    async fn was_alone(&self, network: &Network) -> bool {
+        self.was_alone.lock().unwrap().contains(&network.name)
     }
 
     async fn hindered(&self, mac: Mac, why: Hindrance) -> bool {

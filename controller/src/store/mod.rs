@@ -13,6 +13,7 @@ mod disks;
 mod events;
 mod images;
 mod inventory;
+mod networks;
 mod nodes;
 mod operations;
 mod overlays;

@@ -1,5 +1,5 @@
-//! Whether haasd may give addresses on a wire: not before it has looked for other DHCP servers, and
-//! not while there is one. Two servers on one wire give nodes no boot file, or one machine's address
+//! Whether haasd may give addresses on a wire: not before it has looked for other DHCP servers (but
+//! for a restart, which nodes must not notice), and not while there is one. Two servers on one wire give nodes no boot file, or one machine's address
 //! to another, and nobody sees why.
 
 use std::{
@@ -18,6 +18,8 @@ use crate::{config::Network, netboot::boot_target::BootTargets};
 /// A switch port with spanning tree holds everything back for 30 s after its link has come up, so a
 /// controller that has just started looks twice.
 const SECOND_LOOK: Duration = Duration::from_secs(45);
+/// How often it is noted that there is none.
+const NOTE_EACH: Duration = Duration::from_secs(60);
 /// How often it is looked whether the other server has gone.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -56,7 +58,7 @@ impl Outlook {
         self.wire.as_ref()
     }
 
-    /// Looks for other servers until there is none.
+    /// Looks for other servers until there is none, and then notes so as long as it runs.
     pub(super) async fn watch<T: BootTargets>(
         &self,
         network: &Network,
@@ -65,6 +67,10 @@ impl Outlook {
         stop: &CancellationToken,
     ) {
         let Some(wire) = &self.wire else { return };
+        if targets.was_alone(network).await {
+            // A node that boots while haasd is restarted must not wait for the look.
+            self.see(&Ok(None));
+        }
         let mut is_second = false;
         loop {
             let found = tokio::select! {
@@ -88,8 +94,9 @@ impl Outlook {
                             "the other DHCP server has gone; haasd answers"
                         );
                     }
+                    targets.alone(network).await;
                     if is_second {
-                        return;
+                        break;
                     }
                     is_second = true;
                     SECOND_LOOK
@@ -107,6 +114,12 @@ impl Outlook {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
+            }
+        }
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(NOTE_EACH) => targets.alone(network).await,
             }
         }
     }

@@ -65,6 +65,21 @@ fn nobody_is_answered_beside_another_dhcp_server_until_it_has_gone() {
 }
 
 #[test]
+fn a_node_that_boots_while_haasd_is_restarted_need_not_wait_for_the_look() {
+    for was_alone in [false, true] {
+        let mut rack = Rack::wired("w-netboot-again", "10.77.0.11/24");
+        rack.targets.was_alone.lock().unwrap().extend(was_alone.then(|| "lab".to_owned()));
+        rack.serve(probing(), true);
+        let client = rack.plug_in(NODE_MAC);
+        // It asks for 4 s, and the look takes 5.
+        assert_eq!(rack.udhcpc(&client, AS_PXE).is_some(), was_alone);
+        let alone = || rack.targets.seen.lock().unwrap().alone.clone();
+        wait_for("the look", 15, || alone() == ["lab"]);
+        assert!(rack.udhcpc(&client, AS_PXE).is_some());
+    }
+}
+
+#[test]
 fn an_address_that_another_machine_has_is_not_offered() {
     let mut rack = Rack::wired("w-netboot-taken", "10.77.0.11/24");
     rack.serve(probing(), true);
