@@ -89,9 +89,9 @@ fn slow_two_hundred_cold_boots_on_a_bad_network_need_no_hand_and_lose_nothing() 
     let seed = support::number("HAAS_SEED", clock)?;
     let goal = support::number("HAAS_COLD_BOOTS", 200)?;
     writeln!(io::stderr(), "{goal} cold boots, HAAS_SEED={seed}")?;
-    let mut nodes = vec![NodeHw::default(); 4];
+    let mut nodes = vec![NodeHw::default(); 8];
     // iPXE on the others' cards needs no TFTP.
-    nodes[3].firmware = Firmware::UefiPxe;
+    nodes[7].firmware = Firmware::UefiPxe;
     Rack::with(RackSpec::new("cold-boots", nodes), |rack| {
         let mut lab = Lab::start(rack)?;
         let user = Person::new(rack, "carol")?;
@@ -102,7 +102,7 @@ fn slow_two_hundred_cold_boots_on_a_bad_network_need_no_hand_and_lose_nothing() 
         let (begun, done, over) = Default::default();
         let run = Run { rack, user, goal, begun, done, over };
         let start = SystemTime::now();
-        lab.switch("node[1-4]", "carol/ledger")?;
+        lab.switch("node[1-8]", "carol/ledger")?;
         let (results, restarts) = live(&run, &mut lab, seed, start);
         let (lives, results): (Vec<Life>, Vec<Result<()>>) = results.into_iter().unzip();
         let restarts = restarts?;

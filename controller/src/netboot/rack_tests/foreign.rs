@@ -31,7 +31,9 @@ fn dnsmasq(rack: &Rack) -> ChildGuard {
     let leases = rack.dir.path().join("leases");
     let range = "--dhcp-range=10.77.0.100,10.77.0.110,2m";
     let line = "dnsmasq -k --conf-file=/dev/null --port=0 --user=root --pid-file= --log-facility=-";
-    start(&server, &format!("{line} {range} --dhcp-leasefile={}", leases.display()))
+    let guard = start(&server, &format!("{line} {range} --dhcp-leasefile={}", leases.display()));
+    wait_for("dnsmasq", 20, || sh(&format!("ip netns exec {server} ss -Hlun")).contains(":67 "));
+    guard
 }
 
 fn wait_for(what: &str, seconds: u64, mut condition: impl FnMut() -> bool) {
