@@ -177,8 +177,8 @@ fn full(lab: &Lab<'_>) -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs QEMU; run: cargo xtask e2e"]
-fn a_store_that_is_foreign_lost_or_old_is_never_replaced_silently() -> Result<()> {
+#[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
+fn slow_a_store_that_is_foreign_lost_or_old_is_never_replaced_silently() -> Result<()> {
     let nodes =
         vec![node(vec![disk("ONE", Content::Blank)]), node(vec![disk("TWO", Content::Blank)])];
     Rack::with(RackSpec::new("faults-store", nodes), |rack| stores(&Lab::start(rack)?))
