@@ -9,7 +9,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -233,15 +233,23 @@ fn answers(run: &Run<'_>, node: &Node) -> bool {
 
 /// Runs a command that must succeed, and returns what it printed.
 fn ssh(run: &Run<'_>, node: &Node, line: &str) -> Result<String> {
-    let mut ssh = Command::new("timeout");
-    ssh.args(["-k", "5", &LOGIN.as_secs().to_string()]);
-    let wanted = run.user.ssh_command(node, "carol", line)?;
-    ssh.arg(wanted.get_program()).args(wanted.get_args());
-    // Its output is taken while it runs: the list of what was written becomes longer than a pipe.
-    let output = ssh.output()?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{line:?} ended with {}: {stderr}", output.status);
-    Ok(String::from_utf8(output.stdout)?)
+    let mut ssh = run.user.ssh_command(node, "carol", line)?;
+    let mut child = ssh.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // Taken while it runs: the list of what was written becomes longer than a pipe holds.
+    let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
+    let (stdout, stderr, ended) = thread::scope(|scope| {
+        let out = scope.spawn(|| out.as_mut().map(io::read_to_string));
+        let err = scope.spawn(|| err.as_mut().map(io::read_to_string));
+        let ended = wait_for("ssh to end", LOGIN, || !matches!(child.try_wait(), Ok(None)));
+        // Without it they would not end either.
+        let killed = child.kill();
+        (join(out), join(err), ended.and(killed.map_err(Into::into)))
+    });
+    ended?;
+    let status = child.wait()?;
+    let stderr = stderr.transpose()?.unwrap_or_default();
+    ensure!(status.success(), "{line:?} ended with {status}: {stderr}");
+    Ok(stdout.transpose()?.unwrap_or_default())
 }
 
 /// The table of the documentation, and what haasd says to it: that no boot needed a person.

@@ -122,7 +122,7 @@ fn network_manager_ran(lab: &Lab<'_>) -> Result<()> {
         lab,
         &[
             ("systemctl is-active NetworkManager", "active\n"),
-            ("nmcli -t -f NAME connection", "eth0\n"),
+            ("nmcli -t -f NAME connection | grep -vx lo", "eth0\n"),
             ("nmcli -t -f DEVICE,STATE device | grep eth0", "eth0:unmanaged\n"),
         ],
     )
