@@ -75,7 +75,7 @@ fn ready_means_that_users_get_in(lab: &Lab<'_>) -> Result<()> {
 }
 
 fn a_check_that_fails_is_a_fault_until_it_succeeds(lab: &Lab<'_>) -> Result<()> {
-    lab.switch("node2", "none")?;
+    lab.switch("node2", "alice/work")?;
     let reason =
         lab.wait_fault("node2", &["userspace", "within 4 s", "exit code 1", "disk asleep"])?;
     ensure!(reason.contains("sh -c"), "the check is not named: {reason}");
