@@ -107,7 +107,7 @@ impl Session<'_> {
         let mut config = config::load()?;
         let (name, context) = config.pick(self.context())?;
         let (name, context) = (name.to_owned(), context.clone());
-        config.keep_token(&name, &context.url, &context.fingerprint, token)
+        config.keep_token(&name, &context.url, &context.fingerprint, token, false)
     }
 
     /// A client for the context in use.

@@ -168,6 +168,7 @@ impl Config {
         url: &str,
         fingerprint: &str,
         token: &str,
+        make_current: bool,
     ) -> Result<(), Error> {
         let file = self.file.contexts.get(name).and_then(|context| context.token_file.clone());
         if let Some(file) = &file {
@@ -175,7 +176,7 @@ impl Config {
         }
         let inside = if file.is_some() { None } else { Some(token.to_owned()) };
         let (url, fingerprint) = (url.to_owned(), fingerprint.to_owned());
-        self.add(name, Context { url, fingerprint, token_file: file, token: inside }, false)
+        self.add(name, Context { url, fingerprint, token_file: file, token: inside }, make_current)
     }
 
     /// Makes a context the current one.

@@ -96,7 +96,7 @@ impl LoginArgs {
             expires_in_s: Some(self.days * 24 * 3600),
         };
         let token = client.login(&Login { name: self.name.clone(), password, token }).await?;
-        config.keep_token(&context, &url, &fingerprint, &token.token)?;
+        config.keep_token(&context, &url, &fingerprint, &token.token, self.url.is_some())?;
         let until = token.expires_at.unwrap_or_default();
         session.out.note(&format!("Context {context} is {} until {until}.", self.name))
     }

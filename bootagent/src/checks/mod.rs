@@ -159,7 +159,7 @@ impl<R: Fn(&[String], Duration, &AtomicBool) -> Run> Work<R> {
             // A run that would be cut off at once is not begun: it would leave nothing of what the
             // last whole one has said.
             let took = Duration::from_millis(self.reports[at].took_ms);
-            if stuck.is_some() || Instant::now() + AGAIN + AGAIN.max(2 * took) >= until {
+            if stuck.is_some() || Instant::now() + AGAIN + AGAIN.max(took) >= until {
                 break stuck;
             }
             self.pause(AGAIN)?;

@@ -9,7 +9,10 @@ use haas_api::problem::{MEDIA_TYPE, NodeProblem, Problem};
 use tracing::error;
 
 use crate::{
-    auth::Denied, enroll::EnrollError, nodeset::NodeSetError, requests::RequestError,
+    auth::{Denied, passwords::Crowded},
+    enroll::EnrollError,
+    nodeset::NodeSetError,
+    requests::RequestError,
     store::StoreError,
 };
 
@@ -91,6 +94,12 @@ impl From<StoreError> for Fail {
             | StoreError::Corrupt { .. }
             | StoreError::UnknownDatabase => Self::internal(&error),
         }
+    }
+}
+
+impl From<Crowded> for Fail {
+    fn from(crowded: Crowded) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "crowded", crowded.to_string())
     }
 }
 

@@ -23,6 +23,8 @@ use crate::{
 
 /// The routes for those who have no token yet. They keep their own audit.
 const OPEN: [&str; 2] = ["/v1/login", "/v1/register"];
+/// Characters of a method and path that are kept.
+const MOST_OF_ACTION: usize = 300;
 /// How exactly it is known when a token was last used.
 const TOUCHED_EACH: Micros = 60 * SECOND;
 
@@ -38,7 +40,7 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     if OPEN.contains(&request.uri().path()) {
-        return next.run(request).await;
+        return to_its_end(async move { next.run(request).await }).await;
     }
     let principal = match authenticate(&context, request.headers()).await {
         Ok(principal) => principal,
@@ -46,28 +48,39 @@ pub(super) async fn guard(
     };
     let changes = ![Method::GET, Method::HEAD].contains(request.method());
     let action = format!("{} {}", request.method(), request.uri().path());
-    let response = if changes && principal.read_only {
-        let detail = "this token only looks; make one without --read-only for changes";
-        Fail::new(StatusCode::FORBIDDEN, "read-only-token", detail).into_response()
-    } else {
-        request.extensions_mut().insert(principal.clone());
-        next.run(request).await
-    };
-    if changes || response.status() == StatusCode::FORBIDDEN {
-        let detail = response.extensions().get::<CameTo>().map(|told| told.0.clone());
-        let entry = NewAudit {
-            at: clock::wall(),
-            actor: principal.name.to_string(),
-            actor_id: principal.user_id,
-            token_id: principal.token_id,
-            peer: from.ip().to_string(),
-            action,
-            status: response.status().as_u16(),
-            detail: detail.unwrap_or_default(),
+    let action: String = action.chars().take(MOST_OF_ACTION).collect();
+    // Whoever only looks may still go.
+    let only_looks = principal.read_only && request.uri().path() != "/v1/logout";
+    let work = async move {
+        let response = if changes && only_looks {
+            let detail = "this token only looks; make one without --read-only for changes";
+            Fail::new(StatusCode::FORBIDDEN, "read-only-token", detail).into_response()
+        } else {
+            request.extensions_mut().insert(principal.clone());
+            next.run(request).await
         };
-        note(&context, entry).await;
-    }
-    response
+        if changes || response.status() == StatusCode::FORBIDDEN {
+            let detail = response.extensions().get::<CameTo>().map(|told| told.0.clone());
+            let entry = NewAudit {
+                at: clock::wall(),
+                actor: principal.name.to_string(),
+                actor_id: principal.user_id,
+                token_id: principal.token_id,
+                peer: from.ip().to_string(),
+                action,
+                status: response.status().as_u16(),
+                detail: detail.unwrap_or_default(),
+            };
+            note(&context, entry).await;
+        }
+        response
+    };
+    if changes { to_its_end(work).await } else { work.await }
+}
+
+/// Does the work, also when the client has gone meanwhile: what was changed stands in the audit log.
+async fn to_its_end(work: impl Future<Output = Response> + Send + 'static) -> Response {
+    tokio::spawn(work).await.unwrap_or_else(|panic| Fail::internal(&panic).into_response())
 }
 
 /// Adds to the audit log. What cannot be written there is at least in the other log.

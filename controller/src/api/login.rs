@@ -1,9 +1,9 @@
 //! The way in by a password, and the way out.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -34,7 +34,7 @@ const LOGIN_LIVES: u64 = 30 * 24 * 3600;
 /// Makes a token for whoever knows the password. Failures must wait longer and longer.
 #[utoipa::path(post, path = "/v1/login", request_body = Login, security(()),
     responses((status = 201, body = NewToken), (status = 401, body = Problem),
-        (status = 429, body = Problem)))]
+        (status = 429, body = Problem), (status = 503, body = Problem)))]
 pub(super) async fn login(
     State(context): State<Arc<Context>>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,
@@ -42,8 +42,8 @@ pub(super) async fn login(
 ) -> Answer<Response> {
     let name = login.name.as_str();
     tokens::check(&login.token)?;
-    if let Some(refused) = must_wait(&context, name, from.ip()) {
-        return Ok(refused);
+    if let Err(wait) = context.attempts.begin(name, from.ip(), Instant::now()) {
+        return Ok(must_wait(wait));
     }
     let mut tx = context.store.read().await?;
     let user = tx.user(name).await?;
@@ -52,16 +52,21 @@ pub(super) async fn login(
         None => None,
     };
     drop(tx);
-    let is_right = passwords::is_right(login.password, kept).await;
-    let (Some(user), true) = (user, is_right) else {
-        context.attempts.failed(name, from.ip(), Instant::now());
+    let is_right = passwords::is_right(login.password, kept.clone()).await?;
+    let mut tx = context.store.write().await?;
+    // It may have been changed meanwhile, and what was right then is not now.
+    let still = match &user {
+        Some(user) => tx.password(&user.id).await? == kept,
+        None => false,
+    };
+    let (Some(user), true) = (user, is_right && still) else {
+        drop(tx);
         audit(&context, name, "", from, "POST /v1/login", StatusCode::UNAUTHORIZED).await;
         let detail = "the name or the password is wrong, or this user has no password";
         return Err(Fail::new(StatusCode::UNAUTHORIZED, "wrong-login", detail));
     };
     context.attempts.succeeded(name, from.ip());
     let expires_in_s = Some(login.token.expires_in_s.unwrap_or(LOGIN_LIVES));
-    let mut tx = context.store.write().await?;
     let token = make_token(&mut tx, &user, TokenRequest { expires_in_s, ..login.token }).await?;
     tx.commit().await?;
     audit(&context, name, &user.id, from, "POST /v1/login", StatusCode::CREATED).await;
@@ -71,7 +76,7 @@ pub(super) async fn login(
 /// Adds a user that may do nothing beyond its own, where `[auth] register = true`.
 #[utoipa::path(post, path = "/v1/register", request_body = Registration, security(()),
     responses((status = 201, body = User), (status = 403, body = Problem),
-        (status = 409, body = Problem), (status = 429, body = Problem)))]
+        (status = 409, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
 pub(super) async fn register(
     State(context): State<Arc<Context>>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,
@@ -82,14 +87,13 @@ pub(super) async fn register(
         return Err(Fail::new(StatusCode::FORBIDDEN, "no-registration", detail));
     }
     // Counted like a failed login, so that nobody fills the database with names.
-    if let Some(refused) = must_wait(&context, "", from.ip()) {
-        return Ok(refused);
+    if let Err(wait) = context.attempts.begin("", from.ip(), Instant::now()) {
+        return Ok(must_wait(wait));
     }
-    context.attempts.failed("", from.ip(), Instant::now());
     check_name(&new.name)?;
     check_keys(&new.ssh_keys)?;
     check_password(&new.password, new.name.as_str())?;
-    let hash = passwords::hash(new.password).await;
+    let hash = passwords::hash(new.password).await?;
     let mut tx = context.store.write().await?;
     let user = tx.add_user(&new.name, Role::User, &new.ssh_keys, clock::wall()).await?;
     tx.set_password(&user.id, &hash).await?;
@@ -117,7 +121,7 @@ pub(super) async fn logout(
 #[utoipa::path(put, path = "/v1/users/{name}/password", params(("name" = String, Path)),
     request_body = PasswordChange,
     responses((status = 201, body = NewToken), (status = 204), (status = 401, body = Problem),
-        (status = 404, body = Problem), (status = 429, body = Problem)))]
+        (status = 404, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
 pub(super) async fn change_password(
     State(context): State<Arc<Context>>,
     caller: Caller,
@@ -134,22 +138,27 @@ pub(super) async fn change_password(
     let is_own = caller.0.user_id == user.id;
     // Whoever has found a token of somebody must not be able to keep him out with it.
     if is_own && kept.is_some() {
-        if let Some(refused) = must_wait(&context, &name, from.ip()) {
-            return Ok(refused);
+        if let Err(wait) = context.attempts.begin(&name, from.ip(), Instant::now()) {
+            return Ok(must_wait(wait));
         }
         let is_right = match change.old {
-            Some(old) => passwords::is_right(old, kept).await,
+            Some(old) => passwords::is_right(old, kept.clone()).await?,
             None => false,
         };
         if !is_right {
-            context.attempts.failed(&name, from.ip(), Instant::now());
             let detail = "the present password is needed, and this is not it";
             return Err(Fail::new(StatusCode::UNAUTHORIZED, "wrong-password", detail));
         }
         context.attempts.succeeded(&name, from.ip());
     }
-    let hash = passwords::hash(change.new).await;
+    let hash = passwords::hash(change.new).await?;
     let mut tx = context.store.write().await?;
+    // An admin may have set another one meanwhile, and ended the token that this came with.
+    let tokens = tx.tokens(&caller.0.user_id).await?;
+    let is_changed = is_own && tx.password(&user.id).await? != kept;
+    if is_changed || !tokens.iter().any(|token| token.id == caller.0.token_id) {
+        return Err(Fail::conflict("conflict", "the password was changed meanwhile"));
+    }
     tx.set_password(&user.id, &hash).await?;
     tx.remove_tokens(&user.id).await?;
     let wanted = TokenRequest { expires_in_s: Some(LOGIN_LIVES), ..TokenRequest::default() };
@@ -173,14 +182,13 @@ fn check_password(password: &haas_api::user::Password, name: &str) -> Answer<()>
 }
 
 /// The answer to whoever has failed too often lately.
-fn must_wait(context: &Context, name: &str, from: IpAddr) -> Option<Response> {
-    let wait = context.attempts.wait(name, from, Instant::now())?;
+fn must_wait(wait: Duration) -> Response {
     let seconds = wait.as_secs().max(1);
-    let detail = format!("too many failed logins; try again in {seconds} s");
+    let detail = format!("too many tries; try again in {seconds} s");
     let mut response =
         Fail::new(StatusCode::TOO_MANY_REQUESTS, "too-many-logins", detail).into_response();
     response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    Some(response)
+    response
 }
 
 async fn audit(

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -11,7 +11,7 @@ use std::{
 const FREE: [u32; 3] = [5, 20, 50];
 /// The longest wait, and how long failures are remembered.
 const MOST: Duration = Duration::from_secs(900);
-/// What is kept at most; then the oldest failures are forgotten.
+/// What is kept at most.
 const MOST_KEPT: usize = 100_000;
 
 /// The failures.
@@ -27,9 +27,10 @@ struct Failures {
 }
 
 impl Attempts {
-    /// How long this name must wait from this address before its next try.
-    pub fn wait(&self, name: &str, from: IpAddr, now: Instant) -> Option<Duration> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A try begins. It counts as failed until it is said to be right, so that many at once are no
+    /// way around; the error is how long this name must wait from this address.
+    pub fn begin(&self, name: &str, from: IpAddr, now: Instant) -> Result<(), Duration> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waits = keys(name, from).into_iter().zip(FREE).filter_map(|(key, free)| {
             let failures = kept.get(&key)?;
             // Doubles with each failure: 1 s, 2 s, 4 s ...
@@ -37,16 +38,14 @@ impl Attempts {
             let pause = Duration::from_secs(1 << over.min(16)).min(MOST);
             (failures.last + pause).checked_duration_since(now).filter(|wait| !wait.is_zero())
         });
-        waits.max()
-    }
-
-    /// A try failed.
-    pub fn failed(&self, name: &str, from: IpAddr, now: Instant) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wait) = waits.max() {
+            return Err(wait);
+        }
         if kept.len() >= MOST_KEPT {
             kept.retain(|_, failures| now.duration_since(failures.last) < MOST);
             if kept.len() >= MOST_KEPT {
-                kept.clear();
+                // Somebody comes from everywhere. Better that he is slow than that he is forgotten.
+                return Err(MOST);
             }
         }
         for key in keys(name, from) {
@@ -57,17 +56,31 @@ impl Attempts {
             failures.count += 1;
             failures.last = now;
         }
+        Ok(())
     }
 
-    /// A try was right: this name starts anew from this address.
+    /// The try was right: this name starts anew from this address.
     pub fn succeeded(&self, name: &str, from: IpAddr) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let [both, ..] = keys(name, from);
+        let [both, address, name] = keys(name, from);
         kept.remove(&both);
+        for key in [address, name] {
+            if let Some(failures) = kept.get_mut(&key) {
+                failures.count = failures.count.saturating_sub(1);
+            }
+        }
     }
 }
 
 fn keys(name: &str, from: IpAddr) -> [Key; 3] {
+    let from = match from {
+        // Whoever has one of these has all of its network.
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        IpAddr::V4(_) => from,
+    };
     let name = || Some(name.to_owned());
     [(name(), Some(from)), (None, Some(from)), (name(), None)]
 }
@@ -82,39 +95,36 @@ mod tests {
     #[test]
     fn each_failure_doubles_the_wait_and_a_right_password_ends_it() {
         let (attempts, now) = (Attempts::default(), Instant::now());
-        for _ in 0..4 {
-            attempts.failed("alice", HERE, now);
+        let second = |n| now + Duration::from_secs(n);
+        for _ in 0..5 {
+            assert_eq!(attempts.begin("alice", HERE, now), Ok(()));
         }
-        assert_eq!(attempts.wait("alice", HERE, now), None);
-        attempts.failed("alice", HERE, now);
-        assert_eq!(attempts.wait("alice", HERE, now), Some(Duration::from_secs(1)));
-        attempts.failed("alice", HERE, now);
-        assert_eq!(attempts.wait("alice", HERE, now), Some(Duration::from_secs(2)));
-        assert_eq!(attempts.wait("alice", HERE, now + Duration::from_secs(2)), None);
+        assert_eq!(attempts.begin("alice", HERE, now), Err(Duration::from_secs(1)));
+        assert_eq!(attempts.begin("alice", HERE, second(1)), Ok(()));
+        assert_eq!(attempts.begin("alice", HERE, second(1)), Err(Duration::from_secs(2)));
         // Who sits elsewhere is not locked out by it.
-        assert_eq!(attempts.wait("alice", THERE, now), None);
-        assert_eq!(attempts.wait("bob", HERE, now), None);
+        assert_eq!(attempts.begin("alice", THERE, second(1)), Ok(()));
+        assert_eq!(attempts.begin("bob", HERE, second(1)), Ok(()));
         attempts.succeeded("alice", HERE);
-        assert_eq!(attempts.wait("alice", HERE, now), None);
+        assert_eq!(attempts.begin("alice", HERE, second(1)), Ok(()));
     }
 
     #[test]
     fn many_names_from_one_address_and_one_name_from_many_have_to_wait_too() {
         let (attempts, now) = (Attempts::default(), Instant::now());
         for n in 0..20 {
-            attempts.failed(&format!("u{n}"), HERE, now);
+            assert_eq!(attempts.begin(&format!("u{n}"), HERE, now), Ok(()));
         }
-        assert!(attempts.wait("carol", HERE, now).is_some());
+        assert!(attempts.begin("carol", HERE, now).is_err());
         for n in 0..50 {
-            attempts.failed("dave", IpAddr::V4([10, 0, 1, n].into()), now);
+            let from = IpAddr::V4([10, 0, 1, n].into());
+            assert_eq!(attempts.begin("dave", from, now), Ok(()));
         }
-        assert!(attempts.wait("dave", THERE, now).is_some());
-        let longest = attempts.wait("dave", THERE, now).unwrap();
-        assert!(longest <= MOST);
-        for _ in 0..60 {
-            attempts.failed("dave", THERE, now);
+        assert!(attempts.begin("dave", THERE, now).is_err());
+        for n in 0..5 {
+            let from = format!("2001:db8::{n}").parse().unwrap();
+            assert_eq!(attempts.begin("erin", from, now), Ok(()));
         }
-        assert_eq!(attempts.wait("dave", THERE, now), Some(MOST));
-        assert_eq!(attempts.wait("dave", THERE, now + MOST), None);
+        assert!(attempts.begin("erin", "2001:db8::9".parse().unwrap(), now).is_err());
     }
 }

@@ -10,7 +10,15 @@ use argon2::{
 use haas_api::user::Password;
 use tokio::sync::Semaphore;
 
+/// As many are computed at a time.
 static SLOTS: Semaphore = Semaphore::const_new(2);
+/// As many are computed or wait for it; more are turned away.
+static PLACES: Semaphore = Semaphore::const_new(32);
+
+/// Too many passwords are being computed already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many people log in at this moment; try again in a few seconds")]
+pub struct Crowded;
 
 /// What a password is compared with where there is none, so that nobody can tell by the time it takes.
 static NOBODY: LazyLock<String> =
@@ -20,7 +28,7 @@ static NOBODY: LazyLock<String> =
 pub fn problem(password: &Password, name: &str) -> Option<&'static str> {
     let text = password.expose();
     match text.len() {
-        0..10 => Some("a password has at least 10 characters"),
+        0..10 => Some("a password has at least 10 bytes"),
         1025.. => Some("a password has at most 1024 bytes"),
         _ if text.contains(name) && text.len() < name.len() + 10 => {
             Some("a password is not made of the user's name")
@@ -30,12 +38,12 @@ pub fn problem(password: &Password, name: &str) -> Option<&'static str> {
 }
 
 /// The hash to be kept.
-pub async fn hash(password: Password) -> String {
+pub async fn hash(password: Password) -> Result<String, Crowded> {
     in_turn(move || make(&password)).await
 }
 
 /// Whether this is the password that was hashed. Takes as long where there is none.
-pub async fn is_right(password: Password, kept: Option<String>) -> bool {
+pub async fn is_right(password: Password, kept: Option<String>) -> Result<bool, Crowded> {
     in_turn(move || {
         let is_there = kept.is_some();
         let kept = kept.unwrap_or_else(|| NOBODY.clone());
@@ -53,9 +61,17 @@ fn make(password: &Password) -> String {
         .to_string()
 }
 
-async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let _slot = SLOTS.acquire().await.expect("it is never closed");
-    tokio::task::spawn_blocking(work).await.expect("hashing does not panic")
+async fn in_turn<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Crowded> {
+    let place = PLACES.try_acquire().map_err(|_| Crowded)?;
+    let slot = SLOTS.acquire().await.expect("it is never closed");
+    let work = move || {
+        // Held by the work itself, which goes on when nobody waits for it any more.
+        let _held = (place, slot);
+        work()
+    };
+    Ok(tokio::task::spawn_blocking(work).await.expect("hashing does not panic"))
 }
 
 #[cfg(test)]
@@ -68,13 +84,14 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_password_of_somebody_who_has_one_is_right() {
-        let kept = hash(password("correct horse")).await;
+        let kept = hash(password("correct horse")).await.unwrap();
         assert!(kept.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{kept}");
-        assert_ne!(kept, hash(password("correct horse")).await, "no salt");
-        assert!(is_right(password("correct horse"), Some(kept.clone())).await);
-        assert!(!is_right(password("correct horsf"), Some(kept)).await);
-        assert!(!is_right(password("nobody at all"), None).await);
-        assert!(!is_right(password("anything"), Some("no hash".to_owned())).await);
+        assert_ne!(kept, hash(password("correct horse")).await.unwrap(), "no salt");
+        let right = async |word: &str, kept| is_right(password(word), kept).await.unwrap();
+        assert!(right("correct horse", Some(kept.clone())).await);
+        assert!(!right("correct horsf", Some(kept)).await);
+        assert!(!right("nobody at all", None).await);
+        assert!(!right("anything", Some("no hash".to_owned())).await);
     }
 
     #[test]

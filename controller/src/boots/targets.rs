@@ -359,6 +359,17 @@ impl Targets {
         let Some(attempt) = tx.last_attempt(&node.id).await? else {
             return Ok(Err(Refusal::Unknown));
         };
+        // Its firmware must have asked by DHCP, and nothing else may run at this address.
+        let elsewhere = ["booted-elsewhere", "other-address"];
+        let is_elsewhere =
+            attempt.failure.as_ref().is_some_and(|f| elsewhere.contains(&f.code.as_str()));
+        if node.fault.is_some()
+            || is_elsewhere
+            || attempt.cause == Cause::HandedOver
+            || attempt.stage < BootStage::Dhcp
+        {
+            return Ok(Err(Refusal::Over));
+        }
         Ok(unspent(node, attempt))
     }
 
@@ -426,6 +437,11 @@ impl Targets {
     }
 }
 
+/// A network and the wire that it is on: by another one nothing is known.
+fn wire_of(network: &Network) -> String {
+    format!("{} {} {}", network.name, network.interface, network.cidr)
+}
+
 /// What is spent opens nothing: from the agent on, everything comes over its channel.
 fn unspent(node: Node, attempt: Attempt) -> std::result::Result<(Node, Attempt), Refusal> {
     if attempt.state != AttemptState::Open || attempt.token_spent {
@@ -465,21 +481,27 @@ impl BootTargets for Targets {
             let noted = foreign::other_server(&self.context, network, server, refused);
             self.or_log("note another DHCP server", noted).await;
         }
+        let forget = async {
+            let mut tx = self.context.store.write().await?;
+            tx.set_not_alone(&wire_of(network)).await?;
+            tx.commit().await
+        };
+        self.or_log("forget that no other DHCP server answered", forget).await;
     }
 
     async fn alone(&self, network: &Network) {
         let note = async {
             let mut tx = self.context.store.write().await?;
-            tx.set_alone(&network.name, self.context.clock.now()).await?;
+            tx.set_alone(&wire_of(network), self.context.clock.now()).await?;
             tx.commit().await
         };
         self.or_log("note that no other DHCP server answers", note).await;
     }
 
     async fn was_alone(&self, network: &Network) -> bool {
-        let look = async { self.context.store.read().await?.alone_at(&network.name).await };
+        let look = async { self.context.store.read().await?.alone_at(&wire_of(network)).await };
         let at = self.or_log("look when no other DHCP server answered", look).await.flatten();
-        at.is_some_and(|at| self.context.clock.now() - at < ALONE_FOR)
+        at.is_some_and(|at| (0..ALONE_FOR).contains(&(self.context.clock.now() - at)))
     }
 
     async fn hindered(&self, mac: Mac, why: Hindrance) -> bool {

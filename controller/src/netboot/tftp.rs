@@ -91,13 +91,21 @@ pub async fn run<T: BootTargets>(
         }
         let of_peer = active.keys().filter(|other| other.ip() == peer.ip()).count();
         if of_peer >= MAX_PER_PEER || active.len() >= MAX_TRANSFERS {
-            warn!(%peer, file = request.file, "too many TFTP transfers, request dropped");
+            warn!(%peer, file = shown(&request.file), "too many TFTP transfers, request dropped");
             continue;
         }
         let transfer =
             transfer_to(peer, local, listener.interface.clone(), request, serving.clone());
         active.insert(peer, transfers.spawn(transfer));
     }
+}
+
+/// A name for the log: printable, since it is the peer's, and without what may be a token.
+fn shown(file: &str) -> String {
+    if file.contains("boot/") {
+        return "of a boot".to_owned();
+    }
+    file.escape_default().to_string()
 }
 
 async fn transfer_to<T: BootTargets>(
@@ -119,10 +127,7 @@ async fn transfer_to<T: BootTargets>(
     let Content { mut source, shown: file, served } = match opened {
         Ok(content) => content,
         Err(error) => {
-            // Printable, since the name is the peer's; what may be a token stays out.
-            let file = request.file.escape_default().to_string();
-            let file = if file.contains("boot/") { "of a boot" } else { &file };
-            warn!(%peer, file, error = chain(&error), "TFTP request refused");
+            warn!(%peer, file = shown(&request.file), error = chain(&error), "TFTP request refused");
             let (code, text) = error.answer();
             let _ = socket.send(&packet::error(code, text)).await;
             return;

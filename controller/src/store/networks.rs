@@ -20,6 +20,12 @@ impl Tx {
         Ok(())
     }
 
+    /// It is not alone any more.
+    pub async fn set_not_alone(&mut self, network: &str) -> Result<()> {
+        changed!(self, query("delete from networks where name = $1").bind(network))?;
+        Ok(())
+    }
+
     /// When haasd was last known to be the network's only DHCP server, steady clock.
     pub async fn alone_at(&mut self, network: &str) -> Result<Option<Micros>> {
         on!(

@@ -327,7 +327,8 @@ impl Tx {
                    union all select max(ended_at) from attempts
                    union all select max(power_asked_at) from nodes
                    union all select max(agent_at) from nodes
-                   union all select max(ending_since) from nodes) as noted",
+                   union all select max(ending_since) from nodes
+                   union all select max(alone_at) from networks) as noted",
             )
             .fetch_one(c)
         )
