@@ -1,7 +1,7 @@
 //! `login` and `logout`: a token for a name and a password, kept in a context.
 
 use std::{
-    io::{self, IsTerminal, Read},
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,7 @@ use crate::{
     cli::Session,
     config::{self, Config},
     error::{Error, io_error},
+    input,
 };
 
 /// The context that a first login makes where no other name is given.
@@ -57,10 +58,6 @@ pub(crate) struct PasswordFile {
 }
 
 impl PasswordFile {
-    pub(crate) fn of(file: PathBuf) -> Self {
-        Self { password_file: Some(file) }
-    }
-
     /// Whether a person is asked.
     pub(crate) fn is_asked(&self) -> bool {
         self.password_file.is_none()
@@ -77,7 +74,7 @@ impl PasswordFile {
 
     pub(crate) fn read(&self, question: &str) -> Result<Password, Error> {
         match &self.password_file {
-            Some(file) => from_file(file),
+            Some(file) => password_in(file),
             None => ask(question),
         }
     }
@@ -127,15 +124,9 @@ impl LogoutArgs {
     }
 }
 
-fn from_file(file: &Path) -> Result<Password, Error> {
-    let mut text = String::new();
-    if file.as_os_str() == "-" {
-        let read = io::stdin().lock().take(4096).read_to_string(&mut text);
-        read.map_err(io_error("standard input cannot be read"))?;
-    } else {
-        let what = format!("{} cannot be read", file.display());
-        text = std::fs::read_to_string(file).map_err(io_error(what))?;
-    }
+/// The first line of a file, or of standard input for `-`.
+pub(crate) fn password_in(file: &Path) -> Result<Password, Error> {
+    let text = input::read(file)?;
     Ok(Password::new(text.lines().next().unwrap_or_default().to_owned()))
 }
 

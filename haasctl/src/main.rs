@@ -19,6 +19,7 @@ mod export;
 mod format;
 mod image;
 mod import;
+mod input;
 mod login;
 mod node;
 mod operation;

@@ -1,9 +1,6 @@
 //! `user`: users, their ssh keys and their tokens.
 
-use std::{
-    io::{self, Read},
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use clap::Subcommand;
 use haas_api::{
@@ -16,9 +13,9 @@ use crate::{
     cli::Session,
     config::write_private,
     confirm::Yes,
-    error::{Error, io_error},
-    format,
-    login::PasswordFile,
+    error::Error,
+    format, input,
+    login::{PasswordFile, password_in},
     table::{Table, number, or_dash},
 };
 
@@ -186,7 +183,7 @@ impl Command {
             Self::Password { name, new, old_file } => {
                 let is_own = client.whoami().await?.name == name;
                 let old = match (old_file, is_own) {
-                    (Some(file), _) => Some(PasswordFile::of(file).read("")?),
+                    (Some(file), _) => Some(password_in(&file)?),
                     (None, true) if new.is_asked() => Some(new.read("Present password: ")?),
                     (None, _) => None,
                 };
@@ -204,7 +201,7 @@ impl Command {
 fn read_keys(files: &[PathBuf]) -> Result<Vec<String>, Error> {
     let mut keys = Vec::new();
     for file in files {
-        let found = keys_in(&read(file)?).map_err(|line| {
+        let found = keys_in(&input::read(file)?).map_err(|line| {
             Error::Usage(format!("{}:{line}: this is no ssh public key", file.display()))
         })?;
         if found.is_empty() {
@@ -213,16 +210,6 @@ fn read_keys(files: &[PathBuf]) -> Result<Vec<String>, Error> {
         keys.extend(found);
     }
     Ok(keys)
-}
-
-fn read(file: &Path) -> Result<String, Error> {
-    if file.as_os_str() == "-" {
-        let mut text = String::new();
-        let read = io::stdin().lock().take(1 << 20).read_to_string(&mut text);
-        read.map_err(io_error("standard input cannot be read"))?;
-        return Ok(text);
-    }
-    std::fs::read_to_string(file).map_err(io_error(format!("{} cannot be read", file.display())))
 }
 
 /// The keys of a text in the form of `authorized_keys`, or the number of a line that is none. A

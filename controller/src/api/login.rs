@@ -34,7 +34,8 @@ const LOGIN_LIVES: u64 = 30 * 24 * 3600;
 /// Makes a token for whoever knows the password. Failures must wait longer and longer.
 #[utoipa::path(post, path = "/v1/login", request_body = Login, security(()),
     responses((status = 201, body = NewToken), (status = 401, body = Problem),
-        (status = 429, body = Problem), (status = 503, body = Problem)))]
+        (status = 409, body = Problem), (status = 429, body = Problem),
+        (status = 503, body = Problem)))]
 pub(super) async fn login(
     State(context): State<Arc<Context>>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,
@@ -53,20 +54,18 @@ pub(super) async fn login(
     };
     drop(tx);
     let is_right = passwords::is_right(login.password, kept.clone()).await?;
-    let mut tx = context.store.write().await?;
-    // It may have been changed meanwhile, and what was right then is not now.
-    let still = match &user {
-        Some(user) => tx.password(&user.id).await? == kept,
-        None => false,
-    };
-    let (Some(user), true) = (user, is_right && still) else {
-        drop(tx);
+    let Some(user) = user.filter(|_| is_right) else {
         audit(&context, name, "", from, "POST /v1/login", StatusCode::UNAUTHORIZED).await;
         let detail = "the name or the password is wrong, or this user has no password";
         return Err(Fail::new(StatusCode::UNAUTHORIZED, "wrong-login", detail));
     };
     context.attempts.succeeded(name, from.ip());
     let expires_in_s = Some(login.token.expires_in_s.unwrap_or(LOGIN_LIVES));
+    let mut tx = context.store.write().await?;
+    // What was right then may not be it now.
+    if tx.password(&user.id).await? != kept {
+        return Err(Fail::conflict("conflict", "the password was changed meanwhile"));
+    }
     let token = make_token(&mut tx, &user, TokenRequest { expires_in_s, ..login.token }).await?;
     tx.commit().await?;
     audit(&context, name, &user.id, from, "POST /v1/login", StatusCode::CREATED).await;

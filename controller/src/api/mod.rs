@@ -1,7 +1,7 @@
 //! The HTTP API, `/v1` on the TLS port: one file per noun, and `agent` for the nodes' own channel.
 //!
-//! `guard` finds out who asks. A handler reads its `Caller`, asks `auth::authorize`, and calls what does the work. It never
-//! waits for hardware. Errors leave as `Fail`, which knows what callers may be told.
+//! `guard` finds out who asks. A handler reads its `Caller`, asks `auth::authorize`, and calls what
+//! does the work. It never waits for hardware. Errors leave as `Fail`, which knows what callers may be told.
 
 mod agent;
 mod audit;

@@ -1,8 +1,8 @@
 //! Renders the kernel command line of one boot attempt, and the script of the loader that runs it.
 //!
-//! Three templates: `cmdline.tera`, `ipxe/boot.ipxe.tera` and `grub.cfg.tera`. Their variables are the fields of
-//! [`BootContext`], and nothing else; `context` refuses values that would change the meaning of what
-//! they stand in. Templates are tried with complete example values when they are
+//! Three templates: `cmdline.tera`, `ipxe/boot.ipxe.tera` and `grub.cfg.tera`. Their variables are
+//! the fields of [`BootContext`], and nothing else; `context` refuses values that would change the
+//! meaning of what they stand in. Templates are tried with complete example values when they are
 //! loaded, so a wrong name stops haasd at start with file and line and not a node at night.
 
 mod context;

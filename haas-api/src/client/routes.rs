@@ -13,10 +13,7 @@ use crate::{
     node::{ApplyRequest, ApplyResult, Discovered, ManageRequest, Node, NodeGroup, Rendered},
     operation::{BootReport, Operation, Plan, PowerRequest, RollbackRequest, SwitchRequest},
     overlay::{AcceptDisk, ClaimDisk, NewOverlay, NodeDisk, Overlay, RepairDisk},
-    user::{
-        Login, NewToken, NewUser, PasswordChange, Registration, Token, TokenRequest, User,
-        UserChange,
-    },
+    user::{Login, NewToken, NewUser, PasswordChange, Token, TokenRequest, User, UserChange},
 };
 
 /// What a request that changes nodes came to.
@@ -75,11 +72,6 @@ impl Client {
     /// `POST /v1/login`: a token for a name and a password.
     pub async fn login(&self, login: &Login) -> Result<NewToken, ClientError> {
         self.post(&["v1", "login"], login).await
-    }
-
-    /// `POST /v1/register`.
-    pub async fn register(&self, registration: &Registration) -> Result<User, ClientError> {
-        self.post(&["v1", "register"], registration).await
     }
 
     /// `POST /v1/logout`: ends the token of this client.

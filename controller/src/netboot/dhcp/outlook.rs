@@ -1,6 +1,6 @@
 //! Whether haasd may give addresses on a wire: not before it has looked for other DHCP servers (but
-//! for a restart, which nodes must not notice), and not while there is one. Two servers on one wire give nodes no boot file, or one machine's address
-//! to another, and nobody sees why.
+//! for a restart, which nodes must not notice), and not while there is one. Two servers on one wire
+//! give nodes no boot file, or one machine's address to another, and nobody sees why.
 
 use std::{
     io,
