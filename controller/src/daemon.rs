@@ -164,13 +164,23 @@ async fn until_stopped(
     }
 }
 
-/// Two haasd on one state directory would undo each other's work.
-fn lock(state_dir: &Path) -> anyhow::Result<nix::fcntl::Flock<std::fs::File>> {
+/// Two haasd on one state directory would undo each other's work. A record lock and not `flock`:
+/// it belongs to this process alone, so that a program that haasd was about to start when it was
+/// killed does not hold it a moment longer than haasd lived.
+fn lock(state_dir: &Path) -> anyhow::Result<std::fs::File> {
     let path = state_dir.join("lock");
     let file = std::fs::File::create(&path)
         .with_context(|| format!("cannot write in the state directory {}", state_dir.display()))?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, e)| anyhow::anyhow!("another haasd runs on {} ({e})", state_dir.display()))
+    let whole = libc::flock {
+        l_type: libc::F_WRLCK as _,
+        l_whence: libc::SEEK_SET as _,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&whole))
+        .map_err(|e| anyhow::anyhow!("another haasd runs on {} ({e})", state_dir.display()))?;
+    Ok(file)
 }
 
 /// At the first start there is a user `admin` with a token, written where only root can read it:
