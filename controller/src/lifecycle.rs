@@ -36,6 +36,13 @@ const POWER_STANDS: Micros = 150 * SECOND;
 /// How often a BMC is asked while a node boots.
 const POWER_POLL: Micros = 15 * SECOND;
 
+/// The code of an attempt whose node went off by itself.
+const POWERED_OFF: &str = "powered-off";
+
+/// So many more attempts follow one whose node went off by itself. Lost power says nothing about what
+/// the node boots; an image that switches its node off gets no further than this.
+const MORE_AFTER_POWER_LOSS: u32 = 3;
+
 /// All that a decision is taken on.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
@@ -306,7 +313,7 @@ fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
         if node.power == Power::Off && seen.is_some_and(|at| now - at < POWER_FRESH) {
             return Step::Do(Action::FailAttempt(failure(
                 attempt.stage,
-                "powered-off",
+                POWERED_OFF,
                 format!("{} went off in the stage '{}'", node.name, attempt.stage),
             )));
         }
@@ -391,7 +398,9 @@ fn ready_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
 fn retry_step(view: View<'_>, desired: &Desired, attempt: &Attempt, now: Micros) -> Step {
     // What a person asked for once is not tried again by itself.
     let once = attempt.cause == Cause::HandedOver;
-    if view.failed >= view.limits.attempts || has_no_bmc(view) || may_run_foreign(attempt) || once {
+    let lost_power = attempt.failure.as_ref().is_some_and(|f| f.code == POWERED_OFF);
+    let attempts = view.limits.attempts + if lost_power { MORE_AFTER_POWER_LOSS } else { 0 };
+    if view.failed >= attempts || has_no_bmc(view) || may_run_foreign(attempt) || once {
         let (code, cause) = match &attempt.failure {
             Some(f) => (f.code.clone(), format!("{}: {}", f.stage, f.cause)),
             None => ("boot-failed".to_owned(), format!("stage '{}'", attempt.stage)),

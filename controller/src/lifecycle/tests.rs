@@ -561,6 +561,14 @@ fn tries_end_in_a_fault_that_says_why_and_how_often() {
 }
 
 #[test]
+fn a_node_that_lost_its_power_while_it_booted_gets_more_tries() {
+    let mut world = World::booting(BootStage::Dhcp, 400).failed(2).power(Power::Off);
+    world.attempt().failure = Some(Failure { code: "powered-off".into(), ..held(true) });
+    assert_eq!(world.decide(), Step::Do(Action::OpenAttempt(Cause::Retry)));
+    assert_fault(world.failed(5).decide(), "powered-off");
+}
+
+#[test]
 fn what_a_failed_boot_left_on_is_cut_when_something_else_is_wanted() {
     assert_cuts_power(World::booting(BootStage::Dhcp, 9).failed(1).wants(|_| ()).decide());
     assert_cuts_power(World::booting(BootStage::Dhcp, 9).failed(1).wants_off().decide());
