@@ -39,9 +39,9 @@ const POWER_POLL: Micros = 15 * SECOND;
 /// The code of an attempt whose node went off by itself.
 const POWERED_OFF: &str = "powered-off";
 
-/// So many more attempts follow one whose node went off by itself. Lost power says nothing about what
-/// the node boots; an image that switches its node off gets no further than this.
-const MORE_AFTER_POWER_LOSS: u32 = 3;
+/// So many attempts whose node went off by itself do not count: lost power says nothing about what the
+/// node boots. An image that switches its node off gets no further than this.
+const POWER_LOSSES: usize = 3;
 
 /// All that a decision is taken on.
 #[derive(Debug, Clone, Copy)]
@@ -54,8 +54,10 @@ pub struct View<'a> {
     pub attempt: Option<&'a Attempt>,
     /// The desired state that this attempt serves.
     pub serves: Option<&'a Desired>,
-    /// How many attempts of the present generation have failed.
-    pub failed: u32,
+    /// Why attempts of the present generation have failed.
+    pub failures: &'a [Failure],
+    /// Whether nothing but what is ours can start from the node's disks.
+    pub disks_are_ours: bool,
     /// False while other nodes of the same operation go first.
     pub turn: bool,
     /// How long things may take.
@@ -190,7 +192,7 @@ fn off_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Micr
 /// The node is on, or nobody can say, and what runs there is to end.
 fn end_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Micros) -> Step {
     match live {
-        Some(attempt) if !may_run_foreign(attempt) => ending::step(view, attempt, now),
+        Some(attempt) if !may_run_foreign(view, attempt) => ending::step(view, attempt, now),
         Some(_) | None => foreign_step(view, desired, now),
     }
 }
@@ -241,13 +243,15 @@ fn same_system(a: &Desired, b: &Desired) -> bool {
 fn foreign_step(view: View<'_>, desired: &Desired, now: Micros) -> Step {
     match view.attempt {
         Some(attempt)
-            if (may_run_foreign(attempt) || attempt.cause == Cause::HandedOver)
+            if (may_run_foreign(view, attempt) || attempt.cause == Cause::HandedOver)
                 && desired.wanted.forced =>
         {
             ending::foreign(view, now)
         }
         // Our own boot that failed hangs there; nobody was let in.
-        Some(attempt) if attempt.state == AttemptState::Failed && !may_run_foreign(attempt) => {
+        Some(attempt)
+            if attempt.state == AttemptState::Failed && !may_run_foreign(view, attempt) =>
+        {
             ending::hard(view, "a boot that failed is still on", now)
         }
         Some(attempt) if desired.wanted.forced => ending::step(view, attempt, now),
@@ -398,9 +402,10 @@ fn ready_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
 fn retry_step(view: View<'_>, desired: &Desired, attempt: &Attempt, now: Micros) -> Step {
     // What a person asked for once is not tried again by itself.
     let once = attempt.cause == Cause::HandedOver;
-    let lost_power = attempt.failure.as_ref().is_some_and(|f| f.code == POWERED_OFF);
-    let attempts = view.limits.attempts + if lost_power { MORE_AFTER_POWER_LOSS } else { 0 };
-    if view.failed >= attempts || has_no_bmc(view) || may_run_foreign(attempt) || once {
+    let lost_power = view.failures.iter().filter(|f| f.code == POWERED_OFF).count();
+    let count = view.failures.len() - lost_power.min(POWER_LOSSES);
+    let is_tried = count >= usize::try_from(view.limits.attempts).unwrap_or(usize::MAX);
+    if is_tried || has_no_bmc(view) || may_run_foreign(view, attempt) || once {
         let (code, cause) = match &attempt.failure {
             Some(f) => (f.code.clone(), format!("{}: {}", f.stage, f.cause)),
             None => ("boot-failed".to_owned(), format!("stage '{}'", attempt.stage)),
@@ -408,7 +413,7 @@ fn retry_step(view: View<'_>, desired: &Desired, attempt: &Attempt, now: Micros)
         return Step::Do(Action::RecordFault(Fault {
             generation: desired.generation,
             code,
-            reason: match view.failed {
+            reason: match view.failures.len() {
                 0 | 1 => format!("{cause} (1 attempt)"),
                 several => format!("{cause} ({several} attempts)"),
             },
@@ -423,9 +428,13 @@ fn retry_step(view: View<'_>, desired: &Desired, attempt: &Attempt, now: Micros)
 
 /// The node was switched on and nobody saw it boot from the network, or something else was seen to
 /// boot: what runs there now may be somebody's old system, which is not to be switched off only to
-/// try again.
-fn may_run_foreign(attempt: &Attempt) -> bool {
-    let foreign = |code: &str| matches!(code, "no-network-boot" | "booted-elsewhere");
+/// try again. Where its disks hold no system, its firmware has found nothing and stands there.
+fn may_run_foreign(view: View<'_>, attempt: &Attempt) -> bool {
+    let foreign = |code: &str| match code {
+        "no-network-boot" => !view.disks_are_ours,
+        "booted-elsewhere" => true,
+        _ => false,
+    };
     attempt.failure.as_ref().is_some_and(|f| foreign(&f.code))
 }
 

@@ -21,7 +21,7 @@ promises!(
     an_attempt_goes_only_forward,
     ready_is_adopted_and_open_is_not,
     what_is_over_is_not_failed_or_brought_back,
-    failed_attempts_count_per_generation,
+    failures_are_told_per_generation,
     bytes_add_up,
     ready_checks_are_kept_with_their_attempt,
 );
@@ -176,7 +176,7 @@ async fn what_is_over_is_not_failed_or_brought_back(db: Db) {
     assert_eq!(over.failure, None);
 }
 
-async fn failed_attempts_count_per_generation(db: Db) {
+async fn failures_are_told_per_generation(db: Db) {
     node(&db.store, 1).await;
     for (generation, tries) in [(1, 2), (2, 1)] {
         want(&db.store, 1, &wanted("a", None)).await;
@@ -190,7 +190,8 @@ async fn failed_attempts_count_per_generation(db: Db) {
         }
         open(&db.store, &node, &format!("open{generation}"), 99 + generation).await;
         let mut tx = db.store.read().await.unwrap();
-        assert_eq!(tx.failed_attempts(&node.id, generation).await.unwrap(), tries);
+        let failures = tx.failures(&node.id, generation).await.unwrap();
+        assert_eq!(failures, vec![failure(); usize::try_from(tries).unwrap()]);
     }
     let failed = the(&db, "b10").await;
     assert_eq!((failed.state, failed.failure), (AttemptState::Failed, Some(failure())));

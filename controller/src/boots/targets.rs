@@ -154,7 +154,8 @@ impl Targets {
         let mut tx = context.store.read().await?;
         let desired = tx.desired(&node.id, node.generation).await?;
         let attempt = tx.last_attempt(&node.id).await?;
-        let failed = tx.failed_attempts(&node.id, node.generation).await?;
+        let failed = tx.failures(&node.id, node.generation).await?.len();
+        let failed = u32::try_from(failed).unwrap_or(u32::MAX);
         drop(tx);
         if !desired.is_some_and(|d| d.wanted.power_on && d.wanted.image.is_some())
             || node.fault.is_some()
@@ -183,7 +184,7 @@ impl Targets {
                     return Ok(None);
                 }
                 self.lose(&open).await?;
-                if failed + 1 >= i64::from(context.config.boot.attempts) {
+                if failed.saturating_add(1) >= context.config.boot.attempts {
                     return Ok(None);
                 }
                 reconcile::open_attempt(context, node, Some(&open), Cause::Retry).await.map(Some)

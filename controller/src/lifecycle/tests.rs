@@ -28,7 +28,8 @@ struct World {
     desired: Option<Desired>,
     attempt: Option<Attempt>,
     serves: Option<Desired>,
-    failed: u32,
+    failures: Vec<Failure>,
+    disks_are_ours: bool,
     turn: bool,
     limits: BootLimits,
 }
@@ -40,7 +41,8 @@ impl World {
             desired: Some(desired(1)),
             attempt: None,
             serves: None,
-            failed: 0,
+            failures: Vec::new(),
+            disks_are_ours: false,
             turn: true,
             limits: BootLimits::default(),
         }
@@ -107,9 +109,15 @@ impl World {
         self
     }
 
-    fn failed(mut self, attempts: u32) -> Self {
-        self.failed = attempts;
+    fn failed(self, attempts: usize) -> Self {
+        self.failed_by("boot-failed", attempts)
+    }
+
+    fn failed_by(mut self, code: &str, attempts: usize) -> Self {
+        let failure = Failure { code: code.into(), ..held(true) };
+        self.failures.extend(vec![failure.clone(); attempts]);
         self.attempt().state = AttemptState::Failed;
+        self.attempt().failure = Some(failure);
         self
     }
 
@@ -128,7 +136,8 @@ impl World {
                 desired: self.desired.as_ref(),
                 attempt: self.attempt.as_ref(),
                 serves: self.serves.as_ref(),
-                failed: self.failed,
+                failures: &self.failures,
+                disks_are_ours: self.disks_are_ours,
                 turn: self.turn,
                 limits: &self.limits,
             },
@@ -561,11 +570,22 @@ fn tries_end_in_a_fault_that_says_why_and_how_often() {
 }
 
 #[test]
-fn a_node_that_lost_its_power_while_it_booted_gets_more_tries() {
-    let mut world = World::booting(BootStage::Dhcp, 400).failed(2).power(Power::Off);
-    world.attempt().failure = Some(Failure { code: "powered-off".into(), ..held(true) });
-    assert_eq!(world.decide(), Step::Do(Action::OpenAttempt(Cause::Retry)));
-    assert_fault(world.failed(5).decide(), "powered-off");
+fn lost_power_does_not_count_as_a_try_but_for_ever() {
+    let again = Step::Do(Action::OpenAttempt(Cause::Retry));
+    let world = World::booting(BootStage::Dhcp, 400).failed(1).power(Power::Off);
+    assert_eq!(world.clone().failed_by("powered-off", 3).decide(), again);
+    assert_fault(world.clone().failed_by("powered-off", 4).decide(), "powered-off");
+    assert_fault(world.failed_by("powered-off", 1).failed(1).decide(), "boot-failed");
+}
+
+#[test]
+fn a_node_that_did_not_boot_from_the_network_is_tried_again_only_where_its_disks_hold_no_system() {
+    let mut world = World::booting(BootStage::Firmware, 700).failed_by("no-network-boot", 1);
+    assert_fault(world.decide(), "no-network-boot");
+    world.disks_are_ours = true;
+    assert_cuts_power(world.decide());
+    let off = world.power(Power::Off);
+    assert_eq!(off.decide(), Step::Do(Action::OpenAttempt(Cause::Retry)));
 }
 
 #[test]

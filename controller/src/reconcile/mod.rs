@@ -13,6 +13,7 @@ mod operations;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 pub use act::open_attempt;
+use haas_api::agent::{DiskState, Failure};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
@@ -42,8 +43,10 @@ pub struct Loaded {
     pub attempt: Option<Attempt>,
     /// The desired state that this attempt serves.
     pub serves: Option<Desired>,
-    /// How many attempts of the present generation have failed.
-    pub failed: u32,
+    /// Why attempts of the present generation have failed.
+    pub failures: Vec<Failure>,
+    /// Whether nothing but what is ours can start from its disks, as far as its agent has told.
+    pub disks_are_ours: bool,
 }
 
 impl Loaded {
@@ -55,9 +58,10 @@ impl Loaded {
             Some(attempt) => tx.desired(&node.id, attempt.generation).await?,
             None => None,
         };
-        let failed = tx.failed_attempts(&node.id, node.generation).await?;
-        let failed = u32::try_from(failed).unwrap_or(u32::MAX);
-        Ok(Self { node, desired, attempt, serves, failed })
+        let failures = tx.failures(&node.id, node.generation).await?;
+        let disks = tx.disks(&node.id).await?;
+        let disks_are_ours = !disks.is_empty() && disks.iter().all(|row| is_ours(&row.disk.state));
+        Ok(Self { node, desired, attempt, serves, failures, disks_are_ours })
     }
 
     /// The step that is due at `now`.
@@ -68,12 +72,21 @@ impl Loaded {
                 desired: self.desired.as_ref(),
                 attempt: self.attempt.as_ref(),
                 serves: self.serves.as_ref(),
-                failed: self.failed,
+                failures: &self.failures,
+                disks_are_ours: self.disks_are_ours,
                 turn,
                 limits: &context.config.boot,
             },
             now,
         )
+    }
+}
+
+/// Whether no system can start from a disk.
+fn is_ours(state: &DiskState) -> bool {
+    match state {
+        DiskState::Blank | DiskState::Ours { .. } => true,
+        DiskState::Foreign { .. } | DiskState::Other { .. } | DiskState::Unusable { .. } => false,
     }
 }
 

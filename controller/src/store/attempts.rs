@@ -129,19 +129,21 @@ impl Tx {
         rows.into_iter().map(Row::parse).collect()
     }
 
-    /// How many attempts of a generation have failed since the node was last ready.
-    pub async fn failed_attempts(&mut self, node_id: &str, generation: i64) -> Result<i64> {
-        on!(
+    /// Why attempts of a generation have failed since the node was last ready, the oldest first.
+    pub async fn failures(&mut self, node_id: &str, generation: i64) -> Result<Vec<Failure>> {
+        let rows: Vec<String> = on!(
             self,
             c => sqlx::query_scalar(
-                "select count(*) from attempts where node_id = $1 and generation = $2
-                   and state = 'failed' and opened_at > coalesce(
-                     (select max(opened_at) from attempts where node_id = $1 and stage = 'ready'), 0)",
+                "select failure from attempts where node_id = $1 and generation = $2
+                   and state = 'failed' and failure is not null and opened_at > coalesce(
+                     (select max(opened_at) from attempts where node_id = $1 and stage = 'ready'), 0)
+                 order by opened_at",
             )
             .bind(node_id)
             .bind(generation)
-            .fetch_one(c)
-        )
+            .fetch_all(c)
+        )?;
+        rows.iter().map(|row| from_json("attempts", row)).collect()
     }
 
     /// The attempt of this id.

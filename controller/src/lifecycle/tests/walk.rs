@@ -125,16 +125,15 @@ impl Model {
             .attempt
             .as_ref()
             .and_then(|a| self.history.iter().find(|d| d.generation == a.generation).cloned());
-        self.world.failed = u32::try_from(
-            self.attempts
-                .iter()
-                .chain(&self.world.attempt)
-                .filter(|a| {
-                    a.state == AttemptState::Failed && a.generation == self.world.node.generation
-                })
-                .count(),
-        )
-        .unwrap();
+        self.world.failures = self
+            .attempts
+            .iter()
+            .chain(&self.world.attempt)
+            .filter(|a| {
+                a.state == AttemptState::Failed && a.generation == self.world.node.generation
+            })
+            .filter_map(|a| a.failure.clone())
+            .collect();
         let step = self.world.decide_at(self.now);
         if let Step::Do(action) = &step {
             if *action != Action::ObservePower {
