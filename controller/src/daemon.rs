@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use haas_api::user::{Role, TokenRequest};
+use haas_api::user::{Role, TokenRequest, UserKind};
 use iscsi_target::Inherited;
 use tokio::{net::TcpListener, signal::unix, sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -191,7 +191,7 @@ async fn first_admin(context: &Context) -> anyhow::Result<()> {
         return Ok(());
     }
     let name = "admin".parse().expect("a valid user name");
-    let user = tx.add_user(&name, Role::Admin, &[], clock::wall()).await?;
+    let user = tx.add_user(&name, UserKind::Person, Role::Admin, &[], clock::wall()).await?;
     let token = api::make_token(&mut tx, &user, TokenRequest::default()).await?;
     let path = context.config.state_dir.join("admin.token");
     tokens::write_private(&path, format!("{}\n", token.token).as_bytes())

@@ -140,6 +140,7 @@ async fn note(tx: &mut Tx, file: &Path, diff: &Diff, actor: &str) -> Result<(), 
             "removed": diff.removed.len(),
             "changed": diff.changed.len(),
         }),
+        tenant: None,
     })
     .await?;
     Ok(())

@@ -68,8 +68,8 @@ struct Table {
     targets: HashMap<String, Target>,
     /// Every live attempt, by initiator name.
     initiators: HashMap<String, Attempt>,
-    /// What is counted for each user who has nodes, by id.
-    users: HashMap<String, Arc<Meter>>,
+    /// What is counted for each tenant who has nodes, by id.
+    tenants: HashMap<String, Arc<Meter>>,
 }
 
 #[derive(Debug, Clone)]
@@ -87,8 +87,8 @@ struct Attempt {
     node: NodeName,
     target: String,
     address: Option<IpAddr>,
-    /// Who asked for what the node boots, by id and name.
-    user: (String, String),
+    /// Who has the node, a user or a project, by id and name.
+    tenant: (String, String),
     meter: Arc<Meter>,
 }
 
@@ -143,15 +143,17 @@ pub struct ServedAttempt {
     pub node: NodeName,
     /// The node's address, where it has one.
     pub address: Option<IpAddr>,
-    /// Who asked for it.
-    pub user: String,
+    /// Who has the node, by name.
+    pub tenant: String,
+    /// The same by id.
+    pub tenant_id: String,
     /// What its sessions did.
     pub counts: Counts,
 }
 
-/// The class in which a user's sessions share: sixty-four random bits of the id.
-fn class_of(user_id: &str) -> u64 {
-    let bits = user_id.parse::<ulid::Ulid>().map_or(0, |id| id.random());
+/// The class in which a tenant's sessions share: sixty-four random bits of the id.
+fn class_of(tenant: &str) -> u64 {
+    let bits = tenant.parse::<ulid::Ulid>().map_or(0, |id| id.random());
     u64::try_from(bits & u128::from(u64::MAX >> 1)).unwrap_or(0)
 }
 
@@ -184,12 +186,14 @@ impl Exports {
                 continue;
             };
             let Some(image) = desired.wanted.image else { continue };
+            let tenant = desired.wanted.tenant;
+            let name = tx.user_by_id(&tenant).await?.map(|account| account.name.to_string());
             let attempt_of = |meter| Attempt {
                 id: attempt.id,
                 node: node.name,
                 target: target_name(&image.digest),
                 address: node.address.map(IpAddr::V4),
-                user: (desired.wanted.actor_id, desired.wanted.actor),
+                tenant: (tenant, name.unwrap_or_default()),
                 meter,
             };
             let known = self.read(|table| {
@@ -217,12 +221,12 @@ impl Exports {
             targets.insert(name, target);
         }
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        let user = |attempt: &Attempt| attempt.user.0.clone();
-        table.users = initiators
+        table.tenants = initiators
             .values()
             .map(|attempt| {
-                let known = table.users.get(&attempt.user.0).cloned();
-                (user(attempt), known.unwrap_or_default())
+                let (tenant, _) = &attempt.tenant;
+                let known = table.tenants.get(tenant).cloned();
+                (tenant.clone(), known.unwrap_or_default())
             })
             .collect();
         table.initiators = initiators;
@@ -247,7 +251,8 @@ impl Exports {
                 boot: attempt.id.clone(),
                 node: attempt.node.clone(),
                 address: attempt.address,
-                user: attempt.user.1.clone(),
+                tenant: attempt.tenant.1.clone(),
+                tenant_id: attempt.tenant.0.clone(),
                 counts: attempt.meter.counts(),
             });
             let (lun, all) = (target.lun.clone(), target.meter.counts());
@@ -276,10 +281,10 @@ impl Exports {
 impl Table {
     /// Who counts what a session of this attempt does. The first to read an image is recorded.
     fn observers(&self, target: &Target, attempt: &Attempt) -> Observers {
-        let user = self.users.get(&attempt.user.0).cloned().unwrap_or_default();
+        let tenant = self.tenants.get(&attempt.tenant.0).cloned().unwrap_or_default();
         let first = target.meter.counts().logins == 0;
         Observers {
-            meters: [attempt.meter.clone(), target.meter.clone(), user],
+            meters: [attempt.meter.clone(), target.meter.clone(), tenant],
             recorder: first.then(|| target.recorder.clone()),
         }
     }
@@ -304,7 +309,7 @@ impl iscsi_target::Exports for Exports {
                 Some(attempt) => Admission::Granted(Grant {
                     lun: lun.clone(),
                     chap: None,
-                    class: class_of(&attempt.user.0),
+                    class: class_of(&attempt.tenant.0),
                     class_limits: ClassLimits {
                         sessions: self.limits.user_sessions,
                         commands: None,

@@ -10,7 +10,7 @@ use axum::{
 use haas_api::{
     agent::DiskSelector,
     names::{Digest, OverlayLabel},
-    user::Role,
+    user::{Role, UserKind},
 };
 use http_body_util::BodyExt;
 use hyper::service::Service;
@@ -143,7 +143,8 @@ impl Bench {
     /// Adds a user and answers its token.
     pub(crate) async fn add_user(&self, name: &str, role: Role) -> String {
         let mut tx = self.context.store.write().await.unwrap();
-        let user = tx.add_user(&name.parse().unwrap(), role, &[], 1).await.unwrap();
+        let user =
+            tx.add_user(&name.parse().unwrap(), UserKind::Person, role, &[], 1).await.unwrap();
         let token = tokens::random().expose().clone();
         let row = TokenRow {
             id: name.to_owned(),
@@ -156,6 +157,22 @@ impl Bench {
         tx.add_token(&user.id, &row, &tokens::hash(&token)).await.unwrap();
         tx.commit().await.unwrap();
         token
+    }
+
+    /// A group `staff` and a project `vision` of alice's, and a grant of her overlay `dev`, whose id is
+    /// answered.
+    pub(crate) async fn add_tenants(&self) -> String {
+        let made = [
+            (&self.alice, "/v1/groups", json!({ "name": "staff" })),
+            (&self.admin, "/v1/projects", json!({ "name": "vision", "owner": "alice" })),
+        ];
+        for (token, path, body) in made {
+            let answer = self.call(token, "POST", path, body).await;
+            assert_eq!(answer.status, 201, "{answer:?}");
+        }
+        let body = json!({ "subject": "vision", "object": "overlay:alice/dev", "role": "view" });
+        let grant = self.call(&self.alice, "POST", "/v1/grants", body).await;
+        grant.json()["id"].as_str().expect("a grant has an id").to_owned()
     }
 
     /// Adds managed nodes with a BMC, in the node group `rack1`.
@@ -186,7 +203,7 @@ impl Bench {
     pub(crate) async fn event_kinds(&self) -> Vec<String> {
         let mut tx = self.context.store.read().await.unwrap();
         let events = tx.events_after(0, 1_000).await.unwrap();
-        events.into_iter().map(|event| event.kind).collect()
+        events.into_iter().map(|row| row.event.kind).collect()
     }
 
     /// Adds an image `NAME:latest`, by its manifest alone.
@@ -217,11 +234,7 @@ impl Bench {
 
     /// Sends a request through the whole router.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answered {
-        let service = TowerToHyperService::new(self.router.clone());
-        let response: Response<Body> = match service.call(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        };
+        let response = self.open(request).await;
         let status = response.status().as_u16();
         let media_type = response.headers().get(header::CONTENT_TYPE);
         let media_type = media_type.map_or("", |v| v.to_str().unwrap()).to_owned();
@@ -232,6 +245,15 @@ impl Bench {
             response.into_body().collect().await.unwrap().to_bytes()
         };
         Answered { status, media_type, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
+    /// Sends a request through the whole router, and leaves the answer's body to be read.
+    pub(crate) async fn open(&self, request: Request<Body>) -> Response<Body> {
+        let service = TowerToHyperService::new(self.router.clone());
+        match service.call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
     }
 
     /// A request with a JSON body as the holder of `token`.

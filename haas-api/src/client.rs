@@ -190,6 +190,15 @@ impl Client {
         self.json(response).await
     }
 
+    async fn patch<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &(impl Serialize + ?Sized),
+    ) -> Result<T, ClientError> {
+        let response = self.call(Method::PATCH, path, Some(body)).await?;
+        self.json(response).await
+    }
+
     async fn delete(&self, path: &[&str]) -> Result<(), ClientError> {
         self.call(Method::DELETE, path, None::<&()>).await.map(drop)
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::names::{Digest, ImageName, ImageRef, ImageTag, NodeName};
+use crate::names::{Digest, ImageName, ImageRef, ImageTag, NodeName, UserName};
 
 /// An image: an immutable manifest and the names that point to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -26,8 +26,11 @@ pub struct Image {
     pub target: String,
     /// When it came here.
     pub created_at: String,
-    /// The nodes that run it or are about to.
+    /// The nodes that run it or are about to, as far as the caller may know.
     pub nodes: Vec<String>,
+    /// The project whose it is; none: the cluster's, for everybody to boot.
+    #[serde(default)]
+    pub project: Option<UserName>,
 }
 
 /// `POST /v1/images/tags`: `name:tag` points to `image` from now on.

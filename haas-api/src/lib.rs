@@ -13,6 +13,8 @@ pub mod audit;
 pub mod check;
 pub mod doctor;
 pub mod event;
+pub mod grant;
+pub mod group;
 pub mod image;
 pub mod names;
 pub mod node;
@@ -20,6 +22,7 @@ pub mod operation;
 pub mod overlay;
 pub mod pin;
 pub mod problem;
+pub mod project;
 pub mod user;
 
 #[cfg(feature = "client")]

@@ -93,6 +93,13 @@ name_type!(
     |s| is_label(s, 32, is_unix_byte) && s.as_bytes()[0].is_ascii_lowercase()
 );
 name_type!(
+    /// A group of users.
+    GroupName,
+    "group name",
+    "1 to 32 lower-case letters, digits, '-' and '_', beginning with a letter",
+    |s| is_label(s, 32, is_unix_byte) && s.as_bytes()[0].is_ascii_lowercase()
+);
+name_type!(
     /// An overlay's own name, without its owner. `none` is kept for "in RAM".
     OverlayLabel,
     "overlay name",
@@ -325,13 +332,14 @@ macro_rules! string_schema {
     ($($name:ident),*) => {$(
         impl utoipa::PartialSchema for $name {
             fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-                String::schema()
+                <String as utoipa::PartialSchema>::schema()
             }
         }
-        impl ToSchema for $name {}
+        impl utoipa::ToSchema for $name {}
     )*};
 }
 string_schema!(ImageRef, OverlayRef);
+pub(crate) use string_schema;
 
 #[cfg(test)]
 mod tests {

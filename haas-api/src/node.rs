@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::{
     agent::{AddressLease, BootStage},
     check::CheckReport,
-    names::{Mac, NodeGroupName, NodeName},
+    names::{Mac, NodeGroupName, NodeName, UserName},
 };
 
 /// A node: what the inventory says, what is wanted, what is seen.
@@ -34,6 +34,9 @@ pub struct Node {
     pub state: NodeState,
     /// Why it is in that state, in words.
     pub reason: String,
+    /// The user or project that has it, where the caller may know; none while it is to be off.
+    #[serde(default)]
+    pub tenant: Option<UserName>,
     /// What is wanted of it.
     pub desired: Option<Desired>,
     /// What is seen.

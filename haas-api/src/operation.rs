@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::{
     agent::BootStage,
     check::CheckReport,
-    names::{ImageRef, OverlayRef},
+    names::{ImageRef, OverlayRef, UserName},
 };
 
 /// `POST /v1/switch`: move a set of nodes to an image and an overlay.
@@ -20,6 +20,9 @@ pub struct SwitchRequest {
     /// The overlay; the present one stays where none is given, `none` is RAM.
     #[serde(default)]
     pub overlay: Option<OverlayRef>,
+    /// The project that the nodes are for; the caller, or the overlay's owner, where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<UserName>,
     /// Run without the overlay, which is mounted at `/overlay` to be looked at and mended; what is
     /// written elsewhere is in RAM.
     #[serde(default)]

@@ -11,8 +11,19 @@ use crate::names::UserName;
 pub enum Role {
     /// Everything.
     Admin,
-    /// Sees nodes and images; has overlays of its own.
+    /// Sees nodes and images; has overlays of its own. Projects and grants give more.
     User,
+}
+
+/// Who is behind an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UserKind {
+    /// A person.
+    #[default]
+    Person,
+    /// A program: it has tokens, and neither a password nor logins on nodes.
+    Service,
 }
 
 /// A person, or a program that acts like one.
@@ -22,6 +33,9 @@ pub struct User {
     pub id: String,
     /// The name, also on the nodes.
     pub name: UserName,
+    /// A person or a program.
+    #[serde(default)]
+    pub kind: UserKind,
     /// What it may do.
     pub role: Role,
     /// The Unix uid and gid on the nodes.
@@ -37,6 +51,9 @@ pub struct User {
 pub struct NewUser {
     /// The name.
     pub name: UserName,
+    /// A person or a program.
+    #[serde(default)]
+    pub kind: UserKind,
     /// What it may do.
     pub role: Role,
     /// Public keys, as `authorized_keys` has them.

@@ -6,9 +6,9 @@ use haas_api::client::Client;
 use crate::{
     audit, completion, config, context, disk, doctor,
     error::Error,
-    events, image, login, node, operation,
+    events, grant, group, image, login, node, operation,
     out::{Format, Out},
-    overlay, power, status, switch, user,
+    overlay, power, project, status, switch, user,
 };
 
 /// Exit codes, as `--help` shows them.
@@ -68,6 +68,15 @@ enum Command {
     /// Users, their ssh keys and their tokens.
     #[command(subcommand)]
     User(user::Command),
+    /// Groups of users.
+    #[command(subcommand)]
+    Group(group::Command),
+    /// Projects: tenants with members, limits, and overlays and images of their own.
+    #[command(subcommand)]
+    Project(project::Command),
+    /// Grants: who may use which nodes, images and overlays.
+    #[command(subcommand)]
+    Grant(grant::Command),
     /// Get a token for a name and a password, and keep it in a context.
     Login(login::LoginArgs),
     /// End the token of this context.
@@ -139,6 +148,9 @@ impl Cli {
             Command::Disk(command) => command.run(&session).await,
             Command::Image(command) => command.run(&session).await,
             Command::User(command) => command.run(&session).await,
+            Command::Group(command) => command.run(&session).await,
+            Command::Project(command) => command.run(&session).await,
+            Command::Grant(command) => command.run(&session).await,
             Command::Events(args) => args.run(&session).await,
             Command::Operation(command) => command.run(&session).await,
             Command::Doctor(args) => args.run(&session).await,

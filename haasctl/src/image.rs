@@ -12,7 +12,7 @@ use haas_api::{
     List,
     client::{Client, ClientError, Progress},
     image::{BootRead, Image, ImageProgress, ImageSessions, ImportKind, SessionCounts, TagImage},
-    names::{Digest, ImageName, ImageRef, ImageTag},
+    names::{Digest, ImageName, ImageRef, ImageTag, UserName},
 };
 
 use crate::{
@@ -103,6 +103,9 @@ pub(crate) struct ImportArgs {
     /// The image's tag.
     #[arg(long, default_value = "latest")]
     tag: ImageTag,
+    /// The project whose image it is; without, the cluster's or whose the name is already.
+    #[arg(long)]
+    project: Option<UserName>,
     /// For a file system image: its kernel.
     #[arg(long, value_name = "FILE", requires = "modules")]
     kernel: Option<PathBuf>,
@@ -192,7 +195,9 @@ impl ImportArgs {
             client.whoami().await?;
             let (body, upload) =
                 Upload::start(move |tar| pack::raw(&source, &kernel, &modules, tar));
-            let progress = client.import_image(&self.name, &self.tag, ImportKind::Raw, body).await;
+            let progress = client
+                .import_image(&self.name, &self.tag, ImportKind::Raw, self.project.as_ref(), body)
+                .await;
             return finish(session, progress, Some(upload)).await;
         }
         let (body, upload) = if source.as_os_str() == "-" {
@@ -208,7 +213,9 @@ impl ImportArgs {
             let file = File::open(&source).map_err(io_error(read))?;
             Upload::start(move |to| copy(&mut { file }, to))
         };
-        let progress = client.import_image(&self.name, &self.tag, ImportKind::Root, body).await;
+        let progress = client
+            .import_image(&self.name, &self.tag, ImportKind::Root, self.project.as_ref(), body)
+            .await;
         finish(session, progress, Some(upload)).await
     }
 }

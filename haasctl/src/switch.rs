@@ -3,7 +3,7 @@
 use clap::Args;
 use haas_api::{
     client::Submitted,
-    names::{ImageRef, OverlayRef},
+    names::{ImageRef, OverlayRef, UserName},
     operation::{Operation, Plan, RollbackRequest, SwitchRequest},
 };
 
@@ -33,6 +33,9 @@ pub(crate) struct SwitchArgs {
     /// none is given.
     #[arg(long)]
     overlay: Option<OverlayRef>,
+    /// The project that the nodes are for, where you are in several.
+    #[arg(short = 'A', long)]
+    project: Option<UserName>,
     /// Run without the overlay, which is mounted at /overlay to be mended.
     #[arg(long)]
     rescue: bool,
@@ -76,6 +79,7 @@ impl SwitchArgs {
             nodeset: self.nodeset,
             image: self.image,
             overlay: self.overlay,
+            project: self.project,
             rescue: self.rescue,
             at_most: self.at_most,
             force: self.common.force,

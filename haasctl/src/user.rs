@@ -6,7 +6,7 @@ use clap::Subcommand;
 use haas_api::{
     List,
     names::UserName,
-    user::{NewUser, PasswordChange, Role, Token, TokenRequest, User, UserChange},
+    user::{NewUser, PasswordChange, Role, Token, TokenRequest, User, UserChange, UserKind},
 };
 
 use crate::{
@@ -31,13 +31,17 @@ pub(crate) enum Command {
     #[command(after_help = "\
 Examples:
   haasctl user add alice --keys ~/.ssh/id_ed25519.pub
-  haasctl user add bob --role admin")]
+  haasctl user add bob --role admin
+  haasctl user add ci --service")]
     Add {
         /// The name, also on the nodes.
         name: UserName,
         /// What the user may do.
         #[arg(long, value_enum, default_value = "user")]
         role: RoleArg,
+        /// It is a program: it has tokens, and neither a password nor logins on nodes.
+        #[arg(long)]
+        service: bool,
         /// A file of ssh public keys, `-` for standard input. May be given several times.
         #[arg(long, value_name = "FILE")]
         keys: Vec<PathBuf>,
@@ -121,7 +125,7 @@ Examples:
 pub(crate) enum RoleArg {
     /// Everything.
     Admin,
-    /// Sees nodes and images; has overlays of its own.
+    /// Sees nodes and images; has overlays of its own. Projects and grants give more.
     User,
 }
 
@@ -147,8 +151,9 @@ impl Command {
                 let user = client.whoami().await?;
                 out.show(&user, || table(std::slice::from_ref(&user)))
             }
-            Self::Add { name, role, keys } => {
-                let new = NewUser { name, role: role.into(), ssh_keys: read_keys(&keys)? };
+            Self::Add { name, role, service, keys } => {
+                let kind = if service { UserKind::Service } else { UserKind::Person };
+                let new = NewUser { name, kind, role: role.into(), ssh_keys: read_keys(&keys)? };
                 let user = client.add_user(&new).await?;
                 out.show(&user, || table(std::slice::from_ref(&user)))
             }
@@ -235,9 +240,10 @@ fn keys_in(text: &str) -> Result<Vec<String>, usize> {
 fn table(users: &[User]) -> Table {
     let mut table = Table::new(["NAME", "ROLE", "UID", "KEYS", "CREATED"]);
     for user in users {
-        let role = match user.role {
-            Role::Admin => "admin",
-            Role::User => "user",
+        let role = match (user.role, user.kind) {
+            (Role::Admin, _) => "admin",
+            (Role::User, UserKind::Person) => "user",
+            (Role::User, UserKind::Service) => "service",
         };
         table.row([
             (&user.name).into(),

@@ -70,14 +70,17 @@ async fn an_image_goes_with_its_tags(db: Db) {
 
 async fn an_image_is_in_use_while_it_is_wanted_or_still_runs(db: Db) {
     node(&db.store, 1).await;
-    let users = async || db.store.read().await.unwrap().image_users(&digest("a")).await.unwrap();
+    let users = async || {
+        let users = db.store.read().await.unwrap().image_users(&digest("a")).await.unwrap();
+        users.into_iter().map(|(node, tenant)| format!("{node} {tenant}")).collect::<Vec<_>>()
+    };
     assert!(users().await.is_empty());
     want(&db.store, 1, &wanted("a", None)).await;
-    assert_eq!(users().await, ["n01"]);
+    assert_eq!(users().await, ["n01 tenant-id"]);
     let node = reread(&db.store, 1).await;
     open(&db.store, &node, "b1", 10).await;
     want(&db.store, 1, &wanted("b", None)).await;
-    assert_eq!(users().await, ["n01"], "its boot still lives");
+    assert_eq!(users().await, ["n01 tenant-id"], "its boot still lives");
     open(&db.store, &reread(&db.store, 1).await, "b2", 20).await;
     assert!(users().await.is_empty());
 }

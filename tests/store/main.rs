@@ -17,5 +17,6 @@ mod operations;
 mod overlays;
 mod samples;
 mod schema;
+mod tenants;
 mod tokens;
 mod users;

@@ -17,6 +17,8 @@ fn operation(id: &str, created_at: i64, nodes: &[&str]) -> Operation {
         id: id.into(),
         kind: "switch".into(),
         actor: "admin".into(),
+        actor_id: "admin-id".into(),
+        tenant: "tenant-id".into(),
         summary: "switch n[01-02]".into(),
         request: "request".into(),
         key: None,

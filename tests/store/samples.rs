@@ -8,7 +8,7 @@ use controller::{
 use haas_api::{
     agent::{BootStage, DiskSelector},
     names::Digest,
-    user::Role,
+    user::{Role, UserKind},
 };
 
 pub(crate) fn spec(number: u8) -> NodeSpec {
@@ -50,7 +50,8 @@ pub(crate) async fn reread(store: &Store, number: u8) -> Node {
 /// Adds a user and answers its id.
 pub(crate) async fn user(store: &Store, name: &str) -> String {
     let mut tx = store.write().await.unwrap();
-    let user = tx.add_user(&name.parse().unwrap(), Role::User, &[], 1).await.unwrap();
+    let user =
+        tx.add_user(&name.parse().unwrap(), UserKind::Person, Role::User, &[], 1).await.unwrap();
     tx.commit().await.unwrap();
     user.id
 }
@@ -72,6 +73,7 @@ pub(crate) fn wanted(image: &str, overlay: Option<&str>) -> NewDesired {
         cause: "switch".into(),
         actor: "admin".into(),
         actor_id: "admin-id".into(),
+        tenant: "tenant-id".into(),
         operation_id: Some("op".into()),
     }
 }

@@ -1,7 +1,7 @@
 //! Users.
 
 use controller::store::StoreError;
-use haas_api::user::Role;
+use haas_api::user::{Role, UserKind};
 
 use crate::{promises::Db, samples::user};
 
@@ -16,7 +16,10 @@ promises!(
 async fn a_user_is_found_by_name_and_id(db: Db) {
     let mut tx = db.store.write().await.unwrap();
     let keys = ["ssh-ed25519 AAAA a".to_owned()];
-    let alice = tx.add_user(&"alice".parse().unwrap(), Role::Admin, &keys, 42).await.unwrap();
+    let alice = tx
+        .add_user(&"alice".parse().unwrap(), UserKind::Person, Role::Admin, &keys, 42)
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     assert_eq!((alice.role, alice.created_at, &alice.ssh_keys[..]), (Role::Admin, 42, &keys[..]));
     let mut tx = db.store.read().await.unwrap();
@@ -28,7 +31,8 @@ async fn a_user_is_found_by_name_and_id(db: Db) {
 async fn a_name_is_taken_once(db: Db) {
     user(&db.store, "alice").await;
     let mut tx = db.store.write().await.unwrap();
-    let second = tx.add_user(&"alice".parse().unwrap(), Role::User, &[], 1).await;
+    let second =
+        tx.add_user(&"alice".parse().unwrap(), UserKind::Service, Role::User, &[], 1).await;
     assert!(matches!(second, Err(StoreError::Conflict(_))), "{second:?}");
 }
 

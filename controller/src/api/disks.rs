@@ -280,6 +280,7 @@ async fn note(
         operation: None,
         actor: caller.0.name.as_str(),
         data,
+        tenant: None,
     })
     .await?;
     Ok(())

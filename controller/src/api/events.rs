@@ -4,15 +4,17 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
+    http::HeaderMap,
     response::sse::{Event as SseEvent, KeepAlive, Sse},
 };
 use futures_util::Stream;
 use serde::Deserialize;
 
-use super::{Answer, Caller, Query};
+use super::{Answer, Caller, Query, guard::authenticate};
 use crate::{
     auth::{Object, Verb},
     context::Context,
+    store::EventRow,
 };
 
 /// Events read from the store at once.
@@ -27,12 +29,13 @@ pub(super) struct Filter {
     operation: Option<String>,
 }
 
-/// A stream of events: first those after `from`, then each as it happens.
+/// A stream of events that the caller may know of: first those after `from`, then each as it happens.
 #[utoipa::path(get, path = "/v1/events", params(Filter),
     responses((status = 200, content_type = "text/event-stream", body = haas_api::event::Event)))]
 pub(super) async fn stream(
     State(context): State<Arc<Context>>,
     caller: Caller,
+    headers: HeaderMap,
     Query(filter): Query<Filter>,
 ) -> Answer<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>> {
     caller.may(Verb::View, Object::Nodes)?;
@@ -44,6 +47,8 @@ pub(super) async fn stream(
         news: context.events.subscribe(),
         context,
         seq: from,
+        caller,
+        headers,
         operation: filter.operation,
         ready: Vec::new().into_iter(),
     };
@@ -55,25 +60,34 @@ pub(super) async fn stream(
 }
 
 struct Reader {
+    caller: Caller,
+    /// With the caller's token.
+    headers: HeaderMap,
     context: Arc<Context>,
     news: tokio::sync::watch::Receiver<u64>,
     seq: i64,
     operation: Option<String>,
-    ready: std::vec::IntoIter<haas_api::event::Event>,
+    ready: std::vec::IntoIter<EventRow>,
 }
 
 impl Reader {
     /// The next event that the caller wants; none when the stream must end.
     async fn next(&mut self) -> Option<SseEvent> {
         loop {
-            for event in self.ready.by_ref() {
+            for EventRow { event, tenant } in self.ready.by_ref() {
                 self.seq = event.seq;
                 let wanted =
                     self.operation.as_ref().is_none_or(|id| event.operation.as_ref() == Some(id));
-                if wanted {
+                let may = tenant.is_none_or(|tenant| {
+                    let deed = Object::Deed { actor: None, tenant: &tenant };
+                    self.caller.may(Verb::View, deed).is_ok()
+                });
+                if wanted && may {
                     return SseEvent::default().id(event.seq.to_string()).json_data(event).ok();
                 }
             }
+            // A stream does not outlive its token, nor what its caller may.
+            self.caller = Caller(authenticate(&self.context, &self.headers).await.ok()?);
             self.news.mark_unchanged();
             let events = match self.context.store.read().await {
                 Ok(mut tx) => tx.events_after(self.seq, BATCH).await,

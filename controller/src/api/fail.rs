@@ -131,6 +131,9 @@ impl From<RequestError> for Fail {
             RequestError::NoImage(_) => Self::not_found("no-image", text),
             RequestError::NoOverlay(_) => Self::not_found("no-overlay", text),
             RequestError::Denied(denied) => denied.into(),
+            RequestError::WhichProject(_) => Self::bad("which-project", text),
+            RequestError::NoProject(_) => Self::not_found("no-project", text),
+            RequestError::TooManyNodes { .. } => Self::conflict("quota", text),
             RequestError::Nodes(nodes) => {
                 let code = match nodes.as_slice() {
                     [one] => one.code.clone(),

@@ -96,7 +96,11 @@ pub(super) async fn note(context: &Context, entry: NewAudit) {
     }
 }
 
-async fn authenticate(context: &Arc<Context>, headers: &HeaderMap) -> Result<Principal, Fail> {
+/// Who asks, by the token in the headers.
+pub(super) async fn authenticate(
+    context: &Arc<Context>,
+    headers: &HeaderMap,
+) -> Result<Principal, Fail> {
     let refuse =
         |detail: &str| Fail::new(StatusCode::UNAUTHORIZED, "unauthorized", detail.to_owned());
     let token = headers
@@ -110,8 +114,11 @@ async fn authenticate(context: &Arc<Context>, headers: &HeaderMap) -> Result<Pri
     }
     let age = context.principals.age();
     let now = clock::wall();
-    let found = context.store.read().await?.token_by_hash(&hash, now).await?;
+    let mut tx = context.store.read().await?;
+    let found = tx.token_by_hash(&hash, now).await?;
     let (user, token) = found.ok_or_else(|| refuse("this token is unknown, over or revoked"))?;
+    let powers = Arc::new(tx.powers(&user.id).await?);
+    drop(tx);
     if token.last_used_at.is_none_or(|at| now - at >= TOUCHED_EACH) {
         let (context, id) = (context.clone(), token.id.clone());
         // Nobody waits for it.
@@ -125,6 +132,7 @@ async fn authenticate(context: &Arc<Context>, headers: &HeaderMap) -> Result<Pri
         user_id: user.id,
         name: user.name,
         role: user.role,
+        powers,
         token_id: token.id,
         read_only: token.read_only,
     };

@@ -13,14 +13,14 @@ use futures_util::{Stream, StreamExt};
 use haas_api::{
     List,
     image::{Image, ImageProgress, ImportKind, TagImage},
-    names::{Digest, ImageName, ImageRef, ImageTag},
+    names::{Digest, ImageName, ImageRef, ImageTag, UserName},
     problem::Problem,
 };
 use serde::Deserialize;
 use tokio::{io::AsyncWriteExt, sync::mpsc};
 use tracing::info;
 
-use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged};
+use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged, projects};
 use crate::{
     auth::{Object, Verb},
     clock,
@@ -32,6 +32,7 @@ use crate::{
         manifest::{Manifest, target_name},
     },
     inventory::Arch,
+    requests::{self, RequestError},
     store::{ImageRow, NewEvent, Tx},
 };
 
@@ -51,6 +52,8 @@ pub(super) struct ImportQuery {
     name: ImageName,
     /// Its tag; `latest` where none is given.
     tag: Option<ImageTag>,
+    /// The project whose the name is or becomes; where none is given, the cluster's or whose it is.
+    project: Option<UserName>,
     /// What the body is.
     kind: ImportKind,
     /// Arguments for the kernel command line, with spaces between them.
@@ -64,11 +67,15 @@ pub(super) async fn list(
     caller: Caller,
     Query(page): Query<Page>,
 ) -> Answer<Json<List<Image>>> {
-    caller.may(Verb::View, Object::Images)?;
     let mut tx = context.store.read().await?;
     let mut items = Vec::new();
     for row in tx.images().await? {
-        items.push(shown(&context, &mut tx, row).await?);
+        let digest = ImageRef::Digest(row.digest.clone());
+        match requests::image(&mut tx, &caller.0, Verb::View, &digest).await {
+            Ok(_) => items.push(shown(&context, &mut tx, &caller, row).await?),
+            Err(RequestError::NoImage(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(Json(page.of(items, |entry: &Image| entry.digest.to_string())?))
 }
@@ -81,10 +88,9 @@ pub(super) async fn show(
     caller: Caller,
     Path(image): Path<ImageRef>,
 ) -> Answer<Tagged<Image>> {
-    caller.may(Verb::View, Object::Images)?;
     let mut tx = context.store.read().await?;
-    let digest = resolve(&mut tx, &image).await?;
-    Ok(Tagged(find(&context, &mut tx, &digest).await?))
+    let digest = requests::image(&mut tx, &caller.0, Verb::View, &image).await?;
+    Ok(Tagged(find(&context, &mut tx, &caller, &digest).await?))
 }
 
 /// Builds an image from a recipe. The body is a tar of the recipe's folder; the answer is JSON lines.
@@ -104,8 +110,7 @@ pub(super) async fn build(
     let recipe = work.path().join("build/.recipe");
     unpack(archive, recipe.clone()).await?;
     lay_bases_beside(&recipe)?;
-    let actor = caller.0.name.to_string();
-    Ok(streamed(context.clone(), naming, actor, move |log| async move {
+    Ok(streamed(context.clone(), naming, None, caller, move |log| async move {
         let built = context.images.build(&recipe, log).await;
         drop(work);
         built
@@ -122,7 +127,9 @@ pub(super) async fn import(
     Query(query): Query<ImportQuery>,
     body: Body,
 ) -> Answer<Response> {
-    caller.may(Verb::Manage, Object::Images)?;
+    let mut tx = context.store.write().await?;
+    may_name(&mut tx, &caller, &query.name, query.project.as_ref()).await?;
+    drop(tx);
     let work = work_folder(&context)?;
     let archive = work.path().join("import.tar");
     receive(body, &archive).await?;
@@ -139,8 +146,7 @@ pub(super) async fn import(
     let cmdline = query.cmdline.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
     let import = Import { source, kernel, modules, arch: Arch::X86_64, fstype: None, cmdline };
     let naming = Naming { name: query.name, tag: query.tag };
-    let actor = caller.0.name.to_string();
-    Ok(streamed(context.clone(), naming, actor, move |log| async move {
+    Ok(streamed(context.clone(), naming, query.project, caller, move |log| async move {
         let imported = context.images.import(import, log).await;
         drop(work);
         imported
@@ -155,11 +161,12 @@ pub(super) async fn tag(
     caller: Caller,
     Json(request): Json<TagImage>,
 ) -> Answer<Json<Image>> {
-    caller.may(Verb::Manage, Object::Images)?;
     let mut tx = context.store.write().await?;
-    let digest = resolve(&mut tx, &request.image).await?;
+    may_name(&mut tx, &caller, &request.name, None).await?;
+    // A name must not open to others what only its own was opened to.
+    let digest = requests::image(&mut tx, &caller.0, Verb::Manage, &request.image).await?;
     tx.set_tag(&request.name, &request.tag, &digest).await?;
-    let image = find(&context, &mut tx, &digest).await?;
+    let image = find(&context, &mut tx, &caller, &digest).await?;
     tx.commit().await?;
     Ok(Json(image))
 }
@@ -173,26 +180,35 @@ pub(super) async fn remove(
     Path(image): Path<ImageRef>,
     seen: IfMatch,
 ) -> Answer<StatusCode> {
-    caller.may(Verb::Manage, Object::Images)?;
     let _change = context.images.change().await;
     let mut tx = context.store.write().await?;
-    let digest = resolve(&mut tx, &image).await?;
-    seen.check(&find(&context, &mut tx, &digest).await?)?;
+    let digest = requests::image(&mut tx, &caller.0, Verb::Manage, &image).await?;
+    seen.check(&find(&context, &mut tx, &caller, &digest).await?)?;
     let row = tx.images().await?.into_iter().find(|row| row.digest == digest);
     let tags = row.map_or(0, |row| row.tags.len());
     if let (ImageRef::Tag(name, tag), true) = (&image, tags > 1) {
         tx.remove_tag(name, tag).await?;
+        tx.forget_image_owner(name).await?;
         tx.commit().await?;
         return Ok(StatusCode::NO_CONTENT);
     }
     let users = tx.image_users(&digest).await?;
     if !users.is_empty() {
+        let nodes: Vec<_> = users.into_iter().map(|(node, _)| node).collect();
         return Err(Fail::conflict(
             "image-in-use",
-            format!("{image} is in use on {}; switch them to another", users.join(", ")),
+            format!("{image} is in use on {}; switch them to another", nodes.join(", ")),
         ));
     }
+    let names = tx.names_of_image(&digest).await?;
+    for (name, project) in &names {
+        // The last tag takes the image with it, so that all its names must be the caller's.
+        caller.may(Verb::Manage, Object::Image { name, project: project.as_deref() })?;
+    }
     tx.remove_image(&digest).await?;
+    for (name, _) in &names {
+        tx.forget_image_owner(name).await?;
+    }
     tx.commit().await?;
     // The files go once nothing exports them any more.
     context.exports.reload(&context.store).await?;
@@ -208,7 +224,8 @@ pub(super) async fn remove(
 fn streamed<F>(
     context: Arc<Context>,
     naming: Naming,
-    actor: String,
+    project: Option<UserName>,
+    caller: Caller,
     make: impl FnOnce(mpsc::Sender<String>) -> F + Send + 'static,
 ) -> Response
 where
@@ -233,7 +250,7 @@ where
         };
         let end = match made {
             Ok((digest, manifest)) => {
-                match keep(&context, &naming, &actor, &digest, &manifest).await {
+                match keep(&context, &naming, project.as_ref(), &caller, &digest, &manifest).await {
                     Ok(image) => ImageProgress::Done(Box::new(image)),
                     Err(fail) => ImageProgress::Failed(fail.into_problem()),
                 }
@@ -268,7 +285,8 @@ fn json_lines(
 async fn keep(
     context: &Context,
     naming: &Naming,
-    actor: &str,
+    project: Option<&UserName>,
+    caller: &Caller,
     digest: &Digest,
     manifest: &Manifest,
 ) -> Answer<Image> {
@@ -281,6 +299,8 @@ async fn keep(
     // Somebody may have removed the same image a moment ago.
     context.images.manifest(digest).map_err(|e| Fail::internal(&e))?;
     let mut tx = context.store.write().await?;
+    // Much may have happened while it was made.
+    let owner = may_name(&mut tx, caller, &naming.name, project).await?;
     tx.add_image(digest, &text, clock::wall()).await?;
     tx.set_tag(&naming.name, &tag, digest).await?;
     tx.add_event(NewEvent {
@@ -288,11 +308,12 @@ async fn keep(
         kind: "image-added",
         node: None,
         operation: None,
-        actor,
+        actor: caller.0.name.as_str(),
         data: serde_json::json!({ "image": format!("{}:{tag}", naming.name), "digest": digest }),
+        tenant: owner.as_deref(),
     })
     .await?;
-    let image = find(context, &mut tx, digest).await?;
+    let image = find(context, &mut tx, caller, digest).await?;
     tx.commit().await?;
     context.exports.reload(&context.store).await?;
     context.told();
@@ -300,8 +321,31 @@ async fn keep(
     Ok(image)
 }
 
-pub(super) async fn resolve(tx: &mut Tx, image: &ImageRef) -> Answer<Digest> {
-    tx.resolve_image(image).await?.ok_or_else(|| no_such_image(image))
+/// Whether the caller may give an image this name, and the project whose the name is then, if it is
+/// one's. A new name becomes the project's that is named.
+async fn may_name(
+    tx: &mut Tx,
+    caller: &Caller,
+    name: &ImageName,
+    project: Option<&UserName>,
+) -> Answer<Option<String>> {
+    let owner = tx.image_owner(name).await?;
+    let Some(project) = project else {
+        let object = match &owner {
+            Some(owner) => Object::Image { name, project: Some(owner) },
+            None => Object::Images,
+        };
+        caller.may(Verb::Manage, object)?;
+        return Ok(owner);
+    };
+    let project = projects::find(tx, project.as_str()).await?;
+    caller.may(Verb::Manage, Object::Project { id: Some(&project.id) })?;
+    if owner.is_none() {
+        let has = tx.images_of(&project.id).await?.len();
+        projects::within("images", &project, project.limits.images, has)?;
+    }
+    tx.set_image_owner(name, &project.id).await?;
+    Ok(Some(project.id))
 }
 
 pub(super) fn no_such_image(image: &ImageRef) -> Fail {
@@ -309,23 +353,42 @@ pub(super) fn no_such_image(image: &ImageRef) -> Fail {
     Fail::not_found("no-image", detail)
 }
 
-async fn find(context: &Context, tx: &mut Tx, digest: &Digest) -> Answer<Image> {
+async fn find(context: &Context, tx: &mut Tx, caller: &Caller, digest: &Digest) -> Answer<Image> {
     let row = tx
         .images()
         .await?
         .into_iter()
         .find(|row| row.digest == *digest)
         .ok_or_else(|| Fail::not_found("no-image", format!("there is no image {digest}")))?;
-    shown(context, tx, row).await
+    shown(context, tx, caller, row).await
 }
 
-async fn shown(context: &Context, tx: &mut Tx, row: ImageRow) -> Answer<Image> {
+/// An image as the caller may see it: with the names and nodes that are not others'.
+async fn shown(context: &Context, tx: &mut Tx, caller: &Caller, row: ImageRow) -> Answer<Image> {
+    let mut project = None;
+    let mut hidden = Vec::new();
+    for (name, owner) in tx.names_of_image(&row.digest).await? {
+        let object = Object::Image { name: &name, project: owner.as_deref() };
+        if caller.may(Verb::View, object).is_err() {
+            hidden.push(name);
+        } else if let Some(owner) = owner {
+            project = tx.project_by_id(&owner).await?.map(|project| project.name);
+        }
+    }
+    let mut nodes = tx.image_users(&row.digest).await?;
+    nodes
+        .retain(|(_, tenant)| caller.may(Verb::View, Object::Deed { actor: None, tenant }).is_ok());
     let manifest = Manifest::parse(row.manifest.as_bytes()).map_err(|e| Fail::internal(&e))?;
     let agent = std::fs::metadata(&context.config.agent_cpio).map_or(0, |meta| meta.len());
     Ok(Image {
-        nodes: tx.image_users(&row.digest).await?,
+        nodes: nodes.into_iter().map(|(node, _)| node).collect(),
+        project,
         target: target_name(&row.digest),
-        tags: row.tags,
+        tags: row
+            .tags
+            .into_iter()
+            .filter(|tag| !matches!(tag, ImageRef::Tag(name, _) if hidden.contains(name)))
+            .collect(),
         root_bytes: manifest.root.size,
         fstype: manifest.root.fstype.to_string(),
         kernel: manifest.kernel.release.clone(),

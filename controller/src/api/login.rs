@@ -13,7 +13,7 @@ use axum::{
 };
 use haas_api::{
     problem::Problem,
-    user::{Login, NewToken, PasswordChange, Registration, Role, TokenRequest, User},
+    user::{Login, NewToken, PasswordChange, Registration, Role, TokenRequest, User, UserKind},
 };
 
 use super::{
@@ -25,6 +25,7 @@ use crate::{
     auth::{Object, Verb, passwords},
     clock,
     context::Context,
+    model::AccountKind,
     store::NewAudit,
 };
 
@@ -94,7 +95,8 @@ pub(super) async fn register(
     check_password(&new.password, new.name.as_str())?;
     let hash = passwords::hash(new.password).await?;
     let mut tx = context.store.write().await?;
-    let user = tx.add_user(&new.name, Role::User, &new.ssh_keys, clock::wall()).await?;
+    let user =
+        tx.add_user(&new.name, UserKind::Person, Role::User, &new.ssh_keys, clock::wall()).await?;
     tx.set_password(&user.id, &hash).await?;
     tx.commit().await?;
     let (name, id) = (user.name.as_str(), user.id.as_str());
@@ -131,6 +133,10 @@ pub(super) async fn change_password(
     let mut tx = context.store.read().await?;
     let user = find(&mut tx, &name).await?;
     caller.may(Verb::Manage, Object::User { id: Some(&user.id) })?;
+    if user.kind == AccountKind::Service {
+        let detail = format!("{name} is a service account: it has tokens and no password");
+        return Err(Fail::bad("no-password", detail));
+    }
     let kept = tx.password(&user.id).await?;
     drop(tx);
     check_password(&change.new, &name)?;

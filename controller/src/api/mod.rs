@@ -12,12 +12,15 @@ mod doctor;
 mod events;
 mod extract;
 mod fail;
+mod grants;
+mod groups;
 mod guard;
 mod images;
 mod login;
 mod nodes;
 mod operations;
 mod overlays;
+mod projects;
 mod sessions;
 mod tokens;
 mod users;
@@ -63,6 +66,13 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(login::register))
         .routes(routes!(login::logout))
         .routes(routes!(login::change_password))
+        .routes(routes!(groups::list, groups::add))
+        .routes(routes!(groups::show, groups::change, groups::remove))
+        .routes(routes!(projects::list, projects::add))
+        .routes(routes!(projects::show, projects::change, projects::remove))
+        .routes(routes!(projects::members))
+        .routes(routes!(grants::list, grants::add))
+        .routes(routes!(grants::remove))
         .routes(routes!(audit::list))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::discovered))

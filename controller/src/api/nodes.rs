@@ -60,7 +60,7 @@ pub(super) async fn list(
     }
     let nodes = page.of(nodes, |node| node.name.to_string())?;
     let next_page_token = nodes.next_page_token;
-    let items = shown_all(&context, &mut tx, nodes.items).await?;
+    let items = shown_all(&context, &mut tx, &caller, nodes.items).await?;
     Ok(Json(List { items, next_page_token }))
 }
 
@@ -75,7 +75,7 @@ pub(super) async fn show(
     caller.may(Verb::View, Object::Nodes)?;
     let mut tx = context.store.read().await?;
     let node = find(&mut tx, &name).await?;
-    Ok(Tagged(shown(&context, &mut tx, node).await?))
+    Ok(Tagged(shown(&context, &mut tx, &caller, node).await?))
 }
 
 /// Node groups.
@@ -126,6 +126,7 @@ pub(super) async fn manage(
             operation: None,
             actor: caller.0.name.as_str(),
             data: serde_json::Value::Null,
+            tenant: None,
         })
         .await?;
     }
@@ -133,7 +134,7 @@ pub(super) async fn manage(
     context.changed();
     let mut tx = context.store.read().await?;
     let nodes = nodeset::resolve(&request.nodeset, tx.nodes().await?)?;
-    let items = shown_all(&context, &mut tx, nodes).await?;
+    let items = shown_all(&context, &mut tx, &caller, nodes).await?;
     Ok(Json(List::whole(items)))
 }
 
@@ -208,7 +209,7 @@ pub(super) async fn discovered(
     Ok(Json(page.of(items, |entry: &Discovered| entry.mac.to_string())?))
 }
 
-/// A node's last boots, newest first.
+/// A node's last boots, newest first, as far as they were the caller's.
 #[utoipa::path(get, path = "/v1/nodes/{name}/boots", params(Page, ("name" = String, Path)),
     responses((status = 200, body = List<BootReport>), (status = 404, body = Problem)))]
 pub(super) async fn boots(
@@ -222,6 +223,11 @@ pub(super) async fn boots(
     let node = find(&mut tx, &name).await?;
     let mut items = Vec::new();
     for attempt in tx.attempts_of(&node.id, 50).await? {
+        let desired = tx.desired(&node.id, attempt.generation).await?;
+        let tenant = desired.map(|desired| desired.wanted.tenant).unwrap_or_default();
+        if caller.may(Verb::View, Object::Deed { actor: None, tenant: &tenant }).is_err() {
+            continue;
+        }
         items.push(boot_report(&context, &mut tx, &node, attempt).await?);
     }
     Ok(Json(page.of(items, |entry: &BootReport| entry.attempt.clone())?))
@@ -235,9 +241,12 @@ pub(super) async fn render(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Answer<Json<Rendered>> {
-    caller.may(Verb::View, Object::Nodes)?;
     let mut tx = context.store.read().await?;
     let node = find(&mut tx, &name).await?;
+    let desired = tx.desired(&node.id, node.generation).await?;
+    let tenant = desired.as_ref().map_or("", |desired| desired.wanted.tenant.as_str());
+    // It names the overlay, also that of a node which is to be off.
+    caller.may(Verb::View, Object::Deed { actor: None, tenant })?;
     drop(tx);
     let rendered = boots::preview(&context, &node)
         .await
@@ -256,18 +265,40 @@ pub(super) async fn find(tx: &mut Tx, name: &str) -> Answer<model::Node> {
         .ok_or_else(|| Fail::not_found("no-node", format!("the inventory has no node {name}")))
 }
 
-async fn shown_all(context: &Context, tx: &mut Tx, nodes: Vec<model::Node>) -> Answer<Vec<Node>> {
+async fn shown_all(
+    context: &Context,
+    tx: &mut Tx,
+    caller: &Caller,
+    nodes: Vec<model::Node>,
+) -> Answer<Vec<Node>> {
     let mut items = Vec::with_capacity(nodes.len());
     for node in nodes {
-        items.push(shown(context, tx, node).await?);
+        items.push(shown(context, tx, caller, node).await?);
     }
     Ok(items)
 }
 
-async fn shown(context: &Context, tx: &mut Tx, node: model::Node) -> Answer<Node> {
-    let loaded = Loaded::read(tx, node).await?;
+/// A node as the caller may see it. Of one that somebody else has, or had last, it is told how it
+/// stands, and not what runs or ran there.
+async fn shown(context: &Context, tx: &mut Tx, caller: &Caller, node: model::Node) -> Answer<Node> {
+    let mut loaded = Loaded::read(tx, node).await?;
     let step = loaded.decide(context, true, context.clock.now());
-    let (state, reason) = in_words(&step, &loaded);
+    let (state, mut reason) = in_words(&step, &loaded);
+    let tenant = match &loaded.desired {
+        Some(desired) => tx.user_by_id(&desired.wanted.tenant).await?.map(|account| account.name),
+        None => None,
+    };
+    let is_on = loaded.desired.as_ref().is_some_and(|desired| desired.wanted.power_on);
+    let is_others = loaded.desired.as_ref().is_some_and(|desired| {
+        let deed = Object::Deed { actor: None, tenant: &desired.wanted.tenant };
+        caller.may(Verb::View, deed).is_err()
+    });
+    if is_others {
+        loaded.desired = None;
+        loaded.attempt = None;
+        loaded.node.heartbeat = None;
+        reason = if is_on { "somebody has it" } else { "free" }.to_owned();
+    }
     let Loaded { node, desired, attempt, .. } = loaded;
     let desired = match desired {
         Some(desired) => Some(shown_desired(tx, desired).await?),
@@ -290,6 +321,7 @@ async fn shown(context: &Context, tx: &mut Tx, node: model::Node) -> Answer<Node
         managed: node.managed,
         state,
         reason,
+        tenant: tenant.filter(|_| is_on && !is_others),
         desired,
         observed: Observed {
             power: node.power.as_str().to_owned(),

@@ -37,7 +37,6 @@ pub(super) async fn switch(
     key: IdempotencyKey,
     Json(request): Json<SwitchRequest>,
 ) -> Answer<Response> {
-    caller.may(Verb::Use, Object::Nodes)?;
     if request.at_most == Some(0) {
         return Err(Fail::bad(
             "bad-at-most",
@@ -57,7 +56,6 @@ pub(super) async fn rollback(
     key: IdempotencyKey,
     Json(request): Json<RollbackRequest>,
 ) -> Answer<Response> {
-    caller.may(Verb::Use, Object::Nodes)?;
     answer(&context, requests::rollback(&context, &caller.0, key.0, &request).await?).await
 }
 
@@ -71,21 +69,21 @@ pub(super) async fn power(
     key: IdempotencyKey,
     Json(request): Json<PowerRequest>,
 ) -> Answer<Response> {
-    caller.may(Verb::Use, Object::Nodes)?;
     answer(&context, requests::power(&context, &caller.0, key.0, &request).await?).await
 }
 
-/// The last operations, newest first.
+/// The last operations that the caller may know of, newest first.
 #[utoipa::path(get, path = "/v1/operations", params(Page), responses((status = 200, body = List<Operation>)))]
 pub(super) async fn list(
     State(context): State<Arc<Context>>,
     caller: Caller,
     Query(page): Query<Page>,
 ) -> Answer<Json<List<Operation>>> {
-    caller.may(Verb::View, Object::Nodes)?;
     let mut tx = context.store.read().await?;
     let mut items = Vec::new();
-    for operation in tx.operations(100).await? {
+    let operations = tx.operations(100).await?;
+    for operation in operations.into_iter().filter(|one| caller.may(Verb::View, deed(one)).is_ok())
+    {
         items.push(shown(&context, &mut tx, operation).await?);
     }
     Ok(Json(page.of(items, |entry: &Operation| entry.id.clone())?))
@@ -99,13 +97,17 @@ pub(super) async fn show(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Answer<Tagged<Operation>> {
-    caller.may(Verb::View, Object::Nodes)?;
     let mut tx = context.store.read().await?;
     let operation = tx
         .operation(&id)
         .await?
+        .filter(|operation| caller.may(Verb::View, deed(operation)).is_ok())
         .ok_or_else(|| Fail::not_found("no-operation", format!("there is no operation {id}")))?;
     Ok(Tagged(shown(&context, &mut tx, operation).await?))
+}
+
+fn deed(operation: &model::Operation) -> Object<'_> {
+    Object::Deed { actor: Some(&operation.actor_id), tenant: &operation.tenant }
 }
 
 async fn answer(context: &Context, outcome: Outcome) -> Answer<Response> {

@@ -10,7 +10,7 @@ use haas_api::{
     problem::Problem,
 };
 
-use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query};
+use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, projects};
 use crate::{
     auth::{Object, Verb},
     clock,
@@ -28,7 +28,7 @@ pub(super) async fn list(
     let mut tx = context.store.read().await?;
     let mut items = Vec::new();
     for overlay in tx.overlays().await? {
-        if caller.may(Verb::View, Object::Overlay { owner_id: &overlay.owner_id }).is_ok() {
+        if caller.may(Verb::View, object(&overlay)).is_ok() {
             items.push(shown(&mut tx, overlay).await?);
         }
     }
@@ -45,11 +45,14 @@ pub(super) async fn add(
 ) -> Answer<(StatusCode, Json<Overlay>)> {
     let mut tx = context.store.write().await?;
     let owner = new.owner.unwrap_or_else(|| caller.0.name.clone());
-    let owner = tx
-        .user(owner.as_str())
-        .await?
-        .ok_or_else(|| Fail::not_found("no-user", format!("there is no user {owner}")))?;
-    caller.may(Verb::Manage, Object::Overlay { owner_id: &owner.id })?;
+    let owner = tx.account(owner.as_str()).await?.ok_or_else(|| {
+        Fail::not_found("no-user", format!("there is no user or project {owner}"))
+    })?;
+    caller.may(Verb::Manage, Object::Overlay { id: None, owner_id: &owner.id })?;
+    if let Some(project) = tx.project_by_id(&owner.id).await? {
+        let has = tx.overlays().await?.iter().filter(|one| one.owner_id == owner.id).count();
+        projects::within("overlays", &project, project.limits.overlays, has)?;
+    }
     let id = tx.add_overlay(&owner.id, &new.name, clock::wall()).await?;
     let overlay = tx
         .overlay_by_id(&id)
@@ -73,9 +76,13 @@ pub(super) async fn remove(
 ) -> Answer<StatusCode> {
     let absent = || Fail::not_found("no-overlay", format!("there is no overlay {owner}/{name}"));
     let mut tx = context.store.write().await?;
-    let user = tx.user(owner.as_str()).await?.ok_or_else(absent)?;
-    caller.may(Verb::Manage, Object::Overlay { owner_id: &user.id })?;
-    let overlay = tx.overlay(&user.id, &name).await?.ok_or_else(absent)?;
+    let account = tx.account(owner.as_str()).await?.ok_or_else(absent)?;
+    let overlay = tx.overlay(&account.id, &name).await?;
+    match &overlay {
+        Some(overlay) => caller.may(Verb::Manage, object(overlay))?,
+        None => caller.may(Verb::Manage, Object::Overlay { id: None, owner_id: &account.id })?,
+    }
+    let overlay = overlay.ok_or_else(absent)?;
     let current = shown(&mut tx, overlay.clone()).await?;
     seen.check(&current)?;
     let users = tx.overlay_users(&overlay.id).await?;
@@ -88,6 +95,10 @@ pub(super) async fn remove(
     tx.remove_overlay(&overlay.id).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn object(overlay: &OverlayRow) -> Object<'_> {
+    Object::Overlay { id: Some(&overlay.id), owner_id: &overlay.owner_id }
 }
 
 async fn shown(tx: &mut Tx, overlay: OverlayRow) -> Answer<Overlay> {

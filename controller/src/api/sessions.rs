@@ -11,14 +11,12 @@ use haas_api::{
 };
 use iscsi_target::Counts;
 
-use super::{
-    Answer, Caller, Fail, Json, Page, Path, Query,
-    images::{no_such_image, resolve},
-};
+use super::{Answer, Caller, Fail, Json, Page, Path, Query, images::no_such_image};
 use crate::{
     auth::{Object, Verb},
     context::Context,
     exports::ServedAttempt,
+    requests::image as image_for,
 };
 
 /// What an image's iSCSI sessions did since haasd started, and how much of it is in memory.
@@ -29,8 +27,7 @@ pub(super) async fn sessions(
     caller: Caller,
     Path(image): Path<ImageRef>,
 ) -> Answer<Json<ImageSessions>> {
-    caller.may(Verb::View, Object::Images)?;
-    let digest = resolve(&mut context.store.read().await?, &image).await?;
+    let digest = image_for(&mut context.store.read().await?, &caller.0, Verb::View, &image).await?;
     let served = context.exports.served(&digest).ok_or_else(|| no_such_image(&image))?;
     let resident = match served.lun {
         Some(lun) => {
@@ -41,7 +38,13 @@ pub(super) async fn sessions(
         }
         None => None,
     };
-    let mut nodes: Vec<_> = served.attempts.into_iter().map(of_node).collect();
+    // Who boots what is nobody else's business.
+    let mut attempts = served.attempts;
+    attempts.retain(|attempt| {
+        let deed = Object::Deed { actor: None, tenant: &attempt.tenant_id };
+        caller.may(Verb::View, deed).is_ok()
+    });
+    let mut nodes: Vec<_> = attempts.into_iter().map(of_node).collect();
     nodes.sort_by(|a, b| a.node.cmp(&b.node));
     Ok(Json(ImageSessions { digest, cached_bytes: resident, all: shown(&served.all), nodes }))
 }
@@ -55,8 +58,7 @@ pub(super) async fn reads(
     Path(image): Path<ImageRef>,
     Query(page): Query<Page>,
 ) -> Answer<Json<List<BootRead>>> {
-    caller.may(Verb::View, Object::Images)?;
-    let digest = resolve(&mut context.store.read().await?, &image).await?;
+    let digest = image_for(&mut context.store.read().await?, &caller.0, Verb::View, &image).await?;
     let reads = context.exports.recorded(&digest).into_iter().zip(1..);
     let reads = reads.map(|(read, number)| BootRead {
         number,
@@ -72,7 +74,7 @@ fn of_node(attempt: ServedAttempt) -> Sessions {
         node: attempt.node,
         boot: attempt.boot,
         address: attempt.address.map(|address| address.to_string()),
-        user: attempt.user,
+        user: attempt.tenant,
         counts: shown(&attempt.counts),
     }
 }

@@ -7,7 +7,7 @@ use haas_api::{
     List,
     names::UserName,
     problem::Problem,
-    user::{NewUser, User, UserChange},
+    user::{NewUser, User, UserChange, UserKind},
 };
 
 use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged};
@@ -15,6 +15,7 @@ use crate::{
     auth::{Object, Verb},
     clock,
     context::Context,
+    model::AccountKind,
     store::{Tx, UserRow},
 };
 
@@ -53,7 +54,7 @@ pub(super) async fn add(
     check_keys(&new.ssh_keys)?;
     let mut tx = context.store.write().await?;
     check_name(&new.name)?;
-    let user = tx.add_user(&new.name, new.role, &new.ssh_keys, clock::wall()).await?;
+    let user = tx.add_user(&new.name, new.kind, new.role, &new.ssh_keys, clock::wall()).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(shown(user))))
 }
@@ -200,6 +201,11 @@ pub(super) fn shown(user: UserRow) -> User {
     User {
         id: user.id,
         name: user.name,
+        kind: match user.kind {
+            AccountKind::Service => UserKind::Service,
+            // A project is shown as one elsewhere.
+            AccountKind::Person | AccountKind::Project => UserKind::Person,
+        },
         role: user.role,
         uid: user.uid,
         ssh_keys: user.ssh_keys,

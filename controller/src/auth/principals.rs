@@ -1,5 +1,5 @@
-//! Who is behind a token, remembered for a second, so that a request costs no query for it. What
-//! changes users or tokens clears it here; another controller's changes hold after that second.
+//! Who is behind a token and what it may, remembered for a second, so that a request costs no query
+//! for it. What changes users, tokens, groups, projects or grants clears it here; another controller's changes hold after that second.
 
 use std::{
     collections::HashMap,
@@ -51,7 +51,7 @@ impl Principals {
         known.by_hash.insert(hash, (principal, now));
     }
 
-    /// A user or a token was changed; to be called after the commit.
+    /// A user, a token, or what somebody may, was changed; to be called after the commit.
     pub fn forget(&self) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.age += 1;
@@ -71,6 +71,7 @@ mod tests {
             user_id: "1".into(),
             name: "alice".parse().unwrap(),
             role: Role::User,
+            powers: std::sync::Arc::default(),
             token_id: "t".into(),
             read_only: false,
         };

@@ -211,7 +211,8 @@ async fn add(
     let name = node.map(|node| node.name.to_string());
     let mut tx = context.store.write().await?;
     let (at, node) = (clock::wall(), name.as_deref());
-    tx.add_event(NewEvent { at, kind, node, operation: None, actor: "haasd", data }).await?;
+    tx.add_event(NewEvent { at, kind, node, operation: None, actor: "haasd", data, tenant: None })
+        .await?;
     tx.commit().await?;
     context.told();
     Ok(())

@@ -265,6 +265,7 @@ async fn event(tx: &mut Tx, attempt: &Attempt, kind: &str, data: Value) -> Resul
         operation: operation.as_deref(),
         actor: "haasd",
         data,
+        tenant: None,
     })
     .await?;
     Ok(node)

@@ -1,6 +1,6 @@
 //! What an attempt's agent must bring up, and what its node is given on the way there.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use haas_api::{
     agent::{
@@ -8,6 +8,7 @@ use haas_api::{
     },
     check::ReadyCheck,
     node::Rendered,
+    project::{Access, MemberRole},
 };
 use ipnet::{IpNet, Ipv4Net};
 
@@ -17,7 +18,7 @@ use crate::{
     context::Context,
     exports,
     images::manifest::{Manifest, target_name},
-    model::{Attempt, AttemptState, Cause, Desired, Node},
+    model::{AccountKind, Attempt, AttemptState, Cause, Desired, Node},
     netboot::{boot_target::BootTarget, script::Loader},
     secret::Secret,
     store::{Result, StoreError, Tx},
@@ -103,23 +104,42 @@ async fn manifest(tx: &mut Tx, desired: &Desired) -> Result<Option<Manifest>> {
         .map_err(|e| StoreError::Corrupt { table: "images", problem: e.to_string() })
 }
 
-/// The overlay's owner, and whoever asked for this state.
+/// The overlay's owner and whoever asked for this state, as root; on a project's node with none but the
+/// project's data also its members, as what the project lets them be.
 async fn logins(tx: &mut Tx, desired: &Desired) -> Result<Vec<Login>> {
-    let mut users = Vec::new();
-    if let Some(id) = &desired.wanted.overlay_id
-        && let Some(overlay) = tx.overlay_by_id(id).await?
-    {
-        users.extend(tx.user_by_id(&overlay.owner_id).await?);
+    let wanted = &desired.wanted;
+    // By id: whether it is root.
+    let mut people: BTreeMap<String, bool> = BTreeMap::new();
+    let project = tx.project_by_id(&wanted.tenant).await?;
+    let owner = match &wanted.overlay_id {
+        Some(id) => tx.overlay_by_id(id).await?.map(|overlay| overlay.owner_id),
+        None => None,
+    };
+    let is_shared = owner.as_ref().is_none_or(|owner| *owner == wanted.tenant);
+    let mut may_be_root = true;
+    if let Some(project) = project {
+        may_be_root = project.access == Access::Root;
+        for (id, role) in tx.people_of(&project.id).await? {
+            let manages = role >= MemberRole::Manager;
+            if role >= MemberRole::User && (is_shared || id == wanted.actor_id) {
+                people.insert(id, may_be_root || manages);
+            }
+        }
     }
-    if let Some(actor) = tx.user_by_id(&desired.wanted.actor_id).await?
-        && !users.contains(&actor)
-    {
-        users.push(actor);
+    for id in owner.iter().chain([&wanted.actor_id]) {
+        people.entry(id.clone()).or_insert(may_be_root);
     }
-    Ok(users
-        .into_iter()
-        .map(|user| Login { name: user.name, uid: user.uid, ssh_keys: user.ssh_keys, root: true })
-        .collect())
+    let mut logins = Vec::with_capacity(people.len());
+    for (id, root) in people {
+        let user = tx.user_by_id(&id).await?.filter(|user| user.kind == AccountKind::Person);
+        logins.extend(user.map(|user| Login {
+            name: user.name,
+            uid: user.uid,
+            ssh_keys: user.ssh_keys,
+            root,
+        }));
+    }
+    Ok(logins)
 }
 
 async fn overlay(tx: &mut Tx, node: &Node, desired: &Desired) -> Result<OverlayPlan> {

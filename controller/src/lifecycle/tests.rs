@@ -207,6 +207,7 @@ fn desired(generation: i64) -> Desired {
             boot_once: None,
             cause: "switch".into(),
             actor: "admin".into(),
+            tenant: String::new(),
             actor_id: "admin-id".into(),
             operation_id: None,
         },

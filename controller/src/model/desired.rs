@@ -25,6 +25,13 @@ pub struct Desired {
     pub created_at: Micros,
 }
 
+impl Desired {
+    /// Who has the node, by the id of a user or project; none: nobody, since it is to be off.
+    pub fn tenant(&self) -> Option<&str> {
+        self.wanted.power_on.then_some(self.wanted.tenant.as_str())
+    }
+}
+
 /// What is wanted of a node, before it has its generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewDesired {
@@ -50,6 +57,8 @@ pub struct NewDesired {
     pub actor: String,
     /// Who asked, by the immutable id.
     pub actor_id: String,
+    /// Whose the node is while it is on, by the id of a user or project.
+    pub tenant: String,
     /// The operation that it belongs to.
     pub operation_id: Option<String>,
 }

@@ -41,11 +41,13 @@ macro_rules! words {
     };
 }
 
+mod account;
 mod attempt;
 mod desired;
 mod node;
 mod operation;
 
+pub use account::AccountKind;
 pub use attempt::{Attempt, AttemptState, Cause};
 pub use desired::{BootOnce, Desired, ImageWanted, NewDesired};
 pub use node::{Ending, Fault, Node, Power};

@@ -13,6 +13,10 @@ pub struct Operation {
     pub kind: String,
     /// Who asked.
     pub actor: String,
+    /// Who asked, by the immutable id.
+    pub actor_id: String,
+    /// For whom its nodes are, by the id of a user or project.
+    pub tenant: String,
     /// What was asked, in words.
     pub summary: String,
     /// The caller's Idempotency-Key.

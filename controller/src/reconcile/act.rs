@@ -382,6 +382,7 @@ async fn event(tx: &mut Tx, node: &Node, kind: &str, data: Value) -> Result<()> 
         operation: operation.as_deref(),
         actor: "haasd",
         data,
+        tenant: None,
     })
     .await?;
     Ok(())

@@ -82,6 +82,7 @@ pub(super) async fn update(
                     operation: Some(&operation.id),
                     actor: "haasd",
                     data: json!({ "state": state, "reason": reason }),
+                    tenant: None,
                 })
                 .await?;
             }
@@ -120,6 +121,7 @@ async fn end(
             operation: Some(&operation.id),
             actor: "haasd",
             data: json!({ "state": state, "failed": failed }),
+            tenant: None,
         })
         .await?;
     }

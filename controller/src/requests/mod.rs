@@ -5,6 +5,7 @@
 //! here speaks to hardware; the reconciler does the rest.
 
 mod plan;
+mod tenant;
 
 use haas_api::{
     names::Digest,
@@ -17,7 +18,7 @@ use serde_json::json;
 use tracing::info;
 
 use crate::{
-    auth::Principal,
+    auth::{Object, Principal, Verb, authorize},
     clock,
     context::Context,
     model::{NewDesired, Node, Operation, OperationNode},
@@ -27,6 +28,8 @@ use crate::{
 };
 
 use plan::Candidate;
+
+pub use tenant::image;
 
 /// What came of a request.
 #[derive(Debug)]
@@ -52,6 +55,26 @@ pub enum RequestError {
     /// The caller may not.
     #[error(transparent)]
     Denied(#[from] crate::auth::Denied),
+    /// The caller is in several projects.
+    #[error("you are in the projects {0}; say for which the nodes are: --project NAME")]
+    WhichProject(String),
+    /// No such project.
+    #[error("there is no project {0}")]
+    NoProject(String),
+    /// The project has as many nodes as it may.
+    #[error(
+        "the project {project} may have {limit} nodes at once; it has {has} beside these {more}"
+    )]
+    TooManyNodes {
+        /// Its name.
+        project: String,
+        /// How many it may have.
+        limit: u32,
+        /// How many it has, these aside.
+        has: usize,
+        /// How many this request wants.
+        more: usize,
+    },
     /// Some nodes cannot.
     #[error("{} of the nodes cannot: {}", .0.len(), .0.iter().map(|n| format!("{} ({})", n.node, n.reason)).collect::<Vec<_>>().join(", "))]
     Nodes(Vec<NodeProblem>),
@@ -75,9 +98,11 @@ pub async fn switch(
     if let Some(started) = started_before(&mut tx, principal, &key, &asked).await? {
         return Ok(started);
     }
-    let nodes = candidates(context, &mut tx, &request.nodeset).await?;
+    let nodes = candidates(context, &mut tx, principal, &request.nodeset).await?;
     let target = plan::target(&mut tx, principal, request).await?;
-    let planned = plan::switch(&mut tx, nodes, &target, request.force).await?;
+    let mut planned = plan::switch(&mut tx, nodes, &target, request.force).await?;
+    let project = request.project.as_ref();
+    tenant::settle(&mut tx, principal, project, &mut planned).await?;
     if request.dry_run {
         return Ok(Outcome::planned(planned));
     }
@@ -108,8 +133,9 @@ pub async fn rollback(
     if let Some(started) = started_before(&mut tx, principal, &key, &asked).await? {
         return Ok(started);
     }
-    let nodes = candidates(context, &mut tx, &request.nodeset).await?;
-    let planned = plan::rollback(&mut tx, nodes, request.force).await?;
+    let nodes = candidates(context, &mut tx, principal, &request.nodeset).await?;
+    let mut planned = plan::rollback(&mut tx, nodes, request.force).await?;
+    tenant::settle(&mut tx, principal, None, &mut planned).await?;
     if request.dry_run {
         return Ok(Outcome::planned(planned));
     }
@@ -130,8 +156,16 @@ pub async fn power(
     if let Some(started) = started_before(&mut tx, principal, &key, &asked).await? {
         return Ok(started);
     }
-    let nodes = candidates(context, &mut tx, &request.nodeset).await?;
-    let planned = plan::power(nodes, request.action, request.force)?;
+    match request.action {
+        PowerVerb::On | PowerVerb::Off | PowerVerb::Cycle => {}
+        // What then runs there is out of haasd's hands.
+        PowerVerb::BootBios | PowerVerb::BootDisk => {
+            authorize(principal, Verb::Manage, Object::Nodes)?;
+        }
+    }
+    let nodes = candidates(context, &mut tx, principal, &request.nodeset).await?;
+    let mut planned = plan::power(nodes, request.action, request.force)?;
+    tenant::settle(&mut tx, principal, None, &mut planned).await?;
     if request.dry_run {
         return Ok(Outcome::planned(planned));
     }
@@ -181,22 +215,30 @@ async fn begin(context: &Context, dry_run: bool) -> Result<Tx, StoreError> {
 async fn candidates(
     context: &Context,
     tx: &mut Tx,
+    principal: &Principal,
     set: &str,
 ) -> Result<Vec<Candidate>, RequestError> {
     let nodes = nodeset::resolve(set, tx.nodes().await?)?;
     let running = tx.running_operations().await?;
     let mut candidates = Vec::with_capacity(nodes.len());
     for node in nodes {
-        let busy_with = running
-            .iter()
-            .find(|o| o.is_under_way(&node.id))
-            .map(|o| format!("{} is under way, asked for by {}", o.summary, o.actor));
+        let busy_with = running.iter().find(|o| o.is_under_way(&node.id)).map(|o| {
+            let deed = Object::Deed { actor: Some(&o.actor_id), tenant: &o.tenant };
+            match authorize(principal, Verb::View, deed) {
+                Ok(()) => format!("{} is under way, asked for by {}", o.summary, o.actor),
+                Err(_) => "what somebody else asked for is under way".to_owned(),
+            }
+        });
         let loaded = Loaded::read(tx, node).await?;
         let overlay = match loaded.desired.as_ref().and_then(|d| d.wanted.overlay_id.clone()) {
             Some(id) => tx.overlay_by_id(&id).await?.map(|o| o.full_name()),
             None => None,
         };
-        candidates.push(Candidate::new(loaded, overlay, busy_with, context.clock.now()));
+        let candidate = Candidate::new(loaded, overlay, busy_with, context.clock.now());
+        let (node, tenant) = (candidate.node(), candidate.tenant());
+        let (name, groups) = (node.name.as_str(), &node.spec.groups);
+        authorize(principal, Verb::Use, Object::Node { name, groups, tenant })?;
+        candidates.push(candidate);
     }
     Ok(candidates)
 }
@@ -244,6 +286,8 @@ async fn start(
         id,
         kind: asked.kind.to_owned(),
         actor: principal.name.to_string(),
+        actor_id: principal.user_id.clone(),
+        tenant: tenant::of_all(&planned).unwrap_or_else(|| principal.user_id.clone()),
         summary: asked.summary,
         key: asked.key,
         request: asked.request,
@@ -261,6 +305,7 @@ async fn start(
         operation: Some(&operation.id),
         actor: principal.name.as_str(),
         data: json!({ "summary": operation.summary }),
+        tenant: None,
     })
     .await?;
     tx.commit().await?;
@@ -286,6 +331,7 @@ async fn write(
         operation: wanted.operation_id.as_deref(),
         actor: &wanted.actor,
         data: json!({ "generation": generation, "from": planned.shown.from, "to": planned.shown.to }),
+        tenant: None,
     })
     .await?;
     Ok(generation)

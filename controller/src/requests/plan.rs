@@ -11,7 +11,7 @@ use haas_api::{
 
 use super::RequestError;
 use crate::{
-    auth::{Object, Principal, Verb, authorize},
+    auth::{Principal, Verb},
     inventory::PowerSpec,
     lifecycle::agent_is_live,
     model::{AttemptState, BootOnce, Desired, ImageWanted, Micros, NewDesired, Node, Power},
@@ -50,6 +50,15 @@ impl Candidate {
     ) -> Self {
         let runs = Runs::of(&loaded, now);
         Self { loaded, overlay, busy_with, runs }
+    }
+
+    /// Who has the node now; none: it is free.
+    pub(super) fn tenant(&self) -> Option<&str> {
+        self.loaded.desired.as_ref().and_then(Desired::tenant)
+    }
+
+    pub(super) fn node(&self) -> &Node {
+        &self.loaded.node
     }
 
     /// Why this node cannot have the request, whatever it is.
@@ -177,7 +186,10 @@ pub(super) async fn target(
 ) -> Result<Target, RequestError> {
     let image = match &request.image {
         None => None,
-        Some(image) => Some(resolve_image(tx, image).await?),
+        Some(image) => {
+            let digest = super::image(tx, principal, Verb::Use, image).await?;
+            Some(ImageWanted { digest, name: image.to_string() })
+        }
     };
     let rescue = request.rescue;
     let (owner, label) = match &request.overlay {
@@ -187,18 +199,11 @@ pub(super) async fn target(
         Some(OverlayRef::Owned(owner, label)) => (owner.clone(), label),
     };
     let absent = || RequestError::NoOverlay(format!("{owner}/{label}"));
-    let user = tx.user(owner.as_str()).await?.ok_or_else(absent)?;
-    let overlay = tx.overlay(&user.id, label).await?.ok_or_else(absent)?;
-    authorize(principal, Verb::Use, Object::Overlay { owner_id: &overlay.owner_id })?;
+    let account = tx.account(owner.as_str()).await?.ok_or_else(absent)?;
+    let overlay = tx.overlay(&account.id, label).await?.ok_or_else(absent)?;
     let name = overlay.full_name();
     let overlay = OverlayTarget::Overlay { id: overlay.id, name };
     Ok(Target { image, overlay, rescue })
-}
-
-async fn resolve_image(tx: &mut Tx, image: &ImageRef) -> Result<ImageWanted, RequestError> {
-    let digest =
-        tx.resolve_image(image).await?.ok_or_else(|| RequestError::NoImage(image.to_string()))?;
-    Ok(ImageWanted { digest, name: image.to_string() })
 }
 
 /// A switch of each node, or the reasons of those that cannot.
@@ -269,6 +274,7 @@ pub(super) async fn switch(
             cause: String::new(),
             actor: String::new(),
             actor_id: String::new(),
+            tenant: String::new(),
             operation_id: None,
         };
         let action = action_for(&node, &wanted);
@@ -408,6 +414,7 @@ fn nothing() -> NewDesired {
         cause: String::new(),
         actor: String::new(),
         actor_id: String::new(),
+        tenant: String::new(),
         operation_id: None,
     }
 }

@@ -1,6 +1,6 @@
 //! Desired states: only ever added, each with the node's next generation.
 
-use sqlx::{query, query_as};
+use sqlx::{query, query_as, query_scalar};
 
 use super::{Result, StoreError, Tx, changed, from_text, on};
 use crate::model::{BootOnce, Desired, ImageWanted, Micros, NewDesired, Node};
@@ -20,6 +20,7 @@ struct Row {
     cause: String,
     actor: String,
     actor_id: String,
+    tenant: String,
     operation_id: Option<String>,
     created_at: i64,
 }
@@ -50,6 +51,7 @@ impl Row {
                 cause: self.cause,
                 actor: self.actor,
                 actor_id: self.actor_id,
+                tenant: self.tenant,
                 operation_id: self.operation_id,
             },
         })
@@ -88,8 +90,8 @@ impl Tx {
             query(
                 "insert into desired (node_id, generation, power_on, image_digest, image_name,
                    overlay_id, rank, rescue, forced, reboot, cause, actor, actor_id, operation_id,
-                   created_at, boot_once)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+                   created_at, boot_once, tenant)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
             )
             .bind(&node.id)
             .bind(generation)
@@ -107,6 +109,7 @@ impl Tx {
             .bind(&wanted.operation_id)
             .bind(at)
             .bind(wanted.boot_once.map(BootOnce::as_str))
+            .bind(&wanted.tenant)
         )?;
         Ok(generation)
     }
@@ -151,6 +154,21 @@ impl Tx {
             }
         }
         Ok(None)
+    }
+
+    /// How many nodes, but for these, are to be on for this tenant.
+    pub async fn nodes_of_tenant(&mut self, tenant: &str, but: &[String]) -> Result<usize> {
+        let ids: Vec<String> = on!(
+            self,
+            c => query_scalar(
+                "select nodes.id from nodes join desired on desired.node_id = nodes.id
+                   and desired.generation = nodes.generation
+                 where desired.tenant = $1 and desired.power_on",
+            )
+            .bind(tenant)
+            .fetch_all(c)
+        )?;
+        Ok(ids.iter().filter(|id| !but.contains(id)).count())
     }
 
     /// The names of the nodes whose desired state in force has this overlay.

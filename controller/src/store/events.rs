@@ -21,6 +21,18 @@ pub struct NewEvent<'a> {
     pub actor: &'a str,
     /// The rest.
     pub data: serde_json::Value,
+    /// Whose, where it is of no node and no operation: theirs are for who has the node, or asked.
+    /// None: everybody's.
+    pub tenant: Option<&'a str>,
+}
+
+/// An event, and for whose eyes it is.
+#[derive(Debug, Clone)]
+pub struct EventRow {
+    /// What happened.
+    pub event: Event,
+    /// The id of a user or project; none: everybody's.
+    pub tenant: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -32,6 +44,7 @@ struct Row {
     operation: Option<String>,
     actor: String,
     data: String,
+    tenant: Option<String>,
 }
 
 impl Tx {
@@ -41,8 +54,15 @@ impl Tx {
         changed!(
             self,
             query(
-                "insert into events (seq, at, kind, node, operation, actor, data)
-                 values ($1, $2, $3, $4, $5, $6, $7)",
+                "insert into events (seq, at, kind, node, operation, actor, data, tenant)
+                 values ($1, $2, $3, $4, $5, $6, $7, coalesce(
+                   (select desired.tenant from nodes join desired on desired.node_id = nodes.id
+                    where nodes.name = $4 and desired.operation_id = $5),
+                   (select desired.tenant from nodes join desired on desired.node_id = nodes.id
+                      and desired.generation = nodes.generation and desired.power_on
+                    where nodes.name = $4),
+                   (select operations.tenant from operations where operations.id = $5),
+                   $8))",
             )
             .bind(seq)
             .bind(event.at)
@@ -51,12 +71,13 @@ impl Tx {
             .bind(event.operation)
             .bind(event.actor)
             .bind(event.data.to_string())
+            .bind(event.tenant)
         )?;
         Ok(seq)
     }
 
     /// The events after `seq`, oldest first, at most `limit`.
-    pub async fn events_after(&mut self, seq: i64, limit: i64) -> Result<Vec<Event>> {
+    pub async fn events_after(&mut self, seq: i64, limit: i64) -> Result<Vec<EventRow>> {
         let rows: Vec<Row> = on!(
             self,
             c => query_as("select * from events where seq > $1 order by seq limit $2")
@@ -66,7 +87,7 @@ impl Tx {
         )?;
         rows.into_iter()
             .map(|row| {
-                Ok(Event {
+                let event = Event {
                     seq: row.seq,
                     at: crate::clock::rfc3339(row.at),
                     kind: row.kind,
@@ -74,7 +95,8 @@ impl Tx {
                     operation: row.operation,
                     actor: row.actor,
                     data: from_json("events", &row.data)?,
-                })
+                };
+                Ok(EventRow { event, tenant: row.tenant })
             })
             .collect()
     }

@@ -98,12 +98,32 @@ impl Tx {
         found.map(|digest| from_text("images", &digest)).transpose()
     }
 
-    /// The names of the nodes that want this image now or that still run an attempt of it.
-    pub async fn image_users(&mut self, digest: &Digest) -> Result<Vec<String>> {
+    /// The names that an image has tags of, and the project whose each is; none: the cluster's.
+    pub async fn names_of_image(
+        &mut self,
+        digest: &Digest,
+    ) -> Result<Vec<(ImageName, Option<String>)>> {
+        let rows: Vec<(String, Option<String>)> = on!(
+            self,
+            c => query_as(
+                "select distinct image_tags.name, image_owners.project_id from image_tags
+                 left join image_owners on image_owners.name = image_tags.name
+                 where image_tags.digest = $1 order by image_tags.name",
+            )
+            .bind(digest.as_str())
+            .fetch_all(c)
+        )?;
+        rows.into_iter().map(|(name, owner)| Ok((from_text("image_tags", &name)?, owner))).collect()
+    }
+
+    /// The names of the nodes that want this image now or that still run an attempt of it, and for
+    /// whom they do.
+    pub async fn image_users(&mut self, digest: &Digest) -> Result<Vec<(String, String)>> {
         on!(
             self,
-            c => query_scalar(
-                "select distinct nodes.name from nodes join desired on desired.node_id = nodes.id
+            c => query_as(
+                "select distinct nodes.name, desired.tenant from nodes
+                 join desired on desired.node_id = nodes.id
                  where desired.image_digest = $1
                    and (desired.generation = nodes.generation
                         or exists (select 1 from attempts where attempts.node_id = nodes.id

@@ -11,12 +11,15 @@ mod desired;
 mod discovered;
 mod disks;
 mod events;
+mod grants;
+mod groups;
 mod images;
 mod inventory;
 mod networks;
 mod nodes;
 mod operations;
 mod overlays;
+mod projects;
 mod tokens;
 mod users;
 
@@ -38,9 +41,12 @@ use sqlx::{
 pub use audit::NewAudit;
 pub use discovered::DiscoveredRow;
 pub use disks::DiskRow;
-pub use events::NewEvent;
+pub use events::{EventRow, NewEvent};
+pub use grants::{GrantRow, GrantTo, NewGrantRow};
+pub use groups::GroupRow;
 pub use images::ImageRow;
 pub use overlays::{OverlayRow, ShardRow};
+pub use projects::{MemberId, MemberRow, ProjectRow};
 pub use tokens::TokenRow;
 pub use users::UserRow;
 
@@ -254,6 +260,20 @@ where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|e: T::Err| StoreError::Corrupt { table, problem: e.to_string() })
+}
+
+/// The word of an enum that is one in JSON.
+fn word<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_value(value)
+        .ok()
+        .and_then(|v| v.as_str().map(str::to_owned))
+        .expect("these enums are words in JSON")
+}
+
+/// Reads such a word.
+fn from_word<T: serde::de::DeserializeOwned>(table: &'static str, word: &str) -> Result<T> {
+    serde_json::from_value(serde_json::Value::String(word.to_owned()))
+        .map_err(|e| StoreError::Corrupt { table, problem: e.to_string() })
 }
 
 /// Writes a JSON column.

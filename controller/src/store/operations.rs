@@ -3,7 +3,7 @@
 use haas_api::operation::{NodeProgress, OperationState};
 use sqlx::{query, query_as};
 
-use super::{Result, StoreError, Tx, changed, on};
+use super::{Result, Tx, changed, from_word, on, word};
 use crate::model::{Micros, Operation, OperationNode};
 
 #[derive(sqlx::FromRow)]
@@ -11,6 +11,8 @@ struct Row {
     id: String,
     kind: String,
     actor: String,
+    actor_id: String,
+    tenant: String,
     summary: String,
     key: Option<String>,
     request: String,
@@ -28,18 +30,6 @@ struct NodeRow {
     reason: String,
 }
 
-fn word<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_value(value)
-        .ok()
-        .and_then(|v| v.as_str().map(str::to_owned))
-        .expect("these enums are words in JSON")
-}
-
-fn from_word<T: serde::de::DeserializeOwned>(table: &'static str, word: &str) -> Result<T> {
-    serde_json::from_value(serde_json::Value::String(word.to_owned()))
-        .map_err(|e| StoreError::Corrupt { table, problem: e.to_string() })
-}
-
 impl Tx {
     /// Adds an operation with its nodes.
     pub async fn add_operation(&mut self, operation: &Operation) -> Result<()> {
@@ -47,8 +37,8 @@ impl Tx {
             self,
             query(
                 "insert into operations (id, kind, actor, summary, key, request, at_most, state,
-                   created_at, ended_at)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                   created_at, ended_at, actor_id, tenant)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
             )
             .bind(&operation.id)
             .bind(&operation.kind)
@@ -60,6 +50,8 @@ impl Tx {
             .bind(word(&operation.state))
             .bind(operation.created_at)
             .bind(operation.ended_at)
+            .bind(&operation.actor_id)
+            .bind(&operation.tenant)
         )?;
         for (position, node) in operation.nodes.iter().enumerate() {
             changed!(
@@ -186,6 +178,8 @@ impl Tx {
             id: row.id,
             kind: row.kind,
             actor: row.actor,
+            actor_id: row.actor_id,
+            tenant: row.tenant,
             summary: row.summary,
             key: row.key,
             request: row.request,

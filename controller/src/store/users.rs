@@ -1,10 +1,13 @@
-//! Users.
+//! Users, and the names that projects share with them.
 
-use haas_api::{names::UserName, user::Role};
+use haas_api::{
+    names::UserName,
+    user::{Role, UserKind},
+};
 use sqlx::{query, query_as};
 
 use super::{Result, StoreError, Tx, changed, from_json, from_text, on, to_json};
-use crate::model::Micros;
+use crate::model::{AccountKind, Micros};
 
 /// A user as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +16,8 @@ pub struct UserRow {
     pub id: String,
     /// The name.
     pub name: UserName,
+    /// A person, a program or a project.
+    pub kind: AccountKind,
     /// What it may do.
     pub role: Role,
     /// The Unix uid on the nodes.
@@ -27,6 +32,7 @@ pub struct UserRow {
 struct Row {
     id: String,
     name: String,
+    kind: String,
     role: String,
     uid: i64,
     ssh_keys: String,
@@ -38,6 +44,7 @@ impl Row {
         Ok(UserRow {
             id: self.id,
             name: from_text("users", &self.name)?,
+            kind: from_text("users", &self.kind)?,
             role: if self.role == "admin" { Role::Admin } else { Role::User },
             uid: u32::try_from(self.uid)
                 .map_err(|e| StoreError::Corrupt { table: "users", problem: e.to_string() })?,
@@ -52,6 +59,23 @@ impl Tx {
     pub async fn add_user(
         &mut self,
         name: &UserName,
+        kind: UserKind,
+        role: Role,
+        ssh_keys: &[String],
+        at: Micros,
+    ) -> Result<UserRow> {
+        let kind = match kind {
+            UserKind::Person => AccountKind::Person,
+            UserKind::Service => AccountKind::Service,
+        };
+        self.add_account(name, kind, role, ssh_keys, at).await
+    }
+
+    /// Adds an account of any kind.
+    pub(super) async fn add_account(
+        &mut self,
+        name: &UserName,
+        kind: AccountKind,
         role: Role,
         ssh_keys: &[String],
         at: Micros,
@@ -61,36 +85,45 @@ impl Tx {
         let done = changed!(
             self,
             query(
-                "insert into users (id, name, role, uid, ssh_keys, created_at)
-                 values ($1, $2, $3, $4, $5, $6) on conflict (name) do nothing",
+                "insert into users (id, name, kind, role, uid, ssh_keys, created_at)
+                 values ($1, $2, $3, $4, $5, $6, $7) on conflict (name) do nothing",
             )
             .bind(&id)
             .bind(name.as_str())
+            .bind(kind.as_str())
             .bind(if role == Role::Admin { "admin" } else { "user" })
             .bind(uid)
             .bind(to_json(&ssh_keys))
             .bind(at)
         )?;
         if done == 0 {
-            return Err(StoreError::Conflict(format!("user {name} (it exists)")));
+            return Err(StoreError::Conflict(format!(
+                "the name {name} (a user or project has it)"
+            )));
         }
-        self.user(name.as_str()).await?.ok_or_else(|| StoreError::Conflict(format!("user {name}")))
+        self.account(name.as_str())
+            .await?
+            .ok_or_else(|| StoreError::Conflict(format!("user {name}")))
     }
 
     /// All users, by name.
     pub async fn users(&mut self) -> Result<Vec<UserRow>> {
-        let rows: Vec<Row> =
-            on!(self, c => query_as("select * from users order by name").fetch_all(c))?;
+        let rows: Vec<Row> = on!(self, c => query_as("select * from users where kind <> 'project' order by name").fetch_all(c))?;
         rows.into_iter().map(Row::parse).collect()
     }
 
     /// The user of this name.
     pub async fn user(&mut self, name: &str) -> Result<Option<UserRow>> {
+        Ok(self.account(name).await?.filter(|row| row.kind != AccountKind::Project))
+    }
+
+    /// The user or project of this name.
+    pub async fn account(&mut self, name: &str) -> Result<Option<UserRow>> {
         let row: Option<Row> = on!(self, c => query_as("select * from users where name = $1").bind(name).fetch_optional(c))?;
         row.map(Row::parse).transpose()
     }
 
-    /// The user of this id.
+    /// The user or project of this id.
     pub async fn user_by_id(&mut self, id: &str) -> Result<Option<UserRow>> {
         let row: Option<Row> = on!(self, c => query_as("select * from users where id = $1").bind(id).fetch_optional(c))?;
         row.map(Row::parse).transpose()

@@ -8,11 +8,14 @@ use crate::{
     List,
     audit::AuditEntry,
     doctor::Finding,
+    grant::{Grant, NewGrant},
+    group::{Group, GroupChange, NewGroup},
     image::{BootRead, Image, ImageSessions, ImportKind, TagImage},
-    names::{ImageName, ImageRef, ImageTag, NodeName, OverlayLabel, UserName},
+    names::{GroupName, ImageName, ImageRef, ImageTag, NodeName, OverlayLabel, UserName},
     node::{ApplyRequest, ApplyResult, Discovered, ManageRequest, Node, NodeGroup, Rendered},
     operation::{BootReport, Operation, Plan, PowerRequest, RollbackRequest, SwitchRequest},
     overlay::{AcceptDisk, ClaimDisk, NewOverlay, NodeDisk, Overlay, RepairDisk},
+    project::{MembersChange, NewProject, Project, ProjectChange},
     user::{Login, NewToken, NewUser, PasswordChange, Token, TokenRequest, User, UserChange},
 };
 
@@ -59,9 +62,7 @@ impl Client {
         name: &UserName,
         change: &UserChange,
     ) -> Result<User, ClientError> {
-        let path = ["v1", "users", name.as_str()];
-        let response = self.call(Method::PATCH, &path, Some(change)).await?;
-        self.json(response).await
+        self.patch(&["v1", "users", name.as_str()], change).await
     }
 
     /// `DELETE /v1/users/{name}`.
@@ -279,13 +280,15 @@ impl Client {
         name: &ImageName,
         tag: &ImageTag,
         kind: ImportKind,
+        project: Option<&UserName>,
         body: Body,
     ) -> Result<Progress, ClientError> {
         let kind = match kind {
             ImportKind::Root => "root",
             ImportKind::Raw => "raw",
         };
-        let query = [("name", name.as_str()), ("tag", tag.as_str()), ("kind", kind)];
+        let mut query = vec![("name", name.as_str()), ("tag", tag.as_str()), ("kind", kind)];
+        query.extend(project.map(|project| ("project", project.as_str())));
         self.post_stream(&["v1", "images", "import"], &query, body).await
     }
 
@@ -319,5 +322,90 @@ impl Client {
         name: &OverlayLabel,
     ) -> Result<(), ClientError> {
         self.delete(&["v1", "overlays", owner.as_str(), name.as_str()]).await
+    }
+}
+
+/// Groups, projects and grants.
+impl Client {
+    /// `GET /v1/groups`.
+    pub async fn groups(&self) -> Result<Vec<Group>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "groups"], &[]).await?.items)
+    }
+
+    /// `GET /v1/groups/{name}`.
+    pub async fn group(&self, name: &GroupName) -> Result<Group, ClientError> {
+        self.get(&["v1", "groups", name.as_str()], &[]).await
+    }
+
+    /// `POST /v1/groups`.
+    pub async fn new_group(&self, group: &NewGroup) -> Result<Group, ClientError> {
+        self.post(&["v1", "groups"], group).await
+    }
+
+    /// `PATCH /v1/groups/{name}`.
+    pub async fn change_group(
+        &self,
+        name: &GroupName,
+        change: &GroupChange,
+    ) -> Result<Group, ClientError> {
+        self.patch(&["v1", "groups", name.as_str()], change).await
+    }
+
+    /// `DELETE /v1/groups/{name}`.
+    pub async fn remove_group(&self, name: &GroupName) -> Result<(), ClientError> {
+        self.delete(&["v1", "groups", name.as_str()]).await
+    }
+
+    /// `GET /v1/projects`.
+    pub async fn projects(&self) -> Result<Vec<Project>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "projects"], &[]).await?.items)
+    }
+
+    /// `GET /v1/projects/{name}`.
+    pub async fn project(&self, name: &UserName) -> Result<Project, ClientError> {
+        self.get(&["v1", "projects", name.as_str()], &[]).await
+    }
+
+    /// `POST /v1/projects`.
+    pub async fn new_project(&self, project: &NewProject) -> Result<Project, ClientError> {
+        self.post(&["v1", "projects"], project).await
+    }
+
+    /// `PATCH /v1/projects/{name}`.
+    pub async fn change_project(
+        &self,
+        name: &UserName,
+        change: &ProjectChange,
+    ) -> Result<Project, ClientError> {
+        self.patch(&["v1", "projects", name.as_str()], change).await
+    }
+
+    /// `DELETE /v1/projects/{name}`.
+    pub async fn remove_project(&self, name: &UserName) -> Result<(), ClientError> {
+        self.delete(&["v1", "projects", name.as_str()]).await
+    }
+
+    /// `PATCH /v1/projects/{name}/members`.
+    pub async fn change_members(
+        &self,
+        name: &UserName,
+        change: &MembersChange,
+    ) -> Result<Project, ClientError> {
+        self.patch(&["v1", "projects", name.as_str(), "members"], change).await
+    }
+
+    /// `GET /v1/grants`.
+    pub async fn grants(&self) -> Result<Vec<Grant>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "grants"], &[]).await?.items)
+    }
+
+    /// `POST /v1/grants`.
+    pub async fn new_grant(&self, grant: &NewGrant) -> Result<Grant, ClientError> {
+        self.post(&["v1", "grants"], grant).await
+    }
+
+    /// `DELETE /v1/grants/{id}`.
+    pub async fn remove_grant(&self, id: &str) -> Result<(), ClientError> {
+        self.delete(&["v1", "grants", id]).await
     }
 }

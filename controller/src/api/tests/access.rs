@@ -206,3 +206,24 @@ async fn the_audit_log_has_every_change_and_every_refusal_and_no_secret() {
         assert!(!all.contains(secret), "a secret is in the audit log");
     }
 }
+
+#[tokio::test]
+async fn a_stream_of_events_ends_with_its_token() {
+    let bench = Bench::new().await;
+    bench.add_nodes([1]).await;
+    let request = axum::http::Request::get("/v1/events?from=0")
+        .header(axum::http::header::AUTHORIZATION, format!("Bearer {}", bench.alice))
+        .body(axum::body::Body::empty())
+        .unwrap();
+    let stream = bench.open(request).await;
+    assert_eq!(stream.status(), 200);
+    let gone =
+        bench.call(&bench.admin, "DELETE", "/v1/users/alice/tokens/alice", Value::Null).await;
+    assert_eq!(gone.status, 204, "{gone:?}");
+    let news = json!({ "nodeset": "n01", "managed": false });
+    assert_eq!(bench.post("/v1/nodes/manage", news).await.status, 200);
+    let rest = http_body_util::BodyExt::collect(stream.into_body());
+    let rest = tokio::time::timeout(std::time::Duration::from_secs(60), rest).await;
+    let rest = rest.expect("the stream ends").unwrap().to_bytes();
+    assert!(!String::from_utf8_lossy(&rest).contains("unmanaged"), "{rest:?}");
+}

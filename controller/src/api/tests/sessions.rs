@@ -74,7 +74,9 @@ async fn sessions_are_counted_for_their_node_and_image_and_users_are_classes() {
     after.answered(512, Duration::from_micros(3));
     after.closed();
 
-    let answer = bench.call(&bench.alice, "GET", "/v1/images/a/sessions", Value::Null).await;
+    let of_others = bench.call(&bench.alice, "GET", "/v1/images/a/sessions", Value::Null).await;
+    assert_eq!(of_others.json()["nodes"], json!([]), "who boots what is for its tenant");
+    let answer = bench.call(&bench.admin, "GET", "/v1/images/a/sessions", Value::Null).await;
     let told = answer.json();
     assert_eq!(told["cached_bytes"], 12_288, "{told}");
     let nodes: Vec<_> = told["nodes"].as_array().unwrap().iter().map(|n| &n["node"]).collect();

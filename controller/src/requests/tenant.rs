@@ -1,0 +1,155 @@
+//! For whom nodes are: whether the caller may have them run what is planned, which user or project
+//! has them then, and whether that is within its limit (ADR 0007).
+
+use std::collections::BTreeMap;
+
+use haas_api::names::{Digest, ImageRef, UserName};
+
+use super::{RequestError, plan::Planned};
+use crate::{
+    auth::{Object, Principal, Verb, authorize},
+    model::{AccountKind, NewDesired},
+    store::Tx,
+};
+
+/// Checks that the caller may have each node run what is planned, and notes for whom it then is.
+pub(super) async fn settle(
+    tx: &mut Tx,
+    principal: &Principal,
+    project: Option<&UserName>,
+    planned: &mut [Planned],
+) -> Result<(), RequestError> {
+    let project = match project {
+        None => None,
+        Some(name) => {
+            let row = tx.project(name.as_str()).await?;
+            let id = row.ok_or_else(|| RequestError::NoProject(name.to_string()))?.id;
+            authorize(principal, Verb::Use, Object::Project { id: Some(&id) })?;
+            Some(id)
+        }
+    };
+    for entry in planned.iter_mut() {
+        let tenant = tenant(tx, principal, project.as_deref(), &entry.wanted).await?;
+        entry.wanted.tenant = tenant;
+    }
+    within_limits(tx, planned).await
+}
+
+/// The tenant of all of these, if it is one.
+pub(super) fn of_all(planned: &[Planned]) -> Option<String> {
+    let first = &planned.first()?.wanted.tenant;
+    planned.iter().all(|entry| entry.wanted.tenant == *first).then(|| first.clone())
+}
+
+/// The image of this reference, if the caller may do this with it. One that it may not even see is
+/// told as one that is not there.
+pub async fn image(
+    tx: &mut Tx,
+    principal: &Principal,
+    verb: Verb,
+    image: &ImageRef,
+) -> Result<Digest, RequestError> {
+    let absent = || RequestError::NoImage(image.to_string());
+    let digest = tx.resolve_image(image).await?.ok_or_else(absent)?;
+    let mut names = tx.names_of_image(&digest).await?;
+    if let ImageRef::Tag(name, _) = image {
+        names.retain(|(known, _)| known == name);
+    }
+    let may = |verb| {
+        let mut refused = None;
+        for (name, project) in &names {
+            let object = Object::Image { name, project: project.as_deref() };
+            match authorize(principal, verb, object) {
+                Ok(()) => return Ok(()),
+                Err(denied) => refused = Some(denied),
+            }
+        }
+        // Without a name it is nobody's, and so the cluster's.
+        match refused {
+            Some(denied) => Err(denied),
+            None => authorize(principal, verb, Object::Images),
+        }
+    };
+    may(Verb::View).map_err(|_| absent())?;
+    may(verb)?;
+    Ok(digest)
+}
+
+/// Who has a node that runs this: the project that was named; else the owner of the overlay, where it
+/// is a project or the caller is an admin, who switches nodes for others; else the one project that
+/// the caller works in; else the caller.
+async fn tenant(
+    tx: &mut Tx,
+    principal: &Principal,
+    project: Option<&str>,
+    wanted: &NewDesired,
+) -> Result<String, RequestError> {
+    let me = principal.user_id.clone();
+    if !wanted.power_on {
+        return Ok(me);
+    }
+    if let Some(wanted) = &wanted.image {
+        image(tx, principal, Verb::Use, &ImageRef::Digest(wanted.digest.clone())).await?;
+    }
+    let mut owner = None;
+    if let Some(id) = &wanted.overlay_id
+        && let Some(overlay) = tx.overlay_by_id(id).await?
+    {
+        let object = Object::Overlay { id: Some(id), owner_id: &overlay.owner_id };
+        authorize(principal, Verb::Use, object)?;
+        owner = tx.user_by_id(&overlay.owner_id).await?;
+    }
+    if let Some(project) = project {
+        return Ok(project.to_owned());
+    }
+    match owner {
+        Some(owner) if principal.is_admin() || owner.kind == AccountKind::Project => {
+            return Ok(owner.id);
+        }
+        Some(_) | None => {}
+    }
+    // A node that is switched on or back again stays whose it was.
+    let object = Object::Project { id: Some(&wanted.tenant) };
+    if !wanted.tenant.is_empty() && authorize(principal, Verb::Use, object).is_ok() {
+        return Ok(wanted.tenant.clone());
+    }
+    if principal.is_admin() {
+        return Ok(me);
+    }
+    let mut works_in = Vec::new();
+    for id in principal.powers.projects.keys() {
+        if authorize(principal, Verb::Use, Object::Project { id: Some(id) }).is_ok() {
+            works_in.push(id.clone());
+        }
+    }
+    match works_in.as_slice() {
+        [] => Ok(me),
+        [only] => Ok(only.clone()),
+        several => {
+            let mut names = Vec::with_capacity(several.len());
+            for id in several {
+                names.extend(tx.project_by_id(id).await?.map(|project| project.name.to_string()));
+            }
+            Err(RequestError::WhichProject(names.join(", ")))
+        }
+    }
+}
+
+/// Refuses what would give a project more nodes than it may have at once.
+async fn within_limits(tx: &mut Tx, planned: &[Planned]) -> Result<(), RequestError> {
+    let mut more: BTreeMap<&str, usize> = BTreeMap::new();
+    for entry in planned.iter().filter(|entry| entry.wanted.power_on) {
+        *more.entry(&entry.wanted.tenant).or_default() += 1;
+    }
+    let these: Vec<String> = planned.iter().map(|entry| entry.node.id.clone()).collect();
+    for (tenant, more) in more {
+        let Some(project) = tx.project_by_id(tenant).await? else { continue };
+        let Some(limit) = project.limits.nodes else { continue };
+        let has = tx.nodes_of_tenant(tenant, &these).await?;
+        if has + more > usize::try_from(limit).unwrap_or(usize::MAX) {
+            let project = project.name.to_string();
+            return Err(RequestError::TooManyNodes { project, limit, has, more });
+        }
+    }
+    Ok(())
+}
