@@ -110,6 +110,7 @@ async fn requests_that_overlap_do_not_deadlock(db: Db) {
                     operation: None,
                     actor: "a",
                     data,
+                    tenant: None,
                 };
                 tx.add_event(event).await.unwrap();
                 tokio::task::yield_now().await;

@@ -85,8 +85,8 @@ async fn a_node_is_its_tenants_until_it_is_off_and_others_learn_nothing_of_it() 
     let busy = ask(&bob, switch("n01", "none")).await;
     assert_eq!(busy.code(), "node-switching");
     assert!(!busy.text.contains("alice"), "{busy:?}");
-    let on =
-        bench.call(&bob, "POST", "/v1/power", json!({ "nodeset": "n01", "action": "on" })).await;
+    let on = json!({ "nodeset": "n01", "action": "on", "force": true });
+    let on = bench.call(&bob, "POST", "/v1/power", on).await;
     assert_eq!(refused(&on), (403, "denied".into()));
     ok(ask(&bob, json!({ "nodeset": "n01", "image": "a", "overlay": "none", "force": true }))
         .await);
