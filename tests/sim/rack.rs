@@ -268,6 +268,7 @@ pub(crate) fn request(nodeset: &str, overlay: &str) -> Result<SwitchRequest> {
     let image: ImageRef = "minimal".parse().map_err(|e| anyhow::anyhow!("minimal: {e}"))?;
     let overlay: OverlayRef = overlay.parse().map_err(|e| anyhow::anyhow!("{overlay}: {e}"))?;
     Ok(SwitchRequest {
+        project: None,
         rescue: false,
         nodeset: nodeset.to_owned(),
         image: Some(image),

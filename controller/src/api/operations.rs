@@ -115,7 +115,7 @@ async fn answer(context: &Context, outcome: Outcome) -> Answer<Response> {
         Outcome::Planned(plan) => Ok(Json(plan).into_response()),
         Outcome::Started(operation) => {
             let mut tx = context.store.read().await?;
-            let operation = shown(context, &mut tx, operation).await?;
+            let operation = shown(context, &mut tx, *operation).await?;
             let came_to = CameTo(format!("{} ({})", operation.summary, operation.id));
             Ok((StatusCode::ACCEPTED, Extension(came_to), Json(operation)).into_response())
         }

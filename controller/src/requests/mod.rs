@@ -37,7 +37,7 @@ pub enum Outcome {
     /// It was a dry run.
     Planned(Plan),
     /// It is under way.
-    Started(Operation),
+    Started(Box<Operation>),
 }
 
 /// Why a request was refused; nothing was changed.
@@ -196,7 +196,9 @@ async fn started_before(
 ) -> Result<Option<Outcome>, RequestError> {
     let Some(key) = key else { return Ok(None) };
     match tx.operation_by_key(principal.name.as_str(), key).await? {
-        Some(operation) if operation.request == asked => Ok(Some(Outcome::Started(operation))),
+        Some(operation) if operation.request == asked => {
+            Ok(Some(Outcome::Started(Box::new(operation))))
+        }
         Some(_) => Err(RequestError::KeyReused),
         None => Ok(None),
     }
@@ -311,7 +313,7 @@ async fn start(
     tx.commit().await?;
     info!(operation = %operation.id, actor = %principal.name, summary = operation.summary, "operation started");
     context.changed();
-    Ok(Outcome::Started(operation))
+    Ok(Outcome::Started(Box::new(operation)))
 }
 
 async fn write(

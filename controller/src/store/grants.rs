@@ -83,6 +83,16 @@ struct Row {
     created_at: i64,
 }
 
+/// What a grant gives to whom it reaches.
+#[derive(sqlx::FromRow)]
+struct Reach {
+    user_id: Option<String>,
+    node_group: Option<String>,
+    image: Option<String>,
+    overlay_id: Option<String>,
+    role: String,
+}
+
 impl Row {
     fn parse(self) -> Result<GrantRow> {
         let corrupt = |problem: &str| StoreError::Corrupt {
@@ -188,7 +198,7 @@ impl Tx {
             projects: self.memberships(user_id).await?.into_iter().collect(),
             ..Powers::default()
         };
-        let rows: Vec<(Option<String>, Option<String>, Option<String>, Option<String>, String)> = on!(
+        let rows: Vec<Reach> = on!(
             self,
             c => query_as(
                 "select user_id, node_group, image, overlay_id, role from grants
@@ -203,8 +213,8 @@ impl Tx {
             .bind(user_id)
             .fetch_all(c)
         )?;
-        for (subject, node_group, image, overlay, role) in rows {
-            let what = match (node_group, image, overlay) {
+        for row in rows {
+            let what = match (row.node_group, row.image, row.overlay_id) {
                 (Some(name), _, _) => {
                     Granted::NodeGroup(from_text::<NodeGroupName>("grants", &name)?)
                 }
@@ -212,8 +222,8 @@ impl Tx {
                 (_, _, Some(id)) => Granted::Overlay(id),
                 (None, None, None) => continue,
             };
-            let mut role: GrantRole = from_word("grants", &role)?;
-            if let Some(member) = subject.and_then(|id| powers.projects.get(&id).copied()) {
+            let mut role: GrantRole = from_word("grants", &row.role)?;
+            if let Some(member) = row.user_id.and_then(|id| powers.projects.get(&id).copied()) {
                 role = role.min(reach(member));
             }
             let entry = powers.grants.entry(what).or_insert(role);
