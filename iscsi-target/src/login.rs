@@ -8,9 +8,7 @@
 use std::net::SocketAddr;
 
 use crate::chap::{self, Challenge};
-use crate::exports::{
-    Admission, Authentication, Chap, Exports, Grant, LoginRequest, Refusal,
-};
+use crate::exports::{Admission, Authentication, Chap, Exports, Grant, LoginRequest, Refusal};
 use crate::negotiate::{OUR_MAX_RECV, Params};
 use crate::pdu::{Bhs, Pdu, flag, request, response};
 use crate::text;

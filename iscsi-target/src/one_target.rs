@@ -69,7 +69,10 @@ impl Exports for OneTarget {
         }
         Admission::Granted(Grant {
             lun: Arc::clone(&self.lun),
-            authentication: self.chap.clone().map_or(Authentication::None, Authentication::Required),
+            authentication: self
+                .chap
+                .clone()
+                .map_or(Authentication::None, Authentication::Required),
             class: class_of(request.initiator),
             class_limits: ClassLimits::default(),
             limits: self.limits,

@@ -12,7 +12,7 @@ use axum::{
 use futures_util::{Stream, StreamExt};
 use haas_api::{
     List,
-    image::{Image, ImageProgress, ImportKind, TagImage},
+    image::{Image, ImageChange, ImageProgress, ImportKind, TagImage},
     names::{Digest, ImageName, ImageRef, ImageTag},
     problem::Problem,
 };
@@ -162,6 +162,44 @@ pub(super) async fn tag(
     let image = find(&context, &mut tx, &digest).await?;
     tx.commit().await?;
     Ok(Json(image))
+}
+
+/// Opens an image, so that nodes that boot it may read it without proving themselves, or closes it.
+/// Sessions that stand are not touched.
+#[utoipa::path(patch, path = "/v1/images/{image}", params(("image" = String, Path)),
+    request_body = ImageChange,
+    responses((status = 200, body = Image), (status = 404, body = Problem)))]
+pub(super) async fn change(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(image): Path<ImageRef>,
+    seen: IfMatch,
+    Json(change): Json<ImageChange>,
+) -> Answer<Tagged<Image>> {
+    caller.may(Verb::Manage, Object::Images)?;
+    let mut tx = context.store.write().await?;
+    let digest = resolve(&mut tx, &image).await?;
+    let before = find(&context, &mut tx, &digest).await?;
+    seen.check(&before)?;
+    tx.set_open(&digest, change.open).await?;
+    let kind = if change.open { "image-opened" } else { "image-closed" };
+    if change.open != before.open {
+        tx.add_event(NewEvent {
+            at: clock::wall(),
+            kind,
+            node: None,
+            operation: None,
+            actor: caller.0.name.as_str(),
+            data: serde_json::json!({ "image": image.to_string(), "digest": digest }),
+        })
+        .await?;
+    }
+    let after = find(&context, &mut tx, &digest).await?;
+    tx.commit().await?;
+    context.exports.reload(&context.store).await?;
+    context.told();
+    info!(%image, %digest, kind, "image changed");
+    Ok(Tagged(after))
 }
 
 /// Removes a tag; an image without tags goes with its last one. Refused while a node needs it.
@@ -335,6 +373,7 @@ async fn shown(context: &Context, tx: &mut Tx, row: ImageRow) -> Answer<Image> {
             Arch::Aarch64 => "aarch64",
         }
         .to_owned(),
+        open: row.is_open,
         created_at: clock::rfc3339(row.created_at),
         digest: row.digest,
     })

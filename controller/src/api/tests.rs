@@ -1,8 +1,10 @@
 //! The API's conventions, kept by every route, and what requests promise; through the whole router.
 
 mod access;
+mod boot_path;
 mod channel;
 mod disks;
+mod initiator;
 mod requests;
 mod sessions;
 
@@ -82,6 +84,7 @@ fn body_for(path: &str) -> Value {
         "/v1/users/{name}/tokens" => json!({}),
         "/v1/overlays" => json!({ "name": "x", "owner": "alice" }),
         "/v1/images/tags" => json!({ "image": "a:latest", "name": "b", "tag": "latest" }),
+        "/v1/images/{image}" => json!({ "open": true }),
         "/v1/login" => json!({ "name": "alice", "password": "wrong" }),
         "/v1/register" => json!({ "name": "eve", "password": "correct horse battery" }),
         _ => Value::Null,
@@ -153,6 +156,7 @@ async fn a_plain_user_may_look_and_change_only_what_is_its_own() {
         ("/v1/users/bob/password", json!({ "new": "correct horse battery" })),
         ("/v1/users/bob/tokens", json!({})),
         ("/v1/overlays", json!({ "name": "x", "owner": "bob" })),
+        ("/v1/images/minimal:latest", json!({ "open": true })),
         ("/v1/images/tags", json!({ "image": "a:latest", "name": "b", "tag": "latest" })),
     ];
     let others = |(_, path): &(String, String)| {
