@@ -257,7 +257,8 @@ impl Node {
         }
     }
 
-    fn replan(&mut self, plan: BootPlan) {
+    fn replan(&mut self, mut plan: BootPlan) {
+        plan.root.keep_secrets(&self.plan.root);
         if plan.overlay != self.plan.overlay && !self.is_merged {
             self.layer = None;
         }

@@ -35,7 +35,7 @@ pub struct Context {
     pub agents: Agents,
     /// iPXE script and kernel command line.
     pub templates: Arc<Templates>,
-    /// Signs boot tokens.
+    /// Derives boot tokens and the secrets of boots.
     pub master_key: MasterKey,
     /// Who is behind the tokens that were used just now.
     pub principals: Principals,

@@ -49,12 +49,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         args: vec!["image-worker".to_owned()],
     };
     let images = Images::open(&config.state_dir, worker).context("cannot open the images")?;
-    let exports = Arc::new(Exports::new(images.clone(), &config));
+    let master_key = master_key(&store, &config.state_dir).await?;
+    let exports = Arc::new(Exports::new(images.clone(), &config, master_key.clone()));
     let (tls_config, fingerprint) = tls::open(&config.state_dir)?;
     show_fingerprint(&config.state_dir, &fingerprint)?;
     let context = Arc::new(Context {
-        master_key: MasterKey::open(&config.state_dir.join("master.key"))
-            .context("cannot open the master key")?,
+        master_key,
         exports: exports.clone(),
         agents: Agents::default(),
         wake: Notify::new(),
@@ -120,6 +120,24 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     context.store.close().await;
     info!("haasd has stopped");
     result
+}
+
+/// The key in the state directory. A new one is made only where no node runs that would need the one
+/// that is lost.
+async fn master_key(store: &Store, state_dir: &Path) -> anyhow::Result<MasterKey> {
+    let path = state_dir.join("master.key");
+    if !path.try_exists().with_context(|| format!("cannot look for {}", path.display()))? {
+        let live = store.read().await?.live_attempts().await?;
+        let with_secret = live.iter().filter(|attempt| attempt.chap).count();
+        if with_secret > 0 {
+            bail!(
+                "{} is missing, and {with_secret} nodes run or boot that can log in to their image again \
+                 only with it: put it back from the backup (docs/operations.md says what to do without)",
+                path.display()
+            );
+        }
+    }
+    MasterKey::open(&path).context("cannot open the master key")
 }
 
 /// Removes what a crash left: images without a row, and uploads.
@@ -262,4 +280,30 @@ fn api_listeners(
             Ok(listener)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Bench;
+
+    #[tokio::test]
+    async fn no_new_master_key_is_made_while_nodes_run_that_need_the_old_one() {
+        let bench = Bench::new().await;
+        bench.add_image("a").await;
+        bench.add_nodes([1]).await;
+        let (store, folder) = (&bench.context.store, &bench.context.config.state_dir);
+        let attempt = bench.begin_boot(1).await;
+        let before = master_key(store, folder).await.unwrap();
+        assert_eq!(before.node_chap("x"), bench.context.master_key.node_chap("x"));
+        std::fs::remove_file(folder.join("master.key")).unwrap();
+        let refused = master_key(store, folder).await.unwrap_err().to_string();
+        assert!(refused.contains("master.key is missing, and 1 nodes"), "{refused}");
+        assert!(!folder.join("master.key").exists());
+        let mut tx = store.write().await.unwrap();
+        tx.end_attempts(&attempt.node_id, 1).await.unwrap();
+        tx.commit().await.unwrap();
+        let after = master_key(store, folder).await.unwrap();
+        assert_ne!(after.node_chap("x"), before.node_chap("x"));
+    }
 }

@@ -1,5 +1,8 @@
 //! What the iSCSI target serves, and to whom: every image, each as its own target, to the initiators
-//! of live boot attempts only.
+//! of live boot attempts only, each from its node's address and with its attempt's secret (CHAP).
+//!
+//! Two kinds of login need no secret: to an image that is marked open, for initiators that know none;
+//! and of attempts that an older haasd has opened, whose nodes must not lose their root.
 //!
 //! The table is in memory, since the target asks at each login and must not wait; it is made anew
 //! from the store whenever attempts or images change. The port opens only once it is complete, so
@@ -15,8 +18,8 @@ use std::{
 use haas_api::names::{Digest, NodeName};
 use ipnet::Ipv4Net;
 use iscsi_target::{
-    Admission, ClassLimits, Counts, Grant, Limits, LoginRequest, Lun, LunIdentity, Meter, Recorded,
-    Recorder, Refusal, SessionObserver,
+    Admission, Authentication, Chap, ClassLimits, Counts, Grant, Limits, LoginRequest, Lun,
+    LunIdentity, Meter, Recorded, Recorder, Refusal, Secret, SessionObserver,
 };
 use tracing::{error, warn};
 
@@ -27,6 +30,7 @@ use crate::{
         manifest::{Manifest, target_name},
     },
     store::{Result, Store},
+    tokens::MasterKey,
 };
 
 /// The initiator name of one boot attempt. Names are lower case (RFC 3722).
@@ -54,6 +58,7 @@ const RECORDED_FOR: Duration = Duration::from_secs(300);
 pub struct Exports {
     images: Images,
     limits: Iscsi,
+    master_key: MasterKey,
     /// The controller's address in each network, to be told to initiators that ask for targets.
     portals: Vec<(Ipv4Net, SocketAddr)>,
     table: RwLock<Table>,
@@ -76,6 +81,8 @@ struct Table {
 struct Target {
     /// None where its file cannot be opened now.
     lun: Option<Arc<Lun>>,
+    /// Whether it is read without a secret too.
+    is_open: bool,
     meter: Arc<Meter>,
     /// What the first boot of it since haasd started has read.
     recorder: Arc<Recorder>,
@@ -87,9 +94,43 @@ struct Attempt {
     node: NodeName,
     target: String,
     address: Option<IpAddr>,
+    /// None for one that an older haasd has opened.
+    chap: Option<Secrets>,
     /// Who has the node, a user or a project, by id and name.
     tenant: (String, String),
     meter: Arc<Meter>,
+}
+
+/// By what the two sides of an attempt's session prove themselves.
+#[derive(Debug, Clone)]
+struct Secrets {
+    node: Chap,
+    target: Chap,
+}
+
+impl Secrets {
+    /// The names are no secrets: each side goes by what it is called anyway.
+    fn of(key: &MasterKey, attempt: &crate::model::Attempt, target: &str) -> Self {
+        let chap = |user: &str, secret: crate::secret::Secret<String>| Chap {
+            user: user.to_owned(),
+            secret: Secret::new(secret.expose()),
+        };
+        Self {
+            node: chap(&attempt.initiator, key.node_chap(&attempt.id)),
+            target: chap(target, key.target_chap(&attempt.id)),
+        }
+    }
+}
+
+impl Attempt {
+    /// Whether this is a login that it may have, once it has proved itself.
+    fn is_meant(&self, target: &str, peer: SocketAddr) -> bool {
+        self.target == target && self.is_at(peer)
+    }
+
+    fn is_at(&self, peer: SocketAddr) -> bool {
+        self.address == Some(peer.ip())
+    }
 }
 
 /// Tells all who count what a session does.
@@ -159,11 +200,12 @@ fn class_of(tenant: &str) -> u64 {
 
 impl Exports {
     /// An empty table; [`Exports::reload`] fills it.
-    pub fn new(images: Images, config: &Config) -> Self {
+    pub fn new(images: Images, config: &Config, master_key: MasterKey) -> Self {
         let portal = |address| SocketAddr::new(IpAddr::V4(address), config.ports.iscsi);
         Self {
             images,
             limits: config.iscsi,
+            master_key,
             portals: config.networks.iter().map(|n| (n.cidr, portal(n.controller))).collect(),
             table: RwLock::default(),
             reloading: tokio::sync::Mutex::default(),
@@ -188,12 +230,15 @@ impl Exports {
             let Some(image) = desired.wanted.image else { continue };
             let tenant = desired.wanted.tenant;
             let name = tx.user_by_id(&tenant).await?.map(|account| account.name.to_string());
+            let target = target_name(&image.digest);
+            let secrets = Secrets::of(&self.master_key, &attempt, &target);
             let attempt_of = |meter| Attempt {
                 id: attempt.id,
                 node: node.name,
-                target: target_name(&image.digest),
+                target,
                 address: node.address.map(IpAddr::V4),
                 tenant: (tenant, name.unwrap_or_default()),
+                chap: attempt.chap.then_some(secrets),
                 meter,
             };
             let known = self.read(|table| {
@@ -209,9 +254,11 @@ impl Exports {
             let name = target_name(&image.digest);
             let mut target = known.get(&name).cloned().unwrap_or_else(|| Target {
                 lun: None,
+                is_open: false,
                 meter: Arc::default(),
                 recorder: Arc::new(Recorder::new(RECORDED_READS, RECORDED_FOR)),
             });
+            target.is_open = image.is_open;
             if target.lun.is_none() {
                 match self.open(&image.digest, &image.manifest) {
                     Ok(lun) => target.lun = Some(Arc::new(lun)),
@@ -232,6 +279,13 @@ impl Exports {
         table.initiators = initiators;
         table.targets = targets;
         Ok(())
+    }
+
+    /// Whether an initiator has a session at this moment.
+    pub fn is_attached(&self, initiator: &str) -> bool {
+        self.read(|table| {
+            table.initiators.get(initiator).is_some_and(|a| a.meter.counts().sessions > 0)
+        })
     }
 
     /// Bytes that an attempt's initiator has read so far.
@@ -301,14 +355,15 @@ impl iscsi_target::Exports for Exports {
                 // A node that runs it must go on trying until a person has mended the file.
                 return Admission::Refused(Refusal::Unavailable);
             };
-            let attempt = table.initiators.get(request.initiator).filter(|attempt| {
-                attempt.target == request.target
-                    && attempt.address.is_none_or(|address| address == request.peer.ip())
-            });
-            match attempt {
+            let attempt = table.initiators.get(request.initiator);
+            match attempt.filter(|attempt| attempt.is_meant(request.target, request.peer)) {
                 Some(attempt) => Admission::Granted(Grant {
                     lun: lun.clone(),
-                    chap: None,
+                    authentication: match &attempt.chap {
+                        None => Authentication::None,
+                        Some(chap) if target.is_open => Authentication::Optional(chap.node.clone()),
+                        Some(chap) => Authentication::Required(chap.node.clone()),
+                    },
                     class: class_of(&attempt.tenant.0),
                     class_limits: ClassLimits {
                         sessions: self.limits.user_sessions,
@@ -323,7 +378,7 @@ impl iscsi_target::Exports for Exports {
                         initiator = request.initiator,
                         target = request.target,
                         peer = %request.peer,
-                        "login by an initiator of no live attempt"
+                        "login by an initiator of no live attempt, or not from its node's address"
                     );
                     Admission::Refused(Refusal::NotAuthorized)
                 }
@@ -343,9 +398,17 @@ impl iscsi_target::Exports for Exports {
             table
                 .initiators
                 .get(initiator)
-                .filter(|attempt| attempt.address.is_none_or(|address| address == peer.ip()))
+                .filter(|attempt| attempt.is_at(peer))
                 .map(|attempt| vec![attempt.target.clone()])
                 .unwrap_or_default()
+        })
+    }
+
+    fn prove(&self, request: &LoginRequest<'_>) -> Option<Chap> {
+        self.read(|table| {
+            let attempt = table.initiators.get(request.initiator)?;
+            let secrets = attempt.chap.as_ref()?;
+            attempt.is_meant(request.target, request.peer).then(|| secrets.target.clone())
         })
     }
 }

@@ -4,10 +4,11 @@
 //! The reconciler does it, records what came of it, and asks again. Whatever the next decision needs
 //! is in the store, so haasd may die between any two steps.
 //!
-//! Three rules that the order below keeps: a node that runs something which we did not boot is left
+//! Four rules that the order below keeps: a node that runs something which we did not boot is left
 //! alone; what people run is ended in order, and hard only after every deadline; a boot attempt is
 //! opened only when the node is known to be off (or boots by itself), so that whatever boots next is
-//! that attempt.
+//! that attempt; a node that booted by itself is switched off and on before it gets anything, so that
+//! its BMC vouches for the boot.
 
 mod ending;
 mod proof;
@@ -32,6 +33,10 @@ const POWER_NOW: Micros = 2 * SECOND;
 
 /// And for this long while nothing does; BMCs are asked every minute.
 const POWER_STANDS: Micros = 150 * SECOND;
+
+/// From its agent's goodbye until a node that its own root reboots is in its firmware again: its kernel
+/// has then let go of its disks.
+const RESTARTS: Micros = 5 * SECOND;
 
 /// How often a BMC is asked while a node boots.
 const POWER_POLL: Micros = 15 * SECOND;
@@ -176,6 +181,13 @@ pub fn agent_is_live(node: &Node, attempt: &Attempt, now: Micros) -> bool {
         && node.agent_at.is_some_and(|at| now - at < AGENT_SILENT)
 }
 
+/// Whether a boot is one that haasd began: only such a one gets its plan and its secrets. Of any other
+/// nobody knows who asks in the node's name. Where there is no BMC to ask, the node is believed.
+pub fn is_confirmed(node: &Node, attempt: &Attempt) -> bool {
+    let is_by_hand = node.spec.power == crate::inventory::PowerSpec::Manual;
+    !attempt.by_itself || attempt.token_spent || is_by_hand
+}
+
 /// The node should be off.
 fn off_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Micros) -> Step {
     match known_power(view, now) {
@@ -283,6 +295,9 @@ fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
             reason: format!("{}: {}", failure.stage, failure.cause),
         });
     }
+    if !is_confirmed(node, attempt) {
+        return confirm_step(view, now);
+    }
     let by_hand = has_no_bmc(view);
     if attempt.stage == BootStage::Power {
         if by_hand {
@@ -332,6 +347,18 @@ fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
     wait(reason, deadline.min(now + POWER_POLL))
 }
 
+/// The node has started by itself, or somebody says so in its name. It runs nothing of anybody's, and
+/// waits as long as its BMC is away.
+fn confirm_step(view: View<'_>, now: Micros) -> Step {
+    match known_power(view, now) {
+        Known::Ask => Step::Do(Action::ObservePower),
+        Known::Off => Step::Do(Action::OpenAttempt(Cause::Unplanned)),
+        Known::On | Known::Nobody => {
+            ending::hard(view, "it started by itself, and haasd begins its boots", now)
+        }
+    }
+}
+
 /// The node is off and is to be switched on, by this action.
 fn power_on_step(view: View<'_>, attempt: &Attempt, action: Action, now: Micros) -> Step {
     let (node, limits) = (view.node, view.limits);
@@ -368,6 +395,9 @@ fn ready_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
         // The end of what ran was begun for a state that is no longer wanted: see it through.
         return match known_power(view, now) {
             Known::Ask => ask(view, now),
+            Known::Off if node.goodbye == Some(ShutdownHow::Reboot) => {
+                Step::Do(Action::OpenAttempt(Cause::Unplanned))
+            }
             Known::Off => Step::Do(Action::EndAttempt),
             Known::On | Known::Nobody => ending::step(view, attempt, now),
         };
@@ -385,8 +415,11 @@ fn ready_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
         (Known::Off, Some(ShutdownHow::Reboot | ShutdownHow::Kexec) | None) => {
             Step::Do(Action::OpenAttempt(Cause::Unplanned))
         }
-        // Somebody typed `reboot`: its BMC must know of the network before its firmware chooses.
-        (Known::On, Some(ShutdownHow::Reboot)) => Step::Do(Action::OpenAttempt(Cause::Unplanned)),
+        // Somebody typed `reboot`, and all has ended in order: haasd begins the boot that follows.
+        (Known::On, Some(ShutdownHow::Reboot)) => match node.agent_at {
+            Some(said) if now - said < RESTARTS => wait("reboots", said + RESTARTS),
+            Some(_) | None => ending::hard(view, "it reboots, and haasd begins its boots", now),
+        },
         // What runs there is its owner's, and is not to be reset. When it reboots, it boots as ever.
         (Known::On | Known::Nobody, Some(ShutdownHow::Kexec)) => Step::Converged(Standing::Kexec),
         (Known::On | Known::Nobody, Some(_))

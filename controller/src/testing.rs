@@ -8,7 +8,7 @@ use axum::{
     http::{Request, Response, header},
 };
 use haas_api::{
-    agent::DiskSelector,
+    agent::{BootStage, DiskSelector},
     names::{Digest, OverlayLabel},
     user::{Role, UserKind},
 };
@@ -114,15 +114,16 @@ impl Bench {
             boot: BootLimits::default(),
             auth,
         };
+        let master_key = MasterKey::open(&state_dir.join("master.key")).unwrap();
         let context = Arc::new(Context {
             cluster_id,
             store,
             clock,
-            exports: Arc::new(Exports::new(images.clone(), &config)),
+            exports: Arc::new(Exports::new(images.clone(), &config, master_key.clone())),
             images,
             agents: Agents::default(),
             templates: Arc::new(Templates::load(&templates_dir).unwrap()),
-            master_key: MasterKey::open(&state_dir.join("master.key")).unwrap(),
+            master_key,
             principals: Principals::default(),
             attempts: Attempts::default(),
             fingerprint: "0".repeat(64),
@@ -184,11 +185,45 @@ impl Bench {
         tx.commit().await.unwrap();
     }
 
+    /// Adds this managed node.
+    pub(crate) async fn add(&self, spec: &NodeSpec) {
+        let mut tx = self.context.store.write().await.unwrap();
+        add_node(&mut tx, spec).await;
+        tx.commit().await.unwrap();
+    }
+
     /// Adds a managed node whose address the inventory leaves open.
     pub(crate) async fn add_node_without_address(&self, number: u8) {
+        self.add(&NodeSpec { address: None, ..spec(number) }).await;
+    }
+
+    /// Adds a managed node that only a person can switch.
+    pub(crate) async fn add_node_by_hand(&self, number: u8) {
+        self.add(&NodeSpec { power: PowerSpec::Manual, ..spec(number) }).await;
+    }
+
+    /// Gives every image a disk full of sevens, which is exported.
+    pub(crate) async fn give_disks(&self) {
+        for row in self.context.store.read().await.unwrap().images().await.unwrap() {
+            let manifest = Manifest::parse(row.manifest.as_bytes()).unwrap();
+            let disk = self.context.images.blob_path(&manifest.root.digest);
+            std::fs::create_dir_all(disk.parent().unwrap()).unwrap();
+            std::fs::write(disk, vec![7; 12_288]).unwrap();
+        }
+        self.context.exports.reload(&self.context.store).await.unwrap();
+    }
+
+    /// Takes an attempt to a stage from the agent's on, as its node's agent does.
+    pub(crate) async fn advance(&self, attempt: &Attempt, stage: BootStage) -> Attempt {
         let mut tx = self.context.store.write().await.unwrap();
-        add_node(&mut tx, &NodeSpec { address: None, ..spec(number) }).await;
+        let now = tx.attempt(&attempt.id).await.unwrap().unwrap();
+        if !now.token_spent {
+            tx.spend_token(&now.id, &format!("credential of {}", now.id)).await.unwrap();
+        }
+        assert!(tx.advance(&now, stage, self.context.clock.now()).await.unwrap());
+        let after = tx.attempt(&attempt.id).await.unwrap().unwrap();
         tx.commit().await.unwrap();
+        after
     }
 
     /// Wants an image of a node and opens its boot attempt.

@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 
 use crate::secret::Secret;
 
-/// The key that boot tokens are derived with. It is made at the first start and is a file in the
+/// The key that boot tokens and the secrets of boots are derived with. It is made at the first start and is a file in the
 /// state directory, so that boots under way go on when haasd is restarted, though the store has only
-/// the tokens' hashes.
+/// the tokens' hashes, and nothing of the secrets.
 #[derive(Debug, Clone)]
 pub struct MasterKey(Secret<[u8; 32]>);
 
@@ -34,8 +34,23 @@ impl MasterKey {
 
     /// The boot token of an attempt: 43 letters, digits, `-` and `_`.
     pub fn boot_token(&self, attempt: &str) -> Secret<String> {
+        self.derived("boot token of ", attempt)
+    }
+
+    /// By what the node of an attempt proves itself to the iSCSI target, in the same form.
+    pub fn node_chap(&self, attempt: &str) -> Secret<String> {
+        self.derived("CHAP secret of the node of ", attempt)
+    }
+
+    /// By what the iSCSI target proves itself to the node of an attempt, in the same form.
+    pub fn target_chap(&self, attempt: &str) -> Secret<String> {
+        self.derived("CHAP secret of the target for ", attempt)
+    }
+
+    /// The labels are of different length or letters up to the id, so that no two uses meet.
+    fn derived(&self, label: &str, attempt: &str) -> Secret<String> {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose()).expect("HMAC takes any key");
-        mac.update(b"boot token of ");
+        mac.update(label.as_bytes());
         mac.update(attempt.as_bytes());
         Secret::new(URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
     }
@@ -70,4 +85,28 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         std::fs::File::open(folder)?.sync_all()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_secret_of_each_attempt_is_its_own_and_stays_so_over_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = || {
+            let key = MasterKey::open(&dir.path().join("master.key")).unwrap();
+            let of = |id| [key.boot_token(id), key.node_chap(id), key.target_chap(id)];
+            [of("01A"), of("01B")].concat()
+        };
+        let secrets = all();
+        assert_eq!(secrets, all());
+        let distinct: BTreeSet<_> = secrets.iter().map(Secret::expose).collect();
+        assert_eq!(distinct.len(), 6);
+        // RFC 7143 wants 96 bits, and initiators take at most 255 characters.
+        assert!(secrets.iter().all(|secret| secret.expose().len() == 43));
+        assert_eq!(format!("{:?}", secrets[1]), "***");
+    }
 }

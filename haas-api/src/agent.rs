@@ -159,12 +159,28 @@ pub struct RootPlan {
     pub target: String,
     /// The name under which the node logs in.
     pub initiator: String,
-    /// One-way CHAP (RFC 7143 section 12.1): user name and secret, where the target asks for it.
-    pub chap: Option<(String, String)>,
+    /// By what the node proves itself to the target (CHAP, RFC 7143 section 12.1). It is given until the
+    /// session stands, and never again: from then on the agent has it, and tenants are on the node.
+    pub chap: Option<Chap>,
+    /// By what the target proves itself to the node (mutual CHAP), given with the other. An agent of an
+    /// earlier version does not ask the target for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_chap: Option<Chap>,
     /// The file system's type, `erofs`, `squashfs` or `ext4`.
     pub fstype: String,
     /// The identity that the disk must show in VPD page 83, as `naa.` or `t10.` text.
     pub wwid: String,
+}
+
+impl RootPlan {
+    /// Keeps the secrets of an earlier plan of the same boot, where this one has none: haasd gives them
+    /// only until the session stands.
+    pub fn keep_secrets(&mut self, earlier: &Self) {
+        if self.initiator == earlier.initiator && self.chap.is_none() {
+            self.chap.clone_from(&earlier.chap);
+            self.target_chap.clone_from(&earlier.target_chap);
+        }
+    }
 }
 
 impl std::fmt::Debug for RootPlan {
@@ -174,6 +190,37 @@ impl std::fmt::Debug for RootPlan {
             .field("target", &self.target)
             .field("initiator", &self.initiator)
             .finish_non_exhaustive()
+    }
+}
+
+/// A CHAP name and its secret, on the wire a pair of both.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(String, String)", into = "(String, String)")]
+pub struct Chap {
+    /// The name, `CHAP_N`.
+    pub user: String,
+    /// What both sides know.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for Chap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chap")
+            .field("user", &self.user)
+            .field("secret", &format_args!("***"))
+            .finish()
+    }
+}
+
+impl From<(String, String)> for Chap {
+    fn from((user, secret): (String, String)) -> Self {
+        Self { user, secret }
+    }
+}
+
+impl From<Chap> for (String, String) {
+    fn from(chap: Chap) -> Self {
+        (chap.user, chap.secret)
     }
 }
 
@@ -612,4 +659,16 @@ pub enum ShutdownHow {
     /// Start the kernel that was loaded on the node by kexec. Only the node's own root asks for it,
     /// never haasd.
     Kexec,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_a_pair_on_the_wire_and_never_shows() {
+        let chap: Chap = serde_json::from_str(r#"["node","sesame"]"#).unwrap();
+        assert_eq!(serde_json::to_string(&chap).unwrap(), r#"["node","sesame"]"#);
+        assert_eq!(format!("{chap:?}"), r#"Chap { user: "node", secret: *** }"#);
+    }
 }

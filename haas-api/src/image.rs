@@ -24,6 +24,9 @@ pub struct Image {
     pub arch: String,
     /// The iSCSI target that serves it.
     pub target: String,
+    /// Whether nodes that boot it may read it without proving themselves (CHAP).
+    #[serde(default)]
+    pub open: bool,
     /// When it came here.
     pub created_at: String,
     /// The nodes that run it or are about to, as far as the caller may know.
@@ -42,6 +45,14 @@ pub struct TagImage {
     pub name: ImageName,
     /// The tag.
     pub tag: ImageTag,
+}
+
+/// `PATCH /v1/images/{image}`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+pub struct ImageChange {
+    /// Whether nodes that boot it may read it without proving themselves (CHAP), as initiators that know
+    /// no secret do: iPXE's, dracut's.
+    pub open: bool,
 }
 
 /// One line of the answer of `POST /v1/images/build` and `/import`, as JSON lines.

@@ -11,7 +11,10 @@ use clap::{Args, Subcommand};
 use haas_api::{
     List,
     client::{Client, ClientError, Progress},
-    image::{BootRead, Image, ImageProgress, ImageSessions, ImportKind, SessionCounts, TagImage},
+    image::{
+        BootRead, Image, ImageChange, ImageProgress, ImageSessions, ImportKind, SessionCounts,
+        TagImage,
+    },
     names::{Digest, ImageName, ImageRef, ImageTag, UserName},
 };
 
@@ -83,6 +86,19 @@ Examples:
         /// The new name, `name` or `name:tag`. It is moved if another image has it.
         new: ImageRef,
     },
+    /// Let nodes that boot an image read it without proving themselves, as initiators that know no
+    /// secret do: iPXE's, dracut's. Nodes with haas's agent prove themselves all the same.
+    #[command(after_help = "Examples:\n  haasctl image open minimal:latest")]
+    Open {
+        /// The image: `name`, `name:tag` or `sha256:...`.
+        image: ImageRef,
+    },
+    /// Let only those nodes read an image that prove themselves (CHAP).
+    #[command(after_help = "Examples:\n  haasctl image close minimal:latest")]
+    Close {
+        /// The image: `name`, `name:tag` or `sha256:...`.
+        image: ImageRef,
+    },
     /// Remove an image; refused while a node uses it.
     #[command(after_help = "Examples:\n  haasctl image rm minimal:old")]
     Rm {
@@ -149,6 +165,8 @@ impl Command {
                 let image = client.tag_image(&TagImage { image, name, tag }).await?;
                 out.show(&image, || show_table(&image))
             }
+            Self::Open { image } => change(session, &client, &image, true).await,
+            Self::Close { image } => change(session, &client, &image, false).await,
             Self::Rm { image, yes } => {
                 yes.ask(session, &format!("Remove image {image}?"))?;
                 client.remove_image(&image).await?;
@@ -156,6 +174,16 @@ impl Command {
             }
         }
     }
+}
+
+async fn change(
+    session: &Session<'_>,
+    client: &Client,
+    image: &ImageRef,
+    open: bool,
+) -> Result<(), Error> {
+    let image = client.change_image(image, &ImageChange { open }).await?;
+    session.out.show(&image, || show_table(&image))
 }
 
 async fn build(
@@ -281,8 +309,9 @@ async fn follow(
 }
 
 fn list_table(images: &[Image]) -> Table {
-    let mut table =
-        Table::new(["IMAGE", "DIGEST", "ROOT", "BOOT", "KERNEL", "ARCH", "CREATED", "NODES"]);
+    let mut table = Table::new([
+        "IMAGE", "DIGEST", "ROOT", "BOOT", "KERNEL", "ARCH", "OPEN", "CREATED", "NODES",
+    ]);
     for image in images {
         table.row([
             or_dash(tags(image)),
@@ -291,6 +320,7 @@ fn list_table(images: &[Image]) -> Table {
             number(format::bytes(image.boot_bytes)),
             (&image.kernel).into(),
             (&image.arch).into(),
+            or_dash(image.open.then_some("yes")),
             format::time(&image.created_at).into(),
             or_dash(Some(format::fold(&image.nodes)).filter(|nodes| !nodes.is_empty())),
         ]);
@@ -359,6 +389,14 @@ fn show_table(image: &Image) -> Table {
     table.pair("kernel", &image.kernel);
     table.pair("arch", &image.arch);
     table.pair("target", &image.target);
+    table.pair(
+        "read by",
+        if image.open {
+            "nodes that boot it, without a secret too"
+        } else {
+            "nodes that boot it, with their secret"
+        },
+    );
     table.pair("created", format::time(&image.created_at));
     let nodes = Some(format::fold(&image.nodes)).filter(|nodes| !nodes.is_empty());
     table.pair("nodes", or_dash(nodes));

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use iscsi_target::{
-    Admission, Chap, ClassLimits, Exports, Grant, Limits, LoginRequest, Lun, LunIdentity, Options,
-    Refusal, Secret, SessionObserver, listen, serve,
+    Admission, Authentication, Chap, ClassLimits, Exports, Grant, Limits, LoginRequest, Lun,
+    LunIdentity, Options, Refusal, Secret, SessionObserver, listen, serve,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +25,7 @@ impl Exports for Guarded {
         let secret = Secret::new(format!("the secret of {owner}"));
         Admission::Granted(Grant {
             lun: Arc::clone(lun),
-            chap: Some(Chap { user: owner.clone(), secret }),
+            authentication: Authentication::Required(Chap { user: owner.clone(), secret }),
             class: 0,
             class_limits: ClassLimits::default(),
             limits: Limits::default(),

@@ -46,7 +46,7 @@ pub struct LoginRequest<'a> {
 /// The answer to a login.
 #[derive(Debug)]
 pub enum Admission {
-    /// The login goes on; with [`Grant::chap`] only after the initiator has proved itself.
+    /// The login goes on; by [`Grant::authentication`] only after the initiator has proved itself.
     Granted(Grant),
     /// The login ends with the matching status.
     Refused(Refusal),
@@ -68,8 +68,8 @@ pub enum Refusal {
 pub struct Grant {
     /// The disk, always LUN 0.
     pub lun: Arc<Lun>,
-    /// What the initiator must prove to know; `None` lets it in without a secret.
-    pub chap: Option<Chap>,
+    /// What the initiator must prove before its session begins.
+    pub authentication: Authentication,
     /// Classes share the target fairly, and within a class its sessions do. Opaque to the target;
     /// `u64::MAX` is the target's own.
     pub class: u64,
@@ -106,6 +106,18 @@ pub struct ClassLimits {
     pub commands: Option<u32>,
     /// Bytes in a second, averaged over a tenth of it.
     pub bytes_per_second: Option<u64>,
+}
+
+/// What an initiator proves before its session begins.
+#[derive(Debug, Clone)]
+pub enum Authentication {
+    /// Nothing.
+    None,
+    /// That it knows this secret, if it would rather do so; else nothing. Who offers both methods, CHAP
+    /// first, and does not know the secret is refused.
+    Optional(Chap),
+    /// That it knows this secret.
+    Required(Chap),
 }
 
 /// A CHAP name and its secret.

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use crate::chap;
-use crate::exports::{Admission, Chap, ClassLimits, Exports, Grant, Limits, LoginRequest, Secret};
+use crate::exports::{
+    Admission, Authentication, Chap, ClassLimits, Exports, Grant, Limits, LoginRequest, Secret,
+};
 use crate::inbox::Inbox;
 use crate::login::{Kind, Login, Step};
 use crate::lun::{Lun, LunIdentity};
@@ -162,7 +164,10 @@ impl Exports for Guarded {
         let secret = Secret::new(rand::random::<u128>().to_string());
         Admission::Granted(Grant {
             lun: Arc::clone(disk()),
-            chap: self.0.then(|| Chap { user: "node1".into(), secret }),
+            authentication: match self.0 {
+                true => Authentication::Required(Chap { user: "node1".into(), secret }),
+                false => Authentication::None,
+            },
             class: 0,
             class_limits: ClassLimits::default(),
             limits: Limits::default(),

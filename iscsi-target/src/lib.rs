@@ -46,8 +46,8 @@ mod wire;
 
 pub use census::{Census, Counted};
 pub use exports::{
-    Admission, Chap, ClassLimits, Exports, Grant, Limits, LoginRequest, Refusal, Secret,
-    SessionObserver,
+    Admission, Authentication, Chap, ClassLimits, Exports, Grant, Limits, LoginRequest, Refusal,
+    Secret, SessionObserver,
 };
 pub use inherited::Inherited;
 pub use lun::{BLOCK, Lun, LunIdentity};

@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 
 use crate::chap::{self, Challenge};
-use crate::exports::{Admission, Chap, Exports, Grant, LoginRequest, Refusal};
+use crate::exports::{Admission, Authentication, Chap, Exports, Grant, LoginRequest, Refusal};
 use crate::negotiate::{OUR_MAX_RECV, Params};
 use crate::pdu::{Bhs, Pdu, flag, request, response};
 use crate::text;
@@ -78,12 +78,24 @@ pub(crate) struct Port {
 enum Auth {
     /// No secret is needed, or it was proved.
     Passed,
+    /// Nothing proved yet, and nothing needs to be; `AuthMethod` may come.
+    Optional(Chap),
     /// Nothing proved yet; `AuthMethod` must come.
     Required(Chap),
     /// CHAP is agreed; `CHAP_A` must come.
     Agreed(Chap),
     /// The challenge is out; name and response must come.
     Challenged(Chap, Challenge),
+}
+
+impl Auth {
+    /// Whether the session may begin.
+    fn is_done(&self) -> bool {
+        match self {
+            Self::Passed | Self::Optional(_) => true,
+            Self::Required(_) | Self::Agreed(_) | Self::Challenged(..) => false,
+        }
+    }
 }
 
 /// A login under way.
@@ -151,7 +163,7 @@ impl<'a> Login<'a> {
         }
         if current == SECURITY {
             self.authenticate(&pairs, &mut out)?;
-        } else if !matches!(self.auth, Auth::Passed) {
+        } else if !self.auth.is_done() {
             // It began with the operational stage, or left security without proof.
             return Err(status::AUTHENTICATION_FAILED);
         }
@@ -163,9 +175,8 @@ impl<'a> Login<'a> {
         if current == OPERATIONAL {
             self.params.declare(&mut out);
         }
-        let passed = matches!(self.auth, Auth::Passed);
         let flags = match transit {
-            true if passed => flag::FINAL | current << 2 | next,
+            true if self.auth.is_done() => flag::FINAL | current << 2 | next,
             true if !matches!(self.auth, Auth::Agreed(_) | Auth::Challenged(..)) => {
                 return Err(status::AUTHENTICATION_FAILED);
             }
@@ -223,7 +234,13 @@ impl<'a> Login<'a> {
                     }
                     Admission::Refused(Refusal::Unavailable) => return Err(status::UNAVAILABLE),
                 };
-                self.auth = grant.chap.take().map_or(Auth::Passed, Auth::Required);
+                // The secret is the login's and not the session's.
+                let asked = std::mem::replace(&mut grant.authentication, Authentication::None);
+                self.auth = match asked {
+                    Authentication::None => Auth::Passed,
+                    Authentication::Optional(chap) => Auth::Optional(chap),
+                    Authentication::Required(chap) => Auth::Required(chap),
+                };
                 text::push(out, "TargetPortalGroupTag", &PORTAL_GROUP.to_string());
                 self.who = Some((initiator, Kind::Normal { target, grant }));
             }
@@ -245,6 +262,20 @@ impl<'a> Login<'a> {
                 }
                 Auth::Passed
             }
+            Auth::Optional(chap) => match value("AuthMethod") {
+                Some(list) => match list.split(',').find(|m| ["CHAP", "None"].contains(m)) {
+                    Some("CHAP") => {
+                        text::push(out, "AuthMethod", "CHAP");
+                        Auth::Agreed(chap)
+                    }
+                    Some(_) => {
+                        text::push(out, "AuthMethod", "None");
+                        Auth::Passed
+                    }
+                    None => return Err(status::AUTHENTICATION_FAILED),
+                },
+                None => Auth::Optional(chap),
+            },
             Auth::Required(chap) => match value("AuthMethod") {
                 Some(list) if text::offers(list, "CHAP") => {
                     text::push(out, "AuthMethod", "CHAP");
@@ -324,8 +355,8 @@ impl<'a> Login<'a> {
         if self.stage != FULL_FEATURE {
             return Ok(Step::Reply(reply, out));
         }
-        match (&self.auth, self.who.take(), self.port) {
-            (Auth::Passed, Some((initiator, kind)), Some(port)) => {
+        match (self.auth.is_done(), self.who.take(), self.port) {
+            (true, Some((initiator, kind)), Some(port)) => {
                 let params = self.params;
                 let established = Established { initiator, kind, params, port };
                 Ok(Step::Done(reply, out, Box::new(established)))

@@ -4,7 +4,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::exports::{Admission, Chap, ClassLimits, Exports, Grant, Limits, LoginRequest, Refusal};
+use crate::exports::{
+    Admission, Authentication, Chap, ClassLimits, Exports, Grant, Limits, LoginRequest, Refusal,
+};
 use crate::lun::Lun;
 
 /// One target. Set the fields to say who may log in.
@@ -67,7 +69,10 @@ impl Exports for OneTarget {
         }
         Admission::Granted(Grant {
             lun: Arc::clone(&self.lun),
-            chap: self.chap.clone(),
+            authentication: self
+                .chap
+                .clone()
+                .map_or(Authentication::None, Authentication::Required),
             class: class_of(request.initiator),
             class_limits: ClassLimits::default(),
             limits: self.limits,

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iscsi_target::{
-    Admission, ClassLimits, Exports, Grant, Limits, LoginRequest, Lun, LunIdentity, Meter, Options,
+    Admission, Authentication, ClassLimits, Exports, Grant, Limits, LoginRequest, Lun, LunIdentity,
+    Meter, Options,
 };
 use support::{Client, INITIATOR, Server, TARGET, content, read_16};
 
@@ -28,7 +29,7 @@ impl Exports for Owner {
         let class = request.initiator.chars().last().and_then(|c| c.to_digit(10));
         Admission::Granted(Grant {
             lun: Arc::clone(&self.lun),
-            chap: None,
+            authentication: Authentication::None,
             class: class.unwrap_or(0).into(),
             class_limits: self.class_limits,
             limits: self.limits,

@@ -9,12 +9,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use iscsi_target::{
-    Admission, Chap, ClassLimits, Exports, Grant, Limits, LoginRequest, Lun, LunIdentity, Options,
-    Refusal, Secret, SessionObserver,
+    Admission, Authentication, Chap, ClassLimits, Exports, Grant, Limits, LoginRequest, Lun,
+    LunIdentity, Options, Refusal, Secret, SessionObserver,
 };
 use support::{Client, INITIATOR, NO_TAG, TARGET, content, read_16};
 
 const BLOCKS: u64 = 4096;
+
+/// A target that asks for no secret, and checks one that is offered.
+const OPEN: &str = "iqn.2026-01.org.example:open";
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -62,7 +65,11 @@ impl Exports for Owner {
         let chap = Chap { user: "node1".into(), secret: Secret::new("open sesame 123") };
         Admission::Granted(Grant {
             lun: Arc::clone(&self.lun),
-            chap: self.mutual.then_some(chap),
+            authentication: match request.target {
+                OPEN => Authentication::Optional(chap),
+                _ if self.mutual => Authentication::Required(chap),
+                _ => Authentication::None,
+            },
             class: 7,
             class_limits: ClassLimits::default(),
             limits: Limits { command_window: 64, ..Limits::default() },
@@ -230,28 +237,59 @@ fn a_target_that_will_be_known_in_a_moment_says_so() {
     assert_eq!(client.log_in("iqn.2026-01.org.example:later", &[]).login_status(), 0x0301);
 }
 
+/// What is sent for knowing a secret.
+fn proof(id: u8, secret: &str, challenge: &[u8]) -> String {
+    use md5::{Digest, Md5};
+    let digest = Md5::new().chain_update([id]).chain_update(secret).chain_update(challenge);
+    format!("0x{}", hex(&digest.finalize()))
+}
+
+/// A login that has come to the target's challenge.
+fn challenged(addr: SocketAddr, target: &str) -> (Client, u8, String) {
+    let mut client = Client::connect(addr);
+    let names = format!("InitiatorName={INITIATOR}\0TargetName={target}\0");
+    client.send_login(0x00, &format!("{names}AuthMethod=CHAP,None\0"));
+    assert!(client.receive().text().contains("AuthMethod=CHAP;"));
+    client.send_login(0x00, "CHAP_A=5\0");
+    let text = client.receive().text();
+    let value = |key: &str| {
+        let at = text.find(key).unwrap() + key.len();
+        text[at..].split(';').next().unwrap().to_owned()
+    };
+    let id: u8 = value("CHAP_I=").parse().unwrap();
+    (client, id, value("CHAP_C=0x"))
+}
+
+#[test]
+fn an_optional_secret_is_not_asked_for_and_a_wrong_one_is_refused() {
+    let server = Server::start(Options::default(), true);
+    let names = format!("InitiatorName={INITIATOR}\0TargetName={OPEN}\0");
+    let mut straight = Client::connect(server.addr);
+    assert_eq!(straight.log_in(OPEN, &[]).login_status(), 0, "operational stage at once");
+    assert_eq!(straight.read(0, 1, 512).status, 0);
+    for methods in ["AuthMethod=None\0", "AuthMethod=KRB5,None,CHAP\0", ""] {
+        let mut client = Client::connect(server.addr);
+        client.send_login(0x83, &format!("{names}{methods}"));
+        let reply = client.receive();
+        assert_eq!((reply.login_status(), reply.bhs[1] & 0x83), (0, 0x83), "{methods}");
+        assert!(!reply.text().contains("CHAP"), "{}", reply.text());
+    }
+    for (secret, status) in [("open sesame 123", 0), ("open sesame 124", 0x0201)] {
+        let (mut client, id, challenge) = challenged(server.addr, OPEN);
+        let answer = proof(id, secret, &unhex(&challenge));
+        client.send_login(0x83, &format!("CHAP_N=node1\0CHAP_R={answer}\0"));
+        assert_eq!(client.receive().login_status(), status, "{secret}");
+    }
+    // With the challenge open, there is no way round it.
+    let (mut client, ..) = challenged(server.addr, OPEN);
+    client.send_login(0x83, "AuthMethod=None\0");
+    assert_eq!(client.receive().login_status(), 0x0201);
+}
+
 #[test]
 fn both_sides_can_be_made_to_prove_themselves() {
-    use md5::{Digest, Md5};
-    let proof = |id: u8, secret: &str, challenge: &[u8]| {
-        let digest = Md5::new().chain_update([id]).chain_update(secret).chain_update(challenge);
-        format!("0x{}", hex(&digest.finalize()))
-    };
     let server = Server::start(Options::default(), true);
-    let begin = || {
-        let mut client = Client::connect(server.addr);
-        let names = format!("InitiatorName={INITIATOR}\0TargetName={TARGET}\0");
-        client.send_login(0x00, &format!("{names}AuthMethod=CHAP,None\0"));
-        assert!(client.receive().text().contains("AuthMethod=CHAP;"));
-        client.send_login(0x00, "CHAP_A=5\0");
-        let text = client.receive().text();
-        let value = |key: &str| {
-            let at = text.find(key).unwrap() + key.len();
-            text[at..].split(';').next().unwrap().to_owned()
-        };
-        let id: u8 = value("CHAP_I=").parse().unwrap();
-        (client, id, value("CHAP_C=0x"))
-    };
+    let begin = || challenged(server.addr, TARGET);
     let (mut client, id, challenge) = begin();
     let answer = proof(id, "open sesame 123", &unhex(&challenge));
     client.send_login(0x83, &format!("CHAP_N=node1\0CHAP_R={answer}\0CHAP_I=5\0CHAP_C=0xabcd\0"));

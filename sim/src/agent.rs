@@ -1,9 +1,6 @@
 //! The agent on a simulated node: what `bootagent` says to haasd, without a kernel under it.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use haas_api::agent::{
@@ -57,7 +54,10 @@ pub(crate) fn run(folder: &Folder, cmdline: &Cmdline) -> Result<End> {
             Up::Runs(running) => break *running,
             Up::Ends(end) => return Ok(end),
             Up::Failed(failure) => match agent.held(failure, &plan)? {
-                Ok(new) => plan = new,
+                Ok(mut new) => {
+                    new.root.keep_secrets(&plan.root);
+                    plan = new;
+                }
                 Err(end) => return Ok(end),
             },
         }
@@ -286,9 +286,7 @@ impl Agent<'_> {
 
 /// Logs in to the plan's image and reads who it is and its first blocks.
 fn attach(plan: &BootPlan) -> Result<(Session, String, u64)> {
-    let root = &plan.root;
-    let portal = SocketAddr::new(root.portal, root.port);
-    let mut session = Session::login(portal, &root.initiator, &root.target)?;
+    let mut session = Session::login(&plan.root)?;
     let wwid = session.wwid().context("INQUIRY")?;
     let blocks = session.read(64).context("READ")?;
     Ok((session, wwid, blocks.len() as u64))

@@ -7,6 +7,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use haas_api::agent::{Chap, RootPlan};
+use md5::{Digest, Md5};
 
 const LOGIN: u8 = 0x03;
 const SCSI: u8 = 0x01;
@@ -29,20 +31,27 @@ struct Pdu {
 }
 
 impl Session {
-    /// Logs in to `target` without CHAP and without digests.
-    pub(crate) fn login(portal: SocketAddr, initiator: &str, target: &str) -> Result<Self> {
+    /// Logs in to the plan's target without digests. With secrets in the plan both sides prove
+    /// themselves.
+    pub(crate) fn login(root: &RootPlan) -> Result<Self> {
+        let portal = SocketAddr::new(root.portal, root.port);
         let stream = TcpStream::connect_timeout(&portal, Duration::from_secs(5))
             .with_context(|| format!("no TCP to the portal {portal}"))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.set_nodelay(true)?;
         let mut session = Self { stream, cmd_sn: 1, exp_stat_sn: 0 };
+        let names = format!(
+            "InitiatorName={}\0SessionType=Normal\0TargetName={}\0",
+            root.initiator, root.target
+        );
         // Security negotiation to operational negotiation, then to the full feature phase.
-        session.login_step(
-            0x81,
-            &format!(
-                "InitiatorName={initiator}\0SessionType=Normal\0TargetName={target}\0AuthMethod=None\0"
-            ),
-        )?;
+        match (&root.chap, &root.target_chap) {
+            (None, None) => {
+                session.login_step(0x81, &format!("{names}AuthMethod=None\0"))?;
+            }
+            (Some(own), Some(target)) => session.prove(&names, own, target)?,
+            _ => bail!("the plan has a secret for one side only"),
+        }
         session.login_step(
             0x87,
             "HeaderDigest=None\0DataDigest=None\0MaxRecvDataSegmentLength=65536\0\
@@ -51,7 +60,26 @@ impl Session {
         Ok(session)
     }
 
-    fn login_step(&mut self, flags: u8, text: &str) -> Result<()> {
+    /// The security stage with mutual CHAP.
+    fn prove(&mut self, names: &str, own: &Chap, target: &Chap) -> Result<()> {
+        let method = self.login_step(0x00, &format!("{names}AuthMethod=CHAP\0"))?;
+        ensure!(value(&method, "AuthMethod")? == "CHAP", "the target wants no proof");
+        let asked = self.login_step(0x00, "CHAP_A=5\0")?;
+        let id = value(&asked, "CHAP_I")?.parse()?;
+        let answer = answer(id, own, value(&asked, "CHAP_C")?)?;
+        let challenge = format!("0x{}", hex::encode(rand::random::<[u8; 16]>()));
+        let proved = self.login_step(
+            0x81,
+            &format!("CHAP_N={}\0CHAP_R={answer}\0CHAP_I=1\0CHAP_C={challenge}\0", own.user),
+        )?;
+        let expected = self::answer(1, target, &challenge)?;
+        let is_right = value(&proved, "CHAP_R")?.eq_ignore_ascii_case(&expected);
+        ensure!(is_right && value(&proved, "CHAP_N")? == target.user, "a false target answers");
+        Ok(())
+    }
+
+    /// Sends a login request, and gives the text of the answer, which must move as the request does.
+    fn login_step(&mut self, flags: u8, text: &str) -> Result<String> {
         let mut header = [0; 48];
         header[0] = LOGIN | IMMEDIATE;
         header[1] = flags;
@@ -67,7 +95,7 @@ impl Session {
             bail!("the login was refused with status {class:02x}{detail:02x}");
         }
         ensure!(answer.header[1] == flags, "the target wants another step in its login");
-        Ok(())
+        Ok(String::from_utf8(answer.data)?)
     }
 
     /// The identity in VPD page 83 as Linux shows it: `naa.` and the digits.
@@ -149,5 +177,34 @@ impl Session {
             self.exp_stat_sn = stat_sn.wrapping_add(1);
         }
         Ok(Pdu { header, data })
+    }
+}
+
+/// The value of a key in the text of a login.
+fn value<'text>(text: &'text str, key: &str) -> Result<&'text str> {
+    let pair = text.split('\0').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+    pair.with_context(|| format!("the target's answer has no {key}"))
+}
+
+/// What proves that one knows the secret (RFC 1994).
+fn answer(id: u8, chap: &Chap, challenge: &str) -> Result<String> {
+    let bytes = hex::decode(challenge.strip_prefix("0x").context("a challenge is hexadecimal")?)?;
+    let digest = Md5::new().chain_update([id]).chain_update(&chap.secret).chain_update(bytes);
+    Ok(format!("0x{}", hex::encode(digest.finalize())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_is_the_md5_of_id_secret_and_challenge() {
+        // RFC 1321 appendix A.5: the MD5 of "abc".
+        let chap = Chap { user: String::new(), secret: "b".into() };
+        let answer = answer(b'a', &chap, "0x63").expect("a challenge");
+        assert_eq!(answer, "0x900150983cd24fb0d6963f7d28e17f72");
+        let text = "CHAP_A=5\0CHAP_I=7\0";
+        assert_eq!(value(text, "CHAP_I").ok(), Some("7"));
+        assert!(value(text, "CHAP").is_err());
     }
 }

@@ -187,7 +187,8 @@ fn ended_cleanly(lab: &Lab<'_>, times: usize) -> Result<()> {
     Ok(())
 }
 
-/// The kernel that is loaded has no root: it panics, and the firmware boots the node as ever.
+/// The kernel that is loaded has no root: it panics, and the firmware asks the network as ever. Only then
+/// is the node haasd's again, which begins the boot.
 fn kexec_runs_what_was_loaded(lab: &Lab<'_>) -> Result<()> {
     let node = lab.rack.node(1);
     let image = ImageFile::of(&lab.haasd, lab.rack, "unruly-debian")?;
@@ -205,8 +206,10 @@ fn kexec_runs_what_was_loaded(lab: &Lab<'_>) -> Result<()> {
     ensure!(lab.state(NODE) == "unreachable", "the node is {}", lab.state(NODE));
     // Nobody knows what runs there, so nobody ends it by mistake.
     lab.refused(5, &["power", "cycle", NODE])?;
-    boots_anew(lab, before)?;
     ensure!(node.bmc.power_commands().off == off, "the node was switched off");
+    boots_anew(lab, before)?;
+    let told = node.bmc.power_commands();
+    ensure!(told.off == off + 1, "haasd has not begun the boot: {told:?}");
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use crate::{
 
 promises!(
     an_attempt_is_found_as_it_was_opened,
+    an_attempt_that_an_older_haasd_opened_knows_no_secret,
     a_new_attempt_ends_the_one_before,
     many_that_open_at_once_leave_one_alive,
     a_token_is_spent_once_though_many_try,
@@ -43,12 +44,26 @@ fn failure() -> Failure {
 async fn an_attempt_is_found_as_it_was_opened(db: Db) {
     let node = node(&db.store, 1).await;
     let opened = open(&db.store, &node, "b1", 10).await;
+    assert!(opened.chap && !opened.by_itself);
     let mut tx = db.store.read().await.unwrap();
     assert_eq!(tx.attempt("b1").await.unwrap().as_ref(), Some(&opened));
     assert_eq!(tx.last_attempt(&node.id).await.unwrap().as_ref(), Some(&opened));
     assert_eq!(tx.attempt_by_token("token of b1").await.unwrap(), Some(opened));
     assert_eq!(tx.attempt_by_token("b1").await.unwrap(), None);
     assert_eq!(tx.attempt_by_credential("token of b1").await.unwrap(), None);
+}
+
+async fn an_attempt_that_an_older_haasd_opened_knows_no_secret(db: Db) {
+    let node = node(&db.store, 1).await;
+    db.execute(format!(
+        "insert into attempts (id, node_id, generation, cause, state, stage, stage_since, stages,
+           token_hash, agent_seq, initiator, opened_at, counted_from, boot_bytes, root_bytes)
+         values ('old', '{}', 0, 'unplanned', 'ready', 'ready', 1, '[]', 'h', 9, 'iqn.x:old', 1, 1, 0, 0)",
+        node.id
+    ))
+    .await;
+    let old = the(&db, "old").await;
+    assert!(!old.chap && !old.by_itself, "its node goes on as it is: {old:?}");
 }
 
 async fn a_new_attempt_ends_the_one_before(db: Db) {

@@ -11,6 +11,7 @@ promises!(
     a_tag_means_one_image_until_it_is_moved,
     a_digest_means_itself_if_it_is_known,
     an_image_goes_with_its_tags,
+    an_image_is_closed_until_it_is_opened_and_when_it_comes_anew,
     an_image_is_in_use_while_it_is_wanted_or_still_runs,
 );
 
@@ -66,6 +67,26 @@ async fn an_image_goes_with_its_tags(db: Db) {
     tx.commit().await.unwrap();
     assert_eq!(resolve(&db, &tag("a:v1")).await, None);
     assert!(db.store.read().await.unwrap().images().await.unwrap().is_empty());
+}
+
+async fn an_image_is_closed_until_it_is_opened_and_when_it_comes_anew(db: Db) {
+    let open = async || {
+        let images = db.store.read().await.unwrap().images().await.unwrap();
+        images.iter().filter(|i| i.is_open).map(|i| i.manifest.clone()).collect::<Vec<_>>()
+    };
+    add(&db, "a", &["latest"]).await;
+    add(&db, "b", &["latest"]).await;
+    assert!(open().await.is_empty());
+    let mut tx = db.store.write().await.unwrap();
+    tx.set_open(&digest("a"), true).await.unwrap();
+    tx.commit().await.unwrap();
+    add(&db, "a", &["again"]).await;
+    assert_eq!(open().await, ["a"]);
+    let mut tx = db.store.write().await.unwrap();
+    tx.remove_image(&digest("a")).await.unwrap();
+    tx.commit().await.unwrap();
+    add(&db, "a", &["latest"]).await;
+    assert!(open().await.is_empty());
 }
 
 async fn an_image_is_in_use_while_it_is_wanted_or_still_runs(db: Db) {

@@ -3,7 +3,7 @@
 use std::{future::Future, path::Path};
 
 use controller::store::Store;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, SqliteConnection};
 
 /// `cargo xtask test` sets it.
 const SERVER: &str = "HAAS_TEST_POSTGRES_URL";
@@ -18,6 +18,18 @@ impl Db {
     async fn open(url: String) -> Db {
         let store = Store::open(&url).await.expect("an empty database opens");
         Db { store, url }
+    }
+
+    /// Runs a statement as whoever made the rows of an older version did.
+    pub(crate) async fn execute(&self, statement: String) {
+        if self.url.starts_with("sqlite:") {
+            let mut connection = SqliteConnection::connect(&self.url).await.expect("it is there");
+            // The text is a test's own.
+            let done = sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await;
+            done.expect("it obeys");
+        } else {
+            administer(&self.url, statement).await;
+        }
     }
 
     /// The same database opened once more, as another controller or a restarted haasd would.

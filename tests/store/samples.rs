@@ -100,6 +100,8 @@ pub(crate) fn attempt(node: &Node, id: &str, opened_at: i64) -> Attempt {
         token_spent: false,
         agent_seq: 0,
         initiator: format!("iqn.x:{id}"),
+        chap: true,
+        by_itself: false,
         opened_at,
         counted_from: opened_at,
         ended_at: None,

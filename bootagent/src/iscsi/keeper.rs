@@ -18,6 +18,7 @@ use haas_api::agent::RootPlan;
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    chap::Proofs,
     login::{Agreed, Login, LoginError, Next},
     netlink::{Event, Netlink, Param, Stop},
     pdu,
@@ -243,8 +244,9 @@ impl Session {
     }
 
     fn login(&mut self) -> Result<(Agreed, u32), AttemptError> {
-        let (mut login, mut next) =
-            Login::begin(&self.root.target, &self.root.initiator, self.root.chap.clone());
+        let proofs =
+            Proofs::of(&self.root).map_err(|e| AttemptError::Kernel("give random numbers", e))?;
+        let (mut login, mut next) = Login::begin(&self.root.target, &self.root.initiator, proofs);
         let mut exp_stat_sn = 0;
         loop {
             let (stage, to, text) = match next {
@@ -276,6 +278,7 @@ impl Session {
         }
     }
 
+    /// Nothing secret is among them: whatever the kernel is told stands in sysfs.
     fn params(&self, agreed: &Agreed, exp_stat_sn: u32) -> Vec<(Param, String)> {
         let flag = |on: bool| u32::from(on).to_string();
         let mut params = vec![

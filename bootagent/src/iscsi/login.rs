@@ -1,8 +1,9 @@
 //! The login phase (RFC 7143 section 6.3): a state machine without I/O, and what was agreed.
 
-use md5::{Digest as _, Md5};
-
-use super::pdu::{Stage, decode_text, encode_text};
+use super::{
+    chap::{Proofs, decode, encode, response_to},
+    pdu::{Stage, decode_text, encode_text},
+};
 
 /// The data segment that we take, in bytes.
 const MAX_RECV: u32 = 262_144;
@@ -24,6 +25,12 @@ pub(super) enum LoginError {
     /// The target wants a secret and the boot plan has none, or the other way round.
     #[error("the target asks for authentication by {0:?}, which the boot plan has not")]
     Method(String),
+    /// The target was asked to prove itself and could not.
+    #[error(
+        "the target does not know the secret of this boot: something else than haasd's answers at this \
+         address"
+    )]
+    Impostor,
     /// The target does not follow the protocol.
     #[error("the target broke the login protocol: {0}")]
     Protocol(String),
@@ -62,7 +69,11 @@ pub(super) enum Next {
 pub(super) struct Login {
     target: String,
     initiator: String,
-    chap: Option<(String, String)>,
+    proofs: Proofs,
+    /// We have answered the target's challenge.
+    has_answered: bool,
+    /// The target has answered ours.
+    has_proved: bool,
     /// The stage of the request that was sent last.
     stage: Stage,
     asked_for: Option<Stage>,
@@ -74,15 +85,13 @@ pub(super) struct Login {
 
 impl Login {
     /// Begins a login; gives what to send first.
-    pub(super) fn begin(
-        target: &str,
-        initiator: &str,
-        chap: Option<(String, String)>,
-    ) -> (Self, Next) {
+    pub(super) fn begin(target: &str, initiator: &str, proofs: Proofs) -> (Self, Next) {
         let mut login = Self {
             target: target.to_owned(),
             initiator: initiator.to_owned(),
-            chap,
+            proofs,
+            has_answered: false,
+            has_proved: false,
             stage: Stage::Security,
             asked_for: None,
             exchanges: 0,
@@ -98,14 +107,14 @@ impl Login {
                 portal_group: None,
             },
         };
-        let method = if login.chap.is_some() { "CHAP" } else { "None" };
+        let method = login.method();
         let pairs = [
             ("InitiatorName", login.initiator.clone()),
             ("TargetName", login.target.clone()),
             ("SessionType", "Normal".to_owned()),
             ("AuthMethod", method.to_owned()),
         ];
-        let next = login.chap.is_none().then_some(Stage::Operational);
+        let next = login.proofs.own.is_none().then_some(Stage::Operational);
         let first = login.send(Stage::Security, next, &pairs);
         (login, first)
     }
@@ -129,9 +138,15 @@ impl Login {
         for (key, value) in &pairs {
             self.take(key, value)?;
         }
+        if let Some(response) = find(&pairs, "CHAP_R") {
+            self.check(find(&pairs, "CHAP_N"), response)?;
+        }
         match (self.stage, next) {
-            (_, Some(3)) => Ok(Next::Done(self.agreed.clone())),
-            (Stage::Security, Some(1)) => Ok(self.operational()),
+            (Stage::Operational, Some(3)) => Ok(Next::Done(self.agreed.clone())),
+            (Stage::Security, Some(1)) => {
+                self.may_go_on()?;
+                Ok(self.operational())
+            }
             (Stage::Security, None) => match (find(&pairs, "CHAP_C"), find(&pairs, "AuthMethod")) {
                 (Some(challenge), _) => self.answer(&pairs, challenge),
                 (None, Some("CHAP")) => {
@@ -159,9 +174,8 @@ impl Login {
         let number = || value.parse::<u32>().map_err(|_| bad());
         match key {
             "AuthMethod" => {
-                let ours = if self.chap.is_some() { "CHAP" } else { "None" };
                 // With a secret in the plan, a target that wants none may be a false one.
-                if value != ours {
+                if value != self.method() {
                     return Err(LoginError::Method(value.to_owned()));
                 }
             }
@@ -178,7 +192,7 @@ impl Login {
     }
 
     fn answer(&mut self, pairs: &[(String, String)], challenge: &str) -> Result<Next, LoginError> {
-        let Some((name, secret)) = self.chap.clone() else {
+        let Some(own) = self.proofs.own.clone() else {
             return Err(LoginError::Method("CHAP".to_owned()));
         };
         let bad = |what: &str| LoginError::Protocol(format!("{what} of its CHAP challenge"));
@@ -187,14 +201,41 @@ impl Login {
         }
         let id = find(pairs, "CHAP_I").and_then(|i| i.parse::<u8>().ok());
         let id = id.ok_or_else(|| bad("the identifier"))?;
-        let bytes = challenge
-            .strip_prefix("0x")
-            .or_else(|| challenge.strip_prefix("0X"))
-            .and_then(|digits| hex::decode(digits).ok())
-            .ok_or_else(|| bad("the number, which is not hexadecimal"))?;
-        let response = chap_response(id, &secret, &bytes);
-        let pairs = [("CHAP_N", name), ("CHAP_R", format!("0x{}", hex::encode(response)))];
+        let bytes = decode(challenge).ok_or_else(|| bad("the number, which is not hexadecimal"))?;
+        let response = encode(&response_to(id, &own.secret, &bytes));
+        let mut pairs = vec![("CHAP_N", own.user), ("CHAP_R", response)];
+        if let Some(question) = &self.proofs.target {
+            pairs.push(("CHAP_I", question.id.to_string()));
+            pairs.push(("CHAP_C", encode(&question.challenge)));
+        }
+        self.has_answered = true;
         Ok(self.send(Stage::Security, Some(Stage::Operational), &pairs))
+    }
+
+    /// How we want to be known.
+    fn method(&self) -> &'static str {
+        if self.proofs.own.is_some() { "CHAP" } else { "None" }
+    }
+
+    /// The target's answer to our challenge, which goes out with our own answer.
+    fn check(&mut self, user: Option<&str>, response: &str) -> Result<(), LoginError> {
+        let Some(question) = &self.proofs.target else { return Ok(()) };
+        if !self.has_answered || !question.is_answered(user, response) {
+            return Err(LoginError::Impostor);
+        }
+        self.has_proved = true;
+        Ok(())
+    }
+
+    /// Whether all that the plan asks for was proved, now that the target ends the security stage.
+    fn may_go_on(&self) -> Result<(), LoginError> {
+        if self.proofs.own.is_some() && !self.has_answered {
+            return Err(LoginError::Method("None".to_owned()));
+        }
+        if self.proofs.target.is_some() && !self.has_proved {
+            return Err(LoginError::Impostor);
+        }
+        Ok(())
     }
 
     fn operational(&mut self) -> Next {
@@ -222,11 +263,6 @@ fn find<'a>(pairs: &'a [(String, String)], key: &str) -> Option<&'a str> {
     pairs.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
 }
 
-/// MD5 over identifier, secret and challenge (RFC 1994 section 4.1).
-fn chap_response(id: u8, secret: &str, challenge: &[u8]) -> [u8; 16] {
-    Md5::new().chain_update([id]).chain_update(secret).chain_update(challenge).finalize().into()
-}
-
 fn status_text(class: u8, detail: u8) -> &'static str {
     match (class, detail) {
         (1, _) => "the target has moved",
@@ -243,7 +279,30 @@ fn status_text(class: u8, detail: u8) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use haas_api::agent::Chap;
+
+    use super::{super::chap::Question, *};
+
+    fn chap(user: &str, secret: &str) -> Chap {
+        Chap { user: user.to_owned(), secret: secret.to_owned() }
+    }
+
+    /// With a secret of our own only.
+    fn one_way() -> Proofs {
+        Proofs { own: Some(chap("n01", "secretsecret")), target: None }
+    }
+
+    /// A login in which both sides prove themselves, after our answer was sent.
+    fn answered() -> Login {
+        let question = Question { chap: chap("iqn.t", "its secret"), id: 5, challenge: [0xab; 16] };
+        let proofs = Proofs { target: Some(question), ..one_way() };
+        let (mut login, _) = Login::begin("iqn.t", "iqn.i", proofs);
+        login.step(None, false, b"AuthMethod=CHAP\0").expect("algorithm");
+        let third = login.step(None, false, b"CHAP_A=5\0CHAP_I=7\0CHAP_C=0x0102\0");
+        let sent = text(&third.expect("answer"));
+        assert!(sent.contains(&format!("CHAP_I=5 CHAP_C=0x{}", "ab".repeat(16))), "{sent}");
+        login
+    }
 
     fn text(next: &Next) -> String {
         match next {
@@ -254,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_login_without_secret_goes_through_both_stages() {
-        let (mut login, first) = Login::begin("iqn.t", "iqn.i", None);
+        let (mut login, first) = Login::begin("iqn.t", "iqn.i", Proofs::default());
         assert!(text(&first).contains("InitiatorName=iqn.i TargetName=iqn.t"));
         let second = login.step(Some(1), false, b"AuthMethod=None\0").expect("operational");
         assert!(matches!(second, Next::Send { next: Some(Stage::FullFeature), .. }));
@@ -268,28 +327,67 @@ mod tests {
 
     #[test]
     fn chap_is_answered() {
-        let chap = Some(("n01".to_owned(), "secretsecret".to_owned()));
-        let (mut login, first) = Login::begin("iqn.t", "iqn.i", chap);
+        let (mut login, first) = Login::begin("iqn.t", "iqn.i", one_way());
         assert!(text(&first).contains("AuthMethod=CHAP"));
         let second = login.step(None, false, b"AuthMethod=CHAP\0").expect("algorithm");
         assert_eq!(text(&second), "CHAP_A=5 ");
         let third =
             login.step(None, false, b"CHAP_A=5\0CHAP_I=7\0CHAP_C=0x0102\0").expect("answer");
-        let expected = hex::encode(Md5::digest(b"\x07secretsecret\x01\x02"));
-        assert_eq!(text(&third), format!("CHAP_N=n01 CHAP_R=0x{expected} "));
+        let expected = encode(&response_to(7, "secretsecret", &[1, 2]));
+        assert_eq!(text(&third), format!("CHAP_N=n01 CHAP_R={expected} "));
+        // It may not be asked to prove itself, and need not.
+        assert!(login.step(Some(1), false, b"").is_ok());
     }
 
     #[test]
     fn a_target_that_skips_the_secret_is_not_trusted() {
-        let chap = Some(("n01".to_owned(), "secretsecret".to_owned()));
-        let (mut login, _) = Login::begin("iqn.t", "iqn.i", chap);
-        let error = login.step(Some(1), false, b"AuthMethod=None\0").expect_err("no secret");
-        assert_eq!(error, LoginError::Method("None".to_owned()));
+        for answer in [&b"AuthMethod=None\0"[..], b""] {
+            let (mut login, _) = Login::begin("iqn.t", "iqn.i", one_way());
+            let error = login.step(Some(1), false, answer).expect_err("no secret");
+            assert_eq!(error, LoginError::Method("None".to_owned()));
+        }
+        let (mut login, _) = Login::begin("iqn.t", "iqn.i", one_way());
+        let error = login.step(Some(3), false, b"").expect_err("no stage is left out");
+        assert!(matches!(error, LoginError::Protocol(_)));
+    }
+
+    #[test]
+    fn a_target_that_knows_its_secret_is_trusted() {
+        let response = encode(&response_to(5, "its secret", &[0xab; 16]));
+        let proof = format!("CHAP_N=iqn.t\0CHAP_R={response}\0");
+        let next = answered().step(Some(1), false, proof.as_bytes()).expect("operational");
+        assert!(matches!(next, Next::Send { stage: Stage::Operational, .. }));
+        // It may end the stage with a later answer.
+        let mut login = answered();
+        let asks = login.step(None, false, proof.as_bytes()).expect("it goes on");
+        assert!(matches!(asks, Next::Send { stage: Stage::Security, .. }));
+        assert!(login.step(Some(1), false, b"").is_ok());
+    }
+
+    #[test]
+    fn a_target_that_does_not_know_its_secret_is_refused() {
+        let with = |secret: &str| encode(&response_to(5, secret, &[0xab; 16]));
+        for proof in [
+            String::new(),
+            format!("CHAP_N=iqn.t\0CHAP_R={}\0", with("secretsecret")),
+            format!("CHAP_N=another\0CHAP_R={}\0", with("its secret")),
+            format!("CHAP_R={}\0", with("its secret")),
+        ] {
+            let error = answered().step(Some(1), false, proof.as_bytes()).expect_err("false");
+            assert_eq!(error, LoginError::Impostor, "{proof}");
+        }
+        // An answer before the question was sent is none.
+        let question = Question { chap: chap("t", "s"), id: 5, challenge: [1; 16] };
+        let proofs = Proofs { target: Some(question), ..one_way() };
+        let (mut login, _) = Login::begin("iqn.t", "iqn.i", proofs);
+        let early = format!("CHAP_N=t\0CHAP_R={}\0", encode(&response_to(5, "s", &[1; 16])));
+        let error = login.step(None, false, early.as_bytes()).expect_err("nobody asked");
+        assert_eq!(error, LoginError::Impostor);
     }
 
     #[test]
     fn text_may_come_in_parts_but_not_for_ever() {
-        let (mut login, _) = Login::begin("iqn.t", "iqn.i", None);
+        let (mut login, _) = Login::begin("iqn.t", "iqn.i", Proofs::default());
         let more = login.step(None, true, b"AuthMeth").expect("more");
         assert_eq!(text(&more), "");
         login.step(Some(1), false, b"od=None\0").expect("operational");
@@ -304,8 +402,7 @@ mod tests {
             b"CHAP_A=5\0CHAP_I=999\0CHAP_C=0x00\0",
             b"CHAP_A=5\0CHAP_I=1\0CHAP_C=0xzz\0",
         ] {
-            let chap = Some(("n".to_owned(), "s".to_owned()));
-            let (mut login, _) = Login::begin("iqn.t", "iqn.i", chap);
+            let (mut login, _) = Login::begin("iqn.t", "iqn.i", one_way());
             assert!(matches!(login.step(None, false, data), Err(LoginError::Protocol(_))));
         }
     }

@@ -5,9 +5,10 @@
 //! does it in its own process, with nothing that could be paged in from the root that it serves,
 //! and never gives up: commands wait in the kernel (no recovery time-out) until the target is back.
 //!
-//! [`netlink`] speaks to the kernel, [`pdu`] and [`login`] know RFC 7143 (login phase and one-way
-//! CHAP), [`keeper`] is the thread that keeps the session.
+//! [`netlink`] speaks to the kernel, [`pdu`] and [`login`] know RFC 7143 (the login phase), [`chap`] how
+//! the two sides prove themselves, [`keeper`] is the thread that keeps the session.
 
+mod chap;
 mod keeper;
 mod login;
 mod netlink;

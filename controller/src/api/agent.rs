@@ -33,6 +33,7 @@ use crate::{
     boots, clock,
     context::Context,
     inventory::PowerSpec,
+    lifecycle,
     model::{Attempt, AttemptState, Ending},
     store::{Result, StoreError},
     tokens,
@@ -43,6 +44,10 @@ const MAX_FRAME: usize = 256 * 1024;
 
 /// More ready checks than any node has.
 const MOST_CHECKS: u32 = 64;
+
+/// What an agent is told whose node nobody switched on. It need not be one of ours who asks.
+const BY_ITSELF: &str = "the node started by itself; haasd switches it off and on by its BMC before it \
+                         gives it anything";
 
 /// An agent must say hello within this time.
 const HELLO: Duration = Duration::from_secs(10);
@@ -145,14 +150,20 @@ async fn admit(
     let Some(attempt) = found else {
         return Ok(Err("its boot token or credential is unknown"));
     };
+    let Some(node) = tx.node_by_id(&attempt.node_id).await? else {
+        return Ok(Err("its node is gone"));
+    };
+    drop(tx);
+    let by_token = matches!(hello.auth, HelloAuth::Token(_));
     // Whoever has read a token on the boot network must not be first with it.
-    let address = tx.node_by_id(&attempt.node_id).await?.and_then(|node| node.address);
-    if matches!(hello.auth, HelloAuth::Token(_)) && address.map(IpAddr::V4) != Some(peer) {
+    if by_token && node.address.map(IpAddr::V4) != Some(peer) {
         return Ok(Err("its boot token comes from another address than the node's"));
     }
-    drop(tx);
     if !matches!(attempt.state, AttemptState::Open | AttemptState::Ready) {
         return Ok(Err("its boot attempt is over"));
+    }
+    if by_token && !lifecycle::is_confirmed(&node, &attempt) {
+        return Ok(Err(BY_ITSELF));
     }
     let mut tx = context.store.write().await?;
     let credential = match &hello.auth {

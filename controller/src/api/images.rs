@@ -12,7 +12,7 @@ use axum::{
 use futures_util::{Stream, StreamExt};
 use haas_api::{
     List,
-    image::{Image, ImageProgress, ImportKind, TagImage},
+    image::{Image, ImageChange, ImageProgress, ImportKind, TagImage},
     names::{Digest, ImageName, ImageRef, ImageTag, UserName},
     problem::Problem,
 };
@@ -169,6 +169,47 @@ pub(super) async fn tag(
     let image = find(&context, &mut tx, &caller, &digest).await?;
     tx.commit().await?;
     Ok(Json(image))
+}
+
+/// Opens an image, so that nodes that boot it may read it without proving themselves, or closes it.
+/// Sessions that stand are not touched.
+#[utoipa::path(patch, path = "/v1/images/{image}", params(("image" = String, Path)),
+    request_body = ImageChange,
+    responses((status = 200, body = Image), (status = 404, body = Problem)))]
+pub(super) async fn change(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(image): Path<ImageRef>,
+    seen: IfMatch,
+    Json(change): Json<ImageChange>,
+) -> Answer<Tagged<Image>> {
+    caller.may(Verb::Manage, Object::Images)?;
+    let mut tx = context.store.write().await?;
+    let digest = requests::image(&mut tx, &caller.0, Verb::Manage, &image).await?;
+    let before = find(&context, &mut tx, &caller, &digest).await?;
+    seen.check(&before)?;
+    tx.set_open(&digest, change.open).await?;
+    let kind = if change.open { "image-opened" } else { "image-closed" };
+    if change.open != before.open {
+        let names = tx.names_of_image(&digest).await?;
+        let owner = names.into_iter().find_map(|(_, project)| project);
+        tx.add_event(NewEvent {
+            at: clock::wall(),
+            kind,
+            node: None,
+            operation: None,
+            actor: caller.0.name.as_str(),
+            data: serde_json::json!({ "image": image.to_string(), "digest": digest }),
+            tenant: owner.as_deref(),
+        })
+        .await?;
+    }
+    let after = find(&context, &mut tx, &caller, &digest).await?;
+    tx.commit().await?;
+    context.exports.reload(&context.store).await?;
+    context.told();
+    info!(%image, %digest, kind, "image changed");
+    Ok(Tagged(after))
 }
 
 /// Removes a tag; an image without tags goes with its last one. Refused while a node needs it.
@@ -398,6 +439,7 @@ async fn shown(context: &Context, tx: &mut Tx, caller: &Caller, row: ImageRow) -
             Arch::Aarch64 => "aarch64",
         }
         .to_owned(),
+        open: row.is_open,
         created_at: clock::rfc3339(row.created_at),
         digest: row.digest,
     })

@@ -97,7 +97,7 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(images::build))
         .routes(routes!(images::import))
         .routes(routes!(images::tag))
-        .routes(routes!(images::show, images::remove))
+        .routes(routes!(images::show, images::change, images::remove))
         .routes(routes!(sessions::sessions))
         .routes(routes!(sessions::reads))
         .routes(routes!(overlays::list, overlays::add))

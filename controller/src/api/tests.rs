@@ -1,8 +1,10 @@
 //! The API's conventions, kept by every route, and what requests promise; through the whole router.
 
 mod access;
+mod boot_path;
 mod channel;
 mod disks;
+mod initiator;
 mod requests;
 mod sessions;
 mod tenants;
@@ -89,6 +91,7 @@ fn body_for(path: &str) -> Value {
         "/v1/projects/{name}/members" => json!({ "set": [{ "member": "admin", "role": "user" }] }),
         "/v1/grants" => json!({ "subject": "admin", "object": "overlay:alice/dev", "role": "use" }),
         "/v1/images/tags" => json!({ "image": "a:latest", "name": "b", "tag": "latest" }),
+        "/v1/images/{image}" => json!({ "open": true }),
         "/v1/login" => json!({ "name": "alice", "password": "wrong" }),
         "/v1/register" => json!({ "name": "eve", "password": "correct horse battery" }),
         _ => Value::Null,

@@ -154,6 +154,8 @@ pub(super) async fn leased(
     }
     tx.set_address(&node.id, Some(address)).await?;
     tx.commit().await?;
+    // Its initiator logs in from there.
+    context.exports.reload(&context.store).await?;
     info!(node = %node.name, boot = %attempt.id, %address, server, "has a leased address");
     Ok(())
 }

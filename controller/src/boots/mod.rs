@@ -7,6 +7,8 @@
 mod foreign;
 mod plan;
 mod targets;
+#[cfg(test)]
+mod tests;
 
 use haas_api::{
     agent::{BootStage, Failure, Proof, StoreReport},
@@ -107,6 +109,7 @@ pub async fn store_opened(context: &Context, attempt: &str, report: &StoreReport
         };
         tx.fail_attempt(&attempt.id, &failure, context.clock.now()).await?;
         tx.commit().await?;
+        context.exports.reload(&context.store).await?;
         warn!(boot = %attempt.id, cause = failure.cause, "boot has failed");
         context.changed();
         return Ok(());

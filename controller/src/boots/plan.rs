@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use haas_api::{
     agent::{
-        BootPlan, DiskState, Login, MissingShard, NetPlan, OverlayPlan, RootPlan, StoreElsewhere,
+        BootPlan, BootStage, Chap, DiskState, Login, MissingShard, NetPlan, OverlayPlan, RootPlan,
+        StoreElsewhere,
     },
     check::ReadyCheck,
     node::Rendered,
@@ -49,6 +50,8 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
     let overlay = overlay(&mut tx, &node, &desired).await?;
     let ready_checks = ready_checks(&node, &desired, &manifest);
     let elsewhere = elsewhere(&mut tx, &node).await?;
+    let target = target_name(&image.digest);
+    let (chap, target_chap) = secrets(context, attempt, &target).unzip();
     Ok(Some(BootPlan {
         attempt: attempt.id.clone(),
         generation: attempt.generation,
@@ -72,9 +75,10 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
             name: image.name.clone(),
             portal: IpAddr::V4(network.controller),
             port: context.config.ports.iscsi,
-            target: target_name(&image.digest),
+            target,
             initiator: attempt.initiator.clone(),
-            chap: None,
+            chap,
+            target_chap,
             fstype: manifest.root.fstype.to_string(),
             wwid: exports::wwid(&image.digest),
         },
@@ -84,6 +88,24 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
         logins,
         ready_checks,
     }))
+}
+
+/// By what the node and the target prove themselves to each other. Only until the session stands: its
+/// agent has them from then on, and soon tenants are on the node, who may speak in its name.
+fn secrets(context: &Context, attempt: &Attempt, target: &str) -> Option<(Chap, Chap)> {
+    let is_on_its_way = attempt.state == AttemptState::Open && attempt.stage < BootStage::Root;
+    if !attempt.chap || !is_on_its_way {
+        return None;
+    }
+    let key = &context.master_key;
+    let chap = |user: &str, secret: Secret<String>| Chap {
+        user: user.to_owned(),
+        secret: secret.expose().clone(),
+    };
+    Some((
+        chap(&attempt.initiator, key.node_chap(&attempt.id)),
+        chap(target, key.target_chap(&attempt.id)),
+    ))
 }
 
 /// The image's checks, then the node's. None in a rescue: its owner comes to mend what they find.
@@ -259,12 +281,14 @@ pub async fn preview(context: &Context, node: &Node) -> std::result::Result<Rend
         generation: node.generation,
         cause: Cause::Desired,
         state: AttemptState::Open,
-        stage: haas_api::agent::BootStage::Power,
+        stage: BootStage::Power,
         stage_since: now,
         stages: Vec::new(),
         token_spent: false,
         agent_seq: 0,
         initiator: exports::initiator_name(&node.name, "preview"),
+        chap: true,
+        by_itself: false,
         opened_at: now,
         counted_from: now,
         ended_at: None,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use haas_api::{
-    agent::{BootStage, Failure},
+    agent::{BootStage, Failure, ShutdownHow},
     names::Mac,
 };
 use tracing::{debug, error, warn};
@@ -17,7 +17,7 @@ use crate::{
     clock,
     config::{DhcpMode, Network},
     context::Context,
-    inventory::MacUse,
+    inventory::{MacUse, PowerSpec},
     model::{Attempt, AttemptState, Cause, Micros, Node, SECOND},
     netboot::{
         boot_target::{
@@ -36,6 +36,13 @@ use crate::{
 /// Heartbeats come every 5 s, and firmware goes on asking for longer than this.
 const AGENT_RUNS: Micros = 8 * SECOND;
 
+/// A haasd that has just started hears of a node that runs within this time: its kernel logs in to its
+/// root again every 3 s.
+pub(super) const SESSIONS_CALL: Micros = 5 * SECOND;
+
+/// And its agent calls within this time.
+pub(super) const AGENTS_CALL: Micros = 20 * SECOND;
+
 /// A haasd that was away for less than this long is taken to be as alone as it was: other servers do
 /// not come up in a restart, and firmware gives up after some ten seconds without an answer.
 const ALONE_FOR: Micros = 300 * SECOND;
@@ -44,6 +51,8 @@ const ALONE_FOR: Micros = 300 * SECOND;
 #[derive(Debug)]
 pub struct Targets {
     context: Arc<Context>,
+    /// Since when it answers, on the steady clock.
+    since: Micros,
     /// What was offered or declined lately; what a node took is in its row.
     leases: Mutex<Leases>,
     strangers: Mutex<Strangers>,
@@ -80,11 +89,19 @@ impl Targets {
     /// Over this store.
     pub fn new(context: Arc<Context>) -> Self {
         Self {
+            since: context.clock.now(),
             context,
             leases: Mutex::default(),
             strangers: Mutex::default(),
             told: foreign::Told::default(),
         }
+    }
+
+    /// As if haasd had been up for so long.
+    #[cfg(test)]
+    pub(super) fn up_for(mut self, time: Micros) -> Self {
+        self.since = self.context.clock.now() - time;
+        self
     }
 
     /// The result, or none with a line in the log.
@@ -173,33 +190,45 @@ impl Targets {
                     && ended.cause == Cause::HandedOver
                     && ended.generation == node.generation =>
             {
-                reconcile::open_attempt(context, node, Some(&ended), Cause::Unplanned)
+                reconcile::open_started(context, node, Some(&ended), Cause::Unplanned)
                     .await
                     .map(Some)
             }
             Some(open) if open.state == AttemptState::Open && !open.token_spent => Ok(Some(open)),
             Some(open) if open.state == AttemptState::Open => {
                 // Its agent ran already, so the node went down on the way: that attempt is lost.
-                if agent_spoke_lately(node, now) {
+                if self.may_run(node, &open, now) {
                     return Ok(None);
                 }
                 self.lose(&open).await?;
-                if failed.saturating_add(1) >= context.config.boot.attempts {
+                // With a BMC the reconciler tries again, from off.
+                if has_bmc(node) || failed.saturating_add(1) >= context.config.boot.attempts {
                     return Ok(None);
                 }
-                reconcile::open_attempt(context, node, Some(&open), Cause::Retry).await.map(Some)
+                reconcile::open_started(context, node, Some(&open), Cause::Retry).await.map(Some)
             }
             Some(running) if running.state == AttemptState::Ready => {
-                if node.goodbye.is_none() && agent_spoke_lately(node, now) {
+                if self.may_run(node, &running, now) || is_cut_soon(node, now) {
                     return Ok(None);
                 }
-                reconcile::open_attempt(context, node, Some(&running), Cause::Unplanned)
+                reconcile::open_started(context, node, Some(&running), Cause::Unplanned)
                     .await
                     .map(Some)
             }
             // The reconciler opens attempts for nodes that it has switched off.
             Some(_) | None => Ok(None),
         }
+    }
+
+    /// Whether what was booted may run still, so that it was not the node who asked.
+    fn may_run(&self, node: &Node, running: &Attempt, now: Micros) -> bool {
+        if agent_spoke_lately(node, now) {
+            return true;
+        }
+        // Nobody has said anything to a haasd that was not there.
+        let up = now - self.since;
+        let is_attached = || self.context.exports.is_attached(&running.initiator);
+        node.goodbye.is_none() && (up < SESSIONS_CALL || (up < AGENTS_CALL && is_attached()))
     }
 
     async fn lose(&self, attempt: &Attempt) -> Result<()> {
@@ -223,6 +252,7 @@ impl Targets {
         )
         .await?;
         tx.commit().await?;
+        self.context.exports.reload(&self.context.store).await?;
         self.context.changed();
         Ok(())
     }
@@ -286,6 +316,8 @@ impl Targets {
             Ok(address) => {
                 tx.set_address(&node.id, Some(address)).await?;
                 tx.commit().await?;
+                // Its initiator logs in from there.
+                self.context.exports.reload(&self.context.store).await?;
                 Ok(Some(address))
             }
             Err(full) => {
@@ -449,6 +481,17 @@ fn unspent(node: Node, attempt: Attempt) -> std::result::Result<(Node, Attempt),
         return Err(Refusal::Over);
     }
     Ok((node, attempt))
+}
+
+fn has_bmc(node: &Node) -> bool {
+    node.spec.power != PowerSpec::Manual
+}
+
+/// Whether its own root reboots the node, and the reconciler is about to switch it off on the way.
+fn is_cut_soon(node: &Node, now: Micros) -> bool {
+    has_bmc(node)
+        && node.goodbye == Some(ShutdownHow::Reboot)
+        && node.agent_at.is_some_and(|at| now - at < AGENT_RUNS)
 }
 
 fn agent_spoke_lately(node: &Node, now: Micros) -> bool {

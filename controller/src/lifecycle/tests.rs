@@ -231,6 +231,8 @@ fn attempt(stage: BootStage, since: Micros) -> Attempt {
         token_spent: stage >= BootStage::Agent,
         agent_seq: 0,
         initiator: "iqn.x:boot-1".into(),
+        chap: true,
+        by_itself: false,
         opened_at: since,
         counted_from: since,
         ended_at: None,
@@ -624,9 +626,50 @@ fn a_node_that_somebody_powered_off_from_inside_stays_off() {
 }
 
 #[test]
-fn a_node_that_reboots_by_itself_gets_an_attempt_before_its_firmware_chooses() {
-    let reboots = World::ready().goodbye(ShutdownHow::Reboot, 1);
-    assert_eq!(reboots.decide(), Step::Do(Action::OpenAttempt(Cause::Unplanned)));
+fn a_node_that_its_own_root_reboots_is_switched_off_and_on_on_the_way() {
+    assert_waits(World::ready().goodbye(ShutdownHow::Reboot, 4).decide(), "reboots");
+    let reboots = World::ready().goodbye(ShutdownHow::Reboot, 5);
+    assert_cuts_power(reboots.decide());
+    let cut = reboots.ending(Ending::Hard, 1);
+    assert_waits(cut.decide(), "switched off");
+    let off = cut.power(Power::Off);
+    assert_eq!(off.decide(), Step::Do(Action::OpenAttempt(Cause::Unplanned)));
+}
+
+#[test]
+fn a_node_that_started_by_itself_is_switched_off_and_on_before_it_gets_anything() {
+    for stage in [BootStage::Power, BootStage::Dhcp, BootStage::Script, BootStage::Kernel] {
+        let mut world = World::booting(stage, 1);
+        world.attempt().cause = Cause::Unplanned;
+        world.attempt().by_itself = true;
+        assert_cuts_power(world.decide());
+        assert_waits(world.clone().ending(Ending::Hard, 1).decide(), "switched off");
+        let off = world.clone().ending(Ending::Hard, 2).power(Power::Off);
+        assert_eq!(off.decide(), Step::Do(Action::OpenAttempt(Cause::Unplanned)), "{stage}");
+        // However long its BMC is away, it is no failure of the node.
+        world.attempt().stage_since = NOW - 90_000 * SECOND;
+        world.attempt().counted_from = NOW - 90_000 * SECOND;
+        world.node.power_at = None;
+        world.node.power_error = Some("no answer".into());
+        world.node.power_failed_at = Some(NOW - 90_000 * SECOND);
+        assert_eq!(world.decide(), Step::Do(Action::ObservePower), "{stage}");
+    }
+    let mut elsewhere = World::booting(BootStage::Dhcp, 1);
+    elsewhere.attempt().by_itself = true;
+    elsewhere.attempt().failure = Some(Failure { code: "booted-elsewhere".into(), ..held(false) });
+    assert_fault(elsewhere.decide(), "booted-elsewhere");
+}
+
+#[test]
+fn a_node_that_nobody_can_switch_is_believed_when_it_starts_by_itself() {
+    let mut world = World::booting(BootStage::Kernel, 1).by_hand();
+    world.attempt().by_itself = true;
+    assert_waits(world.decide(), "kernel");
+    assert!(is_confirmed(&world.node, world.attempt.as_ref().unwrap()));
+    // It was believed, and has its secrets: a BMC that it is given now changes nothing.
+    let mut begun = World::booting(BootStage::Agent, 1);
+    begun.attempt().by_itself = true;
+    assert_waits(begun.decide(), "agent");
 }
 
 #[test]

@@ -62,6 +62,11 @@ pub struct Attempt {
     pub agent_seq: u64,
     /// The iSCSI initiator name that only this attempt has.
     pub initiator: String,
+    /// Whether its node must prove itself to the target. Attempts that were open before haasd knew of
+    /// it need not, since their nodes cannot.
+    pub chap: bool,
+    /// Whether the node started by itself: nobody switched it on for this attempt.
+    pub by_itself: bool,
     /// When it was opened, on the steady clock.
     pub opened_at: Micros,
     /// Where the time of the whole boot is counted from, on the steady clock.

@@ -118,14 +118,34 @@ async fn adopt(context: &Context, loaded: &Loaded) -> Result<()> {
     Ok(())
 }
 
-/// Opens a boot attempt for what is wanted of the node now, and lets its initiator log in. Also
-/// called by netboot when a node boots by itself. `after` is the node's last attempt as the caller
+/// Opens a boot attempt for what is wanted of the node now, and lets its initiator log in. The node is
+/// off, as its BMC says, or a person switches it. `after` is the node's last attempt as the caller
 /// knows it; one that was opened since is answered in place of another.
 pub async fn open_attempt(
     context: &Context,
     node: &Node,
     after: Option<&Attempt>,
     cause: Cause,
+) -> Result<Attempt> {
+    open(context, node, after, cause, false).await
+}
+
+/// The same for a node that has started by itself, and asks netboot.
+pub async fn open_started(
+    context: &Context,
+    node: &Node,
+    after: Option<&Attempt>,
+    cause: Cause,
+) -> Result<Attempt> {
+    open(context, node, after, cause, true).await
+}
+
+async fn open(
+    context: &Context,
+    node: &Node,
+    after: Option<&Attempt>,
+    cause: Cause,
+    by_itself: bool,
 ) -> Result<Attempt> {
     let now = context.clock.now();
     let id = ulid::Ulid::new().to_string();
@@ -141,6 +161,8 @@ pub async fn open_attempt(
         stages: vec![(BootStage::Power, now)],
         token_spent: false,
         agent_seq: 0,
+        chap: true,
+        by_itself,
         opened_at: now,
         counted_from: now,
         ended_at: None,
@@ -198,7 +220,7 @@ async fn set_on(node: &Node, cause: Cause) -> Result<bool, PowerError> {
     let driver = power::driver(&node.spec.power, node.spec.firmware)?;
     if driver.state().await? == Power::On {
         if cause == Cause::Unplanned {
-            // It is rebooting by itself.
+            // Its power has come back by itself since.
             driver.set_boot_device(BootDevice::Pxe).await?;
         }
         return Ok(false);

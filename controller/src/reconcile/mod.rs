@@ -12,7 +12,7 @@ mod operations;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-pub use act::open_attempt;
+pub use act::{open_attempt, open_started};
 use haas_api::agent::{DiskState, Failure};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -189,6 +189,19 @@ async fn work(context: &Context, id: &str, turn: bool) {
             return;
         }
     }
+}
+
+/// Decides and does one step, as if it were `now`.
+#[cfg(test)]
+pub(crate) async fn step_at(context: &Context, node: Node, now: Micros) -> Step {
+    let mut tx = context.store.read().await.unwrap();
+    let loaded = Loaded::read(&mut tx, node).await.unwrap();
+    drop(tx);
+    let step = loaded.decide(context, true, now);
+    if let Step::Do(action) = &step {
+        act::act(context, &loaded, action.clone()).await.unwrap();
+    }
+    step
 }
 
 async fn load(context: &Context, id: &str) -> Result<Option<Loaded>> {

@@ -22,6 +22,8 @@ struct Row {
     credential_hash: Option<String>,
     agent_seq: i64,
     initiator: String,
+    chap: bool,
+    by_itself: bool,
     opened_at: i64,
     counted_from: i64,
     ended_at: Option<i64>,
@@ -46,6 +48,8 @@ impl Row {
             agent_seq: u64::try_from(self.agent_seq)
                 .map_err(|e| StoreError::Corrupt { table: "attempts", problem: e.to_string() })?,
             initiator: self.initiator,
+            chap: self.chap,
+            by_itself: self.by_itself,
             opened_at: self.opened_at,
             counted_from: self.counted_from,
             ended_at: self.ended_at,
@@ -71,8 +75,9 @@ impl Tx {
             self,
             query(
                 "insert into attempts (id, node_id, generation, cause, state, stage, stage_since, stages,
-                   token_hash, agent_seq, initiator, opened_at, counted_from, boot_bytes, root_bytes)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12, 0, 0)",
+                   token_hash, agent_seq, initiator, opened_at, counted_from, boot_bytes, root_bytes,
+                   chap, by_itself)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12, 0, 0, $13, $14)",
             )
             .bind(&attempt.id)
             .bind(&attempt.node_id)
@@ -86,6 +91,8 @@ impl Tx {
             .bind(&attempt.initiator)
             .bind(attempt.opened_at)
             .bind(attempt.counted_from)
+            .bind(attempt.chap)
+            .bind(attempt.by_itself)
         )?;
         // What the agent of an older boot said of logins is over with it.
         changed!(

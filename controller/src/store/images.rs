@@ -15,6 +15,8 @@ pub struct ImageRow {
     pub manifest: String,
     /// When it came here, wall clock.
     pub created_at: Micros,
+    /// Whether nodes that boot it may read it without proving themselves.
+    pub is_open: bool,
     /// The tags that point to it.
     pub tags: Vec<ImageRef>,
 }
@@ -57,23 +59,27 @@ impl Tx {
 
     /// All images, newest first, with their tags.
     pub async fn images(&mut self) -> Result<Vec<ImageRow>> {
-        let rows: Vec<(String, String, i64)> = on!(
+        let rows: Vec<(String, String, i64, bool)> = on!(
             self,
-            c => query_as("select digest, manifest, created_at from images order by created_at desc, digest")
-                .fetch_all(c)
+            c => query_as(
+                "select digest, manifest, created_at, is_open from images
+                 order by created_at desc, digest",
+            )
+            .fetch_all(c)
         )?;
         let tags: Vec<(String, String, String)> = on!(
             self,
             c => query_as("select name, tag, digest from image_tags order by name, tag").fetch_all(c)
         )?;
         rows.into_iter()
-            .map(|(digest, manifest, created_at)| {
+            .map(|(digest, manifest, created_at, is_open)| {
                 let tags = tags
                     .iter()
                     .filter(|(_, _, d)| *d == digest)
                     .map(|(name, tag, _)| from_text("image_tags", &format!("{name}:{tag}")))
                     .collect::<Result<_>>()?;
-                Ok(ImageRow { digest: from_text("images", &digest)?, manifest, created_at, tags })
+                let digest = from_text("images", &digest)?;
+                Ok(ImageRow { digest, manifest, created_at, is_open, tags })
             })
             .collect()
     }
@@ -134,6 +140,17 @@ impl Tx {
             .bind(digest.as_str())
             .fetch_all(c)
         )
+    }
+
+    /// Says whether nodes that boot this image may read it without proving themselves.
+    pub async fn set_open(&mut self, digest: &Digest, is_open: bool) -> Result<()> {
+        changed!(
+            self,
+            query("update images set is_open = $2 where digest = $1")
+                .bind(digest.as_str())
+                .bind(is_open)
+        )?;
+        Ok(())
     }
 
     /// Removes a tag; true if it was there.

@@ -10,7 +10,7 @@ use crate::{
     doctor::Finding,
     grant::{Grant, NewGrant},
     group::{Group, GroupChange, NewGroup},
-    image::{BootRead, Image, ImageSessions, ImportKind, TagImage},
+    image::{BootRead, Image, ImageChange, ImageSessions, ImportKind, TagImage},
     names::{GroupName, ImageName, ImageRef, ImageTag, NodeName, OverlayLabel, UserName},
     node::{ApplyRequest, ApplyResult, Discovered, ManageRequest, Node, NodeGroup, Rendered},
     operation::{BootReport, Operation, Plan, PowerRequest, RollbackRequest, SwitchRequest},
@@ -295,6 +295,18 @@ impl Client {
     /// `POST /v1/images/tags`.
     pub async fn tag_image(&self, tag: &TagImage) -> Result<Image, ClientError> {
         self.post(&["v1", "images", "tags"], tag).await
+    }
+
+    /// `PATCH /v1/images/{ref}`.
+    pub async fn change_image(
+        &self,
+        image: &ImageRef,
+        change: &ImageChange,
+    ) -> Result<Image, ClientError> {
+        let image = image.to_string();
+        let path = ["v1", "images", &image];
+        let response = self.call(Method::PATCH, &path, Some(change)).await?;
+        self.json(response).await
     }
 
     /// `DELETE /v1/images/{ref}`.

@@ -19,16 +19,16 @@ use crate::{
     testing::Bench,
 };
 
-struct Served {
-    bench: Bench,
+pub(super) struct Served {
+    pub(super) bench: Bench,
     address: SocketAddr,
-    attempt: Attempt,
-    token: String,
+    pub(super) attempt: Attempt,
+    pub(super) token: String,
 }
 
 impl Served {
     /// A node whose boot attempt is open, and the API on a socket.
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let bench = Bench::new().await;
         bench.add_nodes([1]).await;
         bench.add_image("a").await;
@@ -67,6 +67,13 @@ impl Served {
         Agent(Some(connected.await.unwrap()))
     }
 
+    /// What is answered to a hello from this address.
+    pub(super) async fn hello_from(&self, source: [u8; 4], auth: HelloAuth) -> String {
+        let mut agent = self.call_from(source).await;
+        agent.say(&Hello { proto: PROTO, version: "1".into(), auth }).await;
+        agent.hear().await.expect("hello is answered")
+    }
+
     /// An agent that has said hello with this.
     async fn hello(&self, auth: HelloAuth) -> (Agent, HelloAnswer) {
         let mut agent = self.call().await;
@@ -75,14 +82,14 @@ impl Served {
         (agent, serde_json::from_str(&answer).unwrap())
     }
 
-    async fn welcome(&self, auth: HelloAuth) -> (Agent, Welcome) {
+    pub(super) async fn welcome(&self, auth: HelloAuth) -> (Agent, Welcome) {
         match self.hello(auth).await {
             (agent, HelloAnswer::Welcome(welcome)) => (agent, *welcome),
             (_, HelloAnswer::Refused { reason }) => panic!("refused: {reason}"),
         }
     }
 
-    async fn refusal(&self, auth: HelloAuth) -> String {
+    pub(super) async fn refusal(&self, auth: HelloAuth) -> String {
         match self.hello(auth).await {
             (mut agent, HelloAnswer::Refused { reason }) => {
                 assert_eq!(agent.hear().await, None, "a refused agent is not listened to");
@@ -92,18 +99,18 @@ impl Served {
         }
     }
 
-    async fn attempt(&self) -> Attempt {
+    pub(super) async fn attempt(&self) -> Attempt {
         let mut tx = self.bench.context.store.read().await.unwrap();
         tx.attempt(&self.attempt.id).await.unwrap().unwrap()
     }
 
-    async fn node(&self) -> Node {
+    pub(super) async fn node(&self) -> Node {
         self.bench.node(1).await
     }
 }
 
 /// The other end, driven in a thread that may block.
-struct Agent(Option<WebSocket<MaybeTlsStream<TcpStream>>>);
+pub(super) struct Agent(Option<WebSocket<MaybeTlsStream<TcpStream>>>);
 
 impl Agent {
     async fn on<T: Send + 'static>(
@@ -150,18 +157,18 @@ impl Agent {
         .await
     }
 
-    async fn frame(&mut self, seq: u64, msg: ToController) -> Frame<ToAgent> {
+    pub(super) async fn frame(&mut self, seq: u64, msg: ToController) -> Frame<ToAgent> {
         self.say(&Frame { seq, ack: 0, msg }).await;
         let text = self.hear().await.expect("a frame is answered");
         serde_json::from_str(&text).unwrap()
     }
 }
 
-fn stage(stage: BootStage) -> ToController {
+pub(super) fn stage(stage: BootStage) -> ToController {
     ToController::Stage { stage, uptime_ms: 1 }
 }
 
-fn token(text: &str) -> HelloAuth {
+pub(super) fn token(text: &str) -> HelloAuth {
     HelloAuth::Token(text.to_owned())
 }
 
@@ -169,9 +176,7 @@ fn token(text: &str) -> HelloAuth {
 async fn a_token_from_another_address_than_its_nodes_opens_nothing() {
     let served = Served::start().await;
     let auth = HelloAuth::Token(served.token.clone());
-    let mut thief = served.call_from([127, 77, 0, 2]).await;
-    thief.say(&Hello { proto: PROTO, version: "1".into(), auth: auth.clone() }).await;
-    let answer = thief.hear().await.expect("hello is answered");
+    let answer = served.hello_from([127, 77, 0, 2], auth.clone()).await;
     assert!(answer.contains("another address"), "{answer}");
     served.welcome(auth).await;
 }

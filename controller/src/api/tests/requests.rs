@@ -54,6 +54,8 @@ async fn busy(bench: &Bench, number: u8) {
     let stage = haas_api::agent::BootStage::Ready;
     let attempt = Attempt {
         initiator: id.clone(),
+        chap: true,
+        by_itself: false,
         id,
         node_id: node.id.clone(),
         generation: node.generation,

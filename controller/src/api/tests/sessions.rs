@@ -6,21 +6,14 @@ use haas_api::user::Role;
 use iscsi_target::{Admission, Exports, Grant, LoginRequest, Refusal};
 use serde_json::{Value, json};
 
-use crate::{
-    images::manifest::{Manifest, target_name},
-    testing::Bench,
-};
+use crate::{images::manifest::target_name, testing::Bench};
 
 /// Nodes n01 and n02 boot image a for admin, n03 for carol.
 async fn bench() -> Bench {
     let bench = Bench::new().await;
     bench.add_nodes(1..=3).await;
     bench.add_image("a").await;
-    let row = bench.context.store.read().await.unwrap().images().await.unwrap().remove(0);
-    let manifest = Manifest::parse(row.manifest.as_bytes()).unwrap();
-    let disk = bench.context.images.blob_path(&manifest.root.digest);
-    std::fs::create_dir_all(disk.parent().unwrap()).unwrap();
-    std::fs::write(disk, vec![7; 12_288]).unwrap();
+    bench.give_disks().await;
     let carol = bench.add_user("carol", Role::Admin).await;
     for (token, nodes) in [(&bench.admin, "n[01-02]"), (&carol, "n03")] {
         let body = json!({ "nodeset": nodes, "image": "a", "overlay": "none" });

@@ -314,7 +314,8 @@ impl Model {
             return Truth::Foreign;
         }
         let generation = self.world.node.generation;
-        let spoke = self.world.node.goodbye.is_none()
+        // An agent that has said goodbye for a reboot is about to be cut.
+        let spoke = self.world.node.goodbye != Some(ShutdownHow::Poweroff)
             && self.world.node.agent_at.is_some_and(|at| self.now - at < 8 * SECOND);
         match self.world.attempt.clone() {
             Some(a) if a.state == AttemptState::Open && !a.token_spent => {
@@ -326,6 +327,7 @@ impl Model {
                 fresh.id = format!("boot-{}", self.opened);
                 fresh.generation = generation;
                 fresh.cause = Cause::Unplanned;
+                fresh.by_itself = true;
                 self.end_attempt();
                 self.attempts.extend(self.world.attempt.replace(fresh.clone()));
                 self.world.node.ending = None;
@@ -392,8 +394,14 @@ impl Model {
             self.truth = Truth::Foreign;
             return;
         }
-        let stage = self.world.attempt.as_ref().expect("it is current").stage;
+        let (stage, by_itself) =
+            self.world.attempt.as_ref().map(|a| (a.stage, a.by_itself)).expect("it is current");
         let next = BootStage::ALL.into_iter().find(|s| *s > stage).unwrap_or(BootStage::Ready);
+        if by_itself && next >= BootStage::Agent {
+            // Its agent is refused (api/agent.rs), and waits.
+            self.truth = Truth::Booting { attempt, next: self.now + 20 * SECOND };
+            return;
+        }
         self.reach(next);
         if next >= BootStage::Agent {
             self.heard(&attempt);
@@ -521,6 +529,44 @@ fn whatever_happens_a_node_ends_as_it_is_wanted() {
             assert_eq!(step, Step::Converged(Standing::Off), "{}", story());
             assert_eq!(model.truth, Truth::Off, "{}", story());
         }
+    }
+}
+
+#[test]
+fn a_node_that_its_root_reboots_comes_back_by_one_power_cycle() {
+    for seed in 0..50 {
+        let mut model = Model::new(seed);
+        model.want(|_| ());
+        assert_eq!(model.settle(), Step::Converged(Standing::Ready));
+        let Truth::Runs { attempt } = model.truth.clone() else { panic!("{:?}", model.truth) };
+        let (opened, how) = (model.opened, ShutdownHow::Reboot);
+        model.truth = Truth::Ending { at: model.now + 5 * SECOND, attempt: Some(attempt), how };
+        model.pass(6);
+        assert_eq!(model.settle(), Step::Converged(Standing::Ready), "{}", model.story());
+        let now = model.world.attempt.clone().expect("it runs");
+        assert_eq!(model.truth, Truth::Runs { attempt: now.id.clone() }, "{}", model.story());
+        assert_eq!((now.cause, model.opened), (Cause::Unplanned, opened + 1), "{}", model.story());
+        let cuts = model.log.iter().filter(|line| line.contains("EndHard")).count();
+        assert_eq!(cuts, 1, "{}", model.story());
+    }
+}
+
+#[test]
+fn a_node_that_restarts_by_itself_runs_only_what_its_bmc_has_begun() {
+    for seed in 0..50 {
+        let mut model = Model::new(seed);
+        model.want(|_| ());
+        assert_eq!(model.settle(), Step::Converged(Standing::Ready));
+        // It crashes, and its firmware asks a while later.
+        model.linked = false;
+        model.pass(30);
+        model.truth = model.asks_to_boot();
+        assert!(matches!(model.truth, Truth::Booting { .. }), "{:?}", model.truth);
+        model.linked = true;
+        assert_eq!(model.settle(), Step::Converged(Standing::Ready), "{}", model.story());
+        let now = model.world.attempt.clone().expect("it runs");
+        assert!(!now.by_itself, "{}", model.story());
+        assert_eq!(model.truth, Truth::Runs { attempt: now.id }, "{}", model.story());
     }
 }
 
