@@ -30,6 +30,7 @@ use crate::{
     images::{Images, worker::WorkerCommand},
     netboot::{self, Serving, firmware::Binaries, script::Templates},
     reconcile,
+    ssh_ca::SshCa,
     store::Store,
     tls,
     tokens::{self, MasterKey},
@@ -55,6 +56,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let context = Arc::new(Context {
         master_key: MasterKey::open(&config.state_dir.join("master.key"))
             .context("cannot open the master key")?,
+        ssh_ca: SshCa::open(&config.state_dir)?,
         exports: exports.clone(),
         agents: Agents::default(),
         wake: Notify::new(),

@@ -20,6 +20,7 @@ pub mod operation;
 pub mod overlay;
 pub mod pin;
 pub mod problem;
+pub mod ssh;
 pub mod user;
 
 #[cfg(feature = "client")]

@@ -19,6 +19,7 @@ mod nodes;
 mod operations;
 mod overlays;
 mod sessions;
+mod ssh;
 mod tokens;
 mod users;
 
@@ -82,6 +83,7 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(operations::list))
         .routes(routes!(operations::show))
         .routes(routes!(doctor::show))
+        .routes(routes!(ssh::show))
         .routes(routes!(events::stream))
         .routes(routes!(images::list))
         .routes(routes!(images::build))
