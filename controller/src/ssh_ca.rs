@@ -299,7 +299,10 @@ mod tests {
         let read = read_by_openssh(&made);
         assert_eq!(read[0], "Type: ssh-ed25519-cert-v01@openssh.com user certificate");
         let at = read.iter().position(|line| line == "Principals:").unwrap();
-        assert_eq!((read[at + 1].as_str(), read[at + 2].as_str()), ("01O/alice", "Critical Options: (none)"));
+        assert_eq!(
+            (read[at + 1].as_str(), read[at + 2].as_str()),
+            ("01O/alice", "Critical Options: (none)")
+        );
         for extension in USUAL {
             assert!(read.iter().any(|line| line == extension), "no {extension} in {read:#?}");
         }
@@ -309,7 +312,8 @@ mod tests {
     fn every_kind_of_host_key_that_servers_have_is_signed() {
         let (_dir, ca) = authority();
         let dir = tempfile::tempdir().unwrap();
-        for (kind, bits) in [("rsa", "2048"), ("ecdsa", "256"), ("ecdsa", "521"), ("ed25519", "0")] {
+        for (kind, bits) in [("rsa", "2048"), ("ecdsa", "256"), ("ecdsa", "521"), ("ed25519", "0")]
+        {
             let file = dir.path().join(format!("{kind}{bits}"));
             let mut keygen = Command::new("ssh-keygen");
             keygen.args(["-q", "-t", kind, "-b", bits, "-N", "", "-f"]).arg(&file);

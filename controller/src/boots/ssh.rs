@@ -59,9 +59,8 @@ pub async fn certify(context: &Context, attempt: &str, keys: &SshKeys) -> Result
     let mut rows = Vec::new();
     for asked in keys.host.iter().take(MOST_HOST_KEYS) {
         let key = public_key(&asked.key).and_then(|key| {
-            let certificate = asked.certify.then(|| {
-                context.ssh_ca.certify_host(&key, &names, &id, now)
-            });
+            let certificate =
+                asked.certify.then(|| context.ssh_ca.certify_host(&key, &names, &id, now));
             Ok((key.to_openssh()?, certificate.transpose()?))
         });
         let Some((key, certificate)) = told(&attempt, key) else {
@@ -78,7 +77,13 @@ pub async fn certify(context: &Context, attempt: &str, keys: &SshKeys) -> Result
     for asked in keys.users.iter().take(MOST_USERS) {
         let certificate = set_of(&desired).map(|set| {
             let key = public_key(&asked.key)?;
-            context.ssh_ca.certify_user(&key, &set, &asked.login, &format!("{id}, {}", asked.login), now)
+            context.ssh_ca.certify_user(
+                &key,
+                &set,
+                &asked.login,
+                &format!("{id}, {}", asked.login),
+                now,
+            )
         });
         let certificate = certificate.and_then(|made| told(&attempt, made));
         made.users.push(certificate.map(|c| c.text));
