@@ -132,3 +132,38 @@ fn on_a_thread<T: Send + 'static>(
         .map_err(|e| format!("no thread: {e}"))?;
     Ok(told)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked() -> Renewal {
+        let due = Instant::now() + AGAIN;
+        let state = State::Asked(Found::default(), Instant::now());
+        Renewal { due, state, is_possible: true }
+    }
+
+    #[test]
+    fn an_answer_that_was_lost_with_its_connection_is_asked_for_again_at_once() {
+        let mut renewal = asked();
+        renewal.welcomed(true);
+        assert!(matches!(renewal.state, State::Waiting) && renewal.due <= Instant::now());
+    }
+
+    #[test]
+    fn an_answer_that_nobody_waits_for_changes_nothing() {
+        let mut renewal = Renewal::new(Some(LEAST), true);
+        let due = renewal.due;
+        renewal.take(SshCertificates::default());
+        renewal.welcomed(false);
+        assert!(matches!(renewal.state, State::Waiting) && renewal.due == due);
+    }
+
+    #[test]
+    fn a_haasd_that_is_silent_is_asked_again_later_and_not_at_once() {
+        let mut renewal = asked();
+        renewal.failed("haasd does not answer");
+        assert!(matches!(renewal.state, State::Waiting));
+        assert!(renewal.due > Instant::now() + AGAIN / 2);
+    }
+}
