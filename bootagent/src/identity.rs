@@ -170,6 +170,8 @@ fn users(root: &Path, plan: &BootPlan) -> io::Result<()> {
     let shell = shell.unwrap_or("/bin/sh");
     let has = |table: &str, name: &str| table.lines().any(|l| l.split(':').next() == Some(name));
     let mut keys: BTreeMap<PathBuf, (u32, Vec<String>)> = BTreeMap::new();
+    // dropbear knows no authorities.
+    let trust = |names: &[&str]| ssh::trust(plan, names).filter(|_| root.join("etc/ssh").is_dir());
     // Whose own key, made on another node of the set, opens root here.
     let mut roots = vec!["root"];
     for login in &plan.logins {
@@ -189,7 +191,7 @@ fn users(root: &Path, plan: &BootPlan) -> io::Result<()> {
         let uid = uid_of(&passwd, name).unwrap_or(uid);
         let own = keys.entry(home).or_insert((uid, Vec::new()));
         own.1.extend(login.ssh_keys.clone());
-        own.1.extend(ssh::trust(plan, &[name]));
+        own.1.extend(trust(&[name]));
         if login.root {
             roots.push(name);
             let home = home_of(&passwd, "root");
@@ -198,7 +200,7 @@ fn users(root: &Path, plan: &BootPlan) -> io::Result<()> {
     }
     if roots.len() > 1 {
         let root = keys.entry(home_of(&passwd, "root")).or_insert((0, Vec::new()));
-        root.1.extend(ssh::trust(plan, &roots));
+        root.1.extend(trust(&roots));
     }
     for (path, mode, new, old) in [
         ("etc/passwd", 0o644, &passwd, &before.0),
@@ -324,7 +326,7 @@ mod tests {
     #[test]
     fn users_come_from_other_nodes_of_the_set_to_their_own_account_and_root_if_they_may() {
         let root = tempfile::tempdir().expect("root");
-        fs::create_dir_all(root.path().join("etc")).expect("folder");
+        fs::create_dir_all(root.path().join("etc/ssh")).expect("folder");
         let mut plan = crate::channel::fake::plan(0);
         plan.logins = vec![login("alice", 10_001, true), login("bob", 10_002, false)];
         let ca = || "ssh-ed25519 CA".to_owned();

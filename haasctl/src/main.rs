@@ -29,6 +29,7 @@ mod pack;
 mod power;
 mod progress;
 mod report;
+mod ssh;
 mod status;
 mod switch;
 mod table;
