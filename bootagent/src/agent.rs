@@ -24,7 +24,9 @@ use crate::{
     iscsi::Keeper,
     log,
     ready::Way,
-    shutdown, store, usage,
+    shutdown,
+    ssh::Renewal,
+    store, usage,
 };
 
 const CONTROL: &str = "/run/haas/control";
@@ -48,8 +50,8 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Looks after the node until it ends.
-    pub(crate) fn run(self) -> Result<Infallible, Fault> {
+    /// Looks after the node until it ends. New ssh certificates are due in `renew_in`.
+    pub(crate) fn run(self, renew_in: Option<Duration>) -> Result<Infallible, Fault> {
         let (ask, asked) = mpsc::channel();
         control(ask.clone()).or_hold("control", "cannot make /run/haas/control")?;
         button::watch(move || {
@@ -58,9 +60,11 @@ impl Agent {
         });
         shutdown::prepare_for_systemd();
         let mut way = Way::new();
+        let mut renewal = Renewal::new(renew_in, self.plan.ssh.is_some());
         let mut next_beat = Instant::now();
         loop {
             way.go_on(&self);
+            renewal.go_on(&self);
             if Instant::now() >= next_beat {
                 self.beat();
                 next_beat = Instant::now() + Duration::from_secs(HEARTBEAT_S);
@@ -75,7 +79,11 @@ impl Agent {
                     // The node runs on: users are on it, and the session needs us.
                     log::error(&format!("haasd refuses the agent: {reason}"));
                 }
-                Some(Heard::Welcome(_)) => way.prove_again(),
+                Some(Heard::Said(ToAgent::SshCertificates(made))) => renewal.take(made),
+                Some(Heard::Welcome(welcome)) => {
+                    renewal.welcomed(welcome.plan.ssh.is_some());
+                    way.prove_again();
+                }
                 Some(Heard::Said(ToAgent::Retry { .. } | ToAgent::Ack)) | None => {}
             }
             if let Ok(how) = asked.try_recv() {

@@ -34,9 +34,57 @@ pub(crate) fn replace(path: &Path, mode: u32, text: &str) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
+const BEGIN: &str = "# haas begin: written at each boot";
+const END: &str = "# haas end";
+
+/// A file that is its owner's but for our lines, which stand at its end between two marks: with these
+/// in place of those that are in it.
+pub(crate) fn block(old: &str, lines: &[String]) -> String {
+    let mut inside = false;
+    let mut text = String::new();
+    for line in old.lines() {
+        if line == BEGIN {
+            inside = true;
+        }
+        if !inside {
+            add_line(&mut text, line);
+        }
+        if line == END {
+            inside = false;
+        }
+    }
+    if !lines.is_empty() {
+        add_line(&mut text, BEGIN);
+        for line in lines.iter().filter(|line| !line.contains('\n')) {
+            add_line(&mut text, line);
+        }
+        add_line(&mut text, END);
+    }
+    text
+}
+
+/// Adds a line to a file that may lack the end of its last one.
+pub(crate) fn add_line(text: &mut String, line: &str) {
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(line);
+    text.push('\n');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn our_lines_replace_our_lines_and_leave_the_owners() {
+        let first = block("ssh-ed25519 mine", &["ssh-ed25519 A".to_owned()]);
+        assert_eq!(first, format!("ssh-ed25519 mine\n{BEGIN}\nssh-ed25519 A\n{END}\n"));
+        let second = block(&first, &["ssh-ed25519 B".to_owned()]);
+        assert!(!second.contains("ssh-ed25519 A") && second.contains("ssh-ed25519 B"));
+        assert_eq!(block(&second, &[]), "ssh-ed25519 mine\n");
+        assert_eq!(block("", &["two\nlines".to_owned()]), format!("{BEGIN}\n{END}\n"));
+    }
 
     #[test]
     fn a_link_is_replaced_and_not_followed() {

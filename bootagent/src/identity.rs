@@ -24,19 +24,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     fault::{Fault, OrFault as _},
-    files::replace,
+    files::{add_line, block, replace},
     guards, labels, log, net,
     overlay::{Layer, MERGED},
+    ssh,
 };
 
 /// `argv[0]` of the process that writes the identity.
 pub(crate) const NAME: &str = "@haas-identity";
-
-/// Where ssh servers keep their host keys: folder, beginning and end of the names.
-const HOST_KEYS: [(&str, &str, &str); 2] =
-    [("etc/ssh", "ssh_host_", ""), ("etc/dropbear", "dropbear_", "host_key")];
-const BEGIN: &str = "# haas begin: written at each boot";
-const END: &str = "# haas end";
 
 /// What is written.
 #[derive(Debug, Serialize, Deserialize)]
@@ -66,7 +61,7 @@ pub(crate) fn write(plan: &BootPlan, layer: &Layer) -> Result<(), Fault> {
     let identity = Identity {
         plan: plan.clone(),
         machine_id: machine_id(overlay_id, &plan.node_id),
-        own_keys: host_keys(&layer.folder.join("upper")),
+        own_keys: ssh::host_keys(&layer.folder.join("upper")),
     };
     nix::unistd::sethostname(plan.node.as_str())
         .or_retry("identity", "cannot set the host name")?;
@@ -108,11 +103,12 @@ fn write_all(root: &Path, identity: &Identity) -> Result<(), String> {
     if !plan.net.dns.is_empty() {
         put("etc/resolv.conf", 0o644, &resolv_conf(plan))?;
     }
-    fresh_host_keys(root, &identity.own_keys).map_err(|e| format!("ssh host keys: {e}"))?;
-    users(root, &plan.logins).map_err(|e| format!("users: {e}"))?;
+    ssh::fresh_host_keys(root, &identity.own_keys).map_err(|e| format!("ssh host keys: {e}"))?;
+    users(root, plan).map_err(|e| format!("users: {e}"))?;
+    let client = ssh_between_nodes(root, plan).map_err(|e| format!("ssh between nodes: {e}"))?;
     let nic = net::find(plan.net.mac).ok_or("the boot NIC has gone")?;
     guards::write(root, plan, &nic).map_err(|e| format!("guards of the boot NIC: {e}"))?;
-    if let Err(error) = labels::write(root, &touched(root, &plan.logins)) {
+    if let Err(error) = labels::write(root, &[touched(root, &plan.logins), client].concat()) {
         // A node that enforces its policy may not let its users in now, and this says why.
         log::error(&format!("SELinux labels of the node's own files: {error}"));
     }
@@ -124,7 +120,7 @@ fn touched(root: &Path, logins: &[Login]) -> Vec<PathBuf> {
     let etc = ["hostname", "machine-id", "hosts", "resolv.conf", "passwd", "group", "shadow"];
     let mut paths: Vec<PathBuf> = etc.iter().map(|name| Path::new("etc").join(name)).collect();
     paths.push(guards::CLOUD_INIT.into());
-    paths.extend(host_keys(root));
+    paths.extend(ssh::host_keys(root));
     let passwd = fs::read_to_string(root.join("etc/passwd")).unwrap_or_default();
     for name in logins.iter().map(|login| login.name.as_str()).chain(["root"]) {
         let home = home_of(&passwd, name);
@@ -161,61 +157,8 @@ fn resolv_conf(plan: &BootPlan) -> String {
     text
 }
 
-/// Host keys in a layer, relative to its root. A whiteout is a device and so no key.
-fn host_keys(layer: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for (folder, start, end) in HOST_KEYS {
-        let Ok(entries) = fs::read_dir(layer.join(folder)) else { continue };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-            if is_file && name.starts_with(start) && name.trim_end_matches(".pub").ends_with(end) {
-                found.push(Path::new(folder).join(name));
-            }
-        }
-    }
-    found
-}
-
-/// Removes host keys that came with the image, which every node would share, and has the image's
-/// own tool make new ones where there are none.
-fn fresh_host_keys(root: &Path, own: &[PathBuf]) -> io::Result<()> {
-    for key in host_keys(root) {
-        if !own.contains(&key) {
-            fs::remove_file(root.join(key))?;
-        }
-    }
-    if !host_keys(root).is_empty() {
-        return Ok(());
-    }
-    let make = |tool: &str, arguments: &[&str]| -> io::Result<bool> {
-        let Some(tool) = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"]
-            .iter()
-            .map(|folder| Path::new(folder).join(tool))
-            .find(|path| path.exists())
-        else {
-            return Ok(false);
-        };
-        let output = Command::new(&tool).args(arguments).stdin(Stdio::null()).output()?;
-        if output.status.success() {
-            return Ok(true);
-        }
-        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(io::Error::other(format!("{} fails: {text}", tool.display())))
-    };
-    if root.join("etc/ssh").is_dir() {
-        let file = "/etc/ssh/ssh_host_ed25519_key";
-        make("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", file])?;
-    }
-    if root.join("etc/dropbear").is_dir() {
-        let file = "/etc/dropbear/dropbear_ed25519_host_key";
-        make("dropbearkey", &["-t", "ed25519", "-f", file])?;
-    }
-    Ok(())
-}
-
 /// Makes the accounts that are missing, and gives each the keys of this boot.
-fn users(root: &Path, logins: &[Login]) -> io::Result<()> {
+fn users(root: &Path, plan: &BootPlan) -> io::Result<()> {
     let read = |name: &str| match fs::read_to_string(root.join(name)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         result => result,
@@ -227,7 +170,11 @@ fn users(root: &Path, logins: &[Login]) -> io::Result<()> {
     let shell = shell.unwrap_or("/bin/sh");
     let has = |table: &str, name: &str| table.lines().any(|l| l.split(':').next() == Some(name));
     let mut keys: BTreeMap<PathBuf, (u32, Vec<String>)> = BTreeMap::new();
-    for login in logins {
+    // dropbear knows no authorities.
+    let trust = |names: &[&str]| ssh::trust(plan, names).filter(|_| root.join("etc/ssh").is_dir());
+    // Whose own key, made on another node of the set, opens root here.
+    let mut roots = vec!["root"];
+    for login in &plan.logins {
         let (name, uid) = (login.name.as_str(), login.uid);
         if !has(&group, name) && uid != 0 {
             add_line(&mut group, &format!("{name}:x:{uid}:"));
@@ -242,11 +189,18 @@ fn users(root: &Path, logins: &[Login]) -> io::Result<()> {
         let home = home_of(&passwd, name);
         // An image may have an account of this name.
         let uid = uid_of(&passwd, name).unwrap_or(uid);
-        keys.entry(home).or_insert((uid, Vec::new())).1.extend(login.ssh_keys.clone());
+        let own = keys.entry(home).or_insert((uid, Vec::new()));
+        own.1.extend(login.ssh_keys.clone());
+        own.1.extend(trust(&[name]));
         if login.root {
+            roots.push(name);
             let home = home_of(&passwd, "root");
             keys.entry(home).or_insert((0, Vec::new())).1.extend(login.ssh_keys.clone());
         }
+    }
+    if roots.len() > 1 {
+        let root = keys.entry(home_of(&passwd, "root")).or_insert((0, Vec::new()));
+        root.1.extend(trust(&roots));
     }
     for (path, mode, new, old) in [
         ("etc/passwd", 0o644, &passwd, &before.0),
@@ -265,12 +219,20 @@ fn users(root: &Path, logins: &[Login]) -> io::Result<()> {
     Ok(())
 }
 
-fn add_line(table: &mut String, line: &str) {
-    if !table.is_empty() && !table.ends_with('\n') {
-        table.push('\n');
+/// What ssh from this node to others needs: whom its client trusts, and a key for each account.
+fn ssh_between_nodes(root: &Path, plan: &BootPlan) -> io::Result<Vec<PathBuf>> {
+    let mut written = ssh::write_client(root, plan)?;
+    if written.is_empty() {
+        return Ok(written);
     }
-    table.push_str(line);
-    table.push('\n');
+    let passwd = fs::read_to_string(root.join("etc/passwd"))?;
+    for name in ssh::accounts(plan) {
+        let Some(uid) = uid_of(&passwd, name.as_str()) else { continue };
+        let home = home_of(&passwd, name.as_str());
+        ssh::make_user_key(root, home.strip_prefix("/").unwrap_or(&home), uid)?;
+        written.extend(ssh::user_files(&home));
+    }
+    Ok(written)
 }
 
 fn uid_of(passwd: &str, name: &str) -> Option<u32> {
@@ -278,7 +240,8 @@ fn uid_of(passwd: &str, name: &str) -> Option<u32> {
     line.split(':').nth(2)?.parse().ok()
 }
 
-fn home_of(passwd: &str, name: &str) -> PathBuf {
+/// Where an account is at home: as the image has it, or else where one is made.
+pub(crate) fn home_of(passwd: &str, name: &str) -> PathBuf {
     let line = passwd.lines().find(|l| l.split(':').next() == Some(name));
     let home = line.and_then(|l| l.split(':').nth(5)).filter(|h| h.starts_with('/'));
     match (home, name) {
@@ -292,43 +255,25 @@ fn home_of(passwd: &str, name: &str) -> PathBuf {
 fn authorize(home: &Path, uid: u32, keys: &[String]) -> io::Result<()> {
     let file = home.join(".ssh/authorized_keys");
     let old = fs::read_to_string(&file).unwrap_or_default();
-    let new = with_our_keys(&old, keys);
+    let new = block(&old, keys);
     if new == old {
         return Ok(());
     }
-    for (folder, mode) in [(home.to_owned(), 0o700), (home.join(".ssh"), 0o700)] {
-        if !folder.exists() {
-            fs::create_dir_all(&folder)?;
-            fs::set_permissions(&folder, fs::Permissions::from_mode(mode))?;
-            chown(&folder, Some(uid), Some(uid))?;
-        }
-    }
+    make_home(home, uid)?;
     replace(&file, 0o600, &new)?;
     chown(&file, Some(uid), Some(uid))
 }
 
-fn with_our_keys(old: &str, keys: &[String]) -> String {
-    let mut inside = false;
-    let mut text = String::new();
-    for line in old.lines() {
-        if line == BEGIN {
-            inside = true;
-        }
-        if !inside {
-            add_line(&mut text, line);
-        }
-        if line == END {
-            inside = false;
+/// Makes what is missing of a home with a folder for ssh.
+pub(crate) fn make_home(home: &Path, uid: u32) -> io::Result<()> {
+    for folder in [home.to_owned(), home.join(".ssh")] {
+        if !folder.exists() {
+            fs::create_dir_all(&folder)?;
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
+            chown(&folder, Some(uid), Some(uid))?;
         }
     }
-    if !keys.is_empty() {
-        add_line(&mut text, BEGIN);
-        for key in keys.iter().filter(|k| !k.contains('\n')) {
-            add_line(&mut text, key);
-        }
-        add_line(&mut text, END);
-    }
-    text
+    Ok(())
 }
 
 #[cfg(test)]
@@ -345,27 +290,57 @@ mod tests {
         assert_ne!(machine_id("a", "bc"), machine_id("ab", "c"));
     }
 
-    #[test]
-    fn keys_of_the_image_go_and_our_own_stay() {
-        let root = tempfile::tempdir().expect("root");
-        let keys = root.path().join("etc/dropbear");
-        fs::create_dir_all(&keys).expect("folder");
-        for name in ["dropbear_rsa_host_key", "dropbear_ed25519_host_key", "banner"] {
-            fs::write(keys.join(name), name).expect("key");
-        }
-        let own = [PathBuf::from("etc/dropbear/dropbear_rsa_host_key")];
-        fresh_host_keys(root.path(), &own).expect("keys");
-        assert_eq!(host_keys(root.path()), own);
-        assert!(keys.join("banner").exists());
+    fn login(name: &str, uid: u32, root: bool) -> Login {
+        let ssh_keys = vec![format!("ssh-ed25519 {name}")];
+        Login { name: name.parse().expect("a name"), uid, ssh_keys, root }
     }
 
     #[test]
-    fn our_keys_replace_our_keys_and_leave_the_users() {
-        let first = with_our_keys("ssh-ed25519 mine\n", &["ssh-ed25519 A".to_owned()]);
-        assert_eq!(first, format!("ssh-ed25519 mine\n{BEGIN}\nssh-ed25519 A\n{END}\n"));
-        let second = with_our_keys(&first, &["ssh-ed25519 B".to_owned()]);
-        assert!(!second.contains("ssh-ed25519 A") && second.contains("ssh-ed25519 B"));
-        assert_eq!(with_our_keys(&second, &[]), "ssh-ed25519 mine\n");
+    fn accounts_have_the_name_and_the_ids_that_haasd_gave_and_an_images_own_stay() {
+        use std::os::unix::fs::MetadataExt as _;
+        let root = tempfile::tempdir().expect("root");
+        let at = |path: &str| root.path().join(path);
+        fs::create_dir_all(at("etc")).expect("folder");
+        let image = "root:x:0:0::/root:/bin/sh\nbob:x:1000:1000::/data/bob:/bin/sh\n";
+        fs::write(at("etc/passwd"), image).expect("passwd");
+        let mut plan = crate::channel::fake::plan(0);
+        plan.logins = vec![login("alice", 10_001, false), login("bob", 10_002, true)];
+        for _ in 0..2 {
+            users(root.path(), &plan).expect("accounts");
+            let read = |path: &str| fs::read_to_string(at(path)).expect("it is there");
+            let alice = "alice:x:10001:10001::/home/alice:/bin/sh\n";
+            assert_eq!(read("etc/passwd"), format!("{image}{alice}"));
+            assert_eq!(read("etc/group"), "alice:x:10001:\nbob:x:10002:\n");
+            assert_eq!(read("etc/shadow"), "alice:*:::::::\nbob:*:::::::\n");
+            let owner = |path: &str| {
+                let metadata = fs::metadata(at(path)).expect("it is there");
+                (metadata.uid(), metadata.gid())
+            };
+            assert_eq!(owner("home/alice/.ssh/authorized_keys"), (10_001, 10_001));
+            assert_eq!(owner("data/bob/.ssh/authorized_keys"), (1000, 1000), "the image's own");
+            let roots = read("root/.ssh/authorized_keys");
+            assert!(roots.contains("ssh-ed25519 bob") && !roots.contains("alice"), "{roots}");
+        }
+    }
+
+    #[test]
+    fn users_come_from_other_nodes_of_the_set_to_their_own_account_and_root_if_they_may() {
+        let root = tempfile::tempdir().expect("root");
+        fs::create_dir_all(root.path().join("etc/ssh")).expect("folder");
+        let mut plan = crate::channel::fake::plan(0);
+        plan.logins = vec![login("alice", 10_001, true), login("bob", 10_002, false)];
+        let ca = || "ssh-ed25519 CA".to_owned();
+        let set = Some("o1".to_owned());
+        plan.ssh = Some(haas_api::agent::SshPlan { host_ca: ca(), user_ca: ca(), set });
+        users(root.path(), &plan).expect("accounts");
+        for (home, principals) in
+            [("home/alice", "o1/alice"), ("home/bob", "o1/bob"), ("root", "o1/root,o1/alice")]
+        {
+            let file = root.path().join(home).join(".ssh/authorized_keys");
+            let text = fs::read_to_string(&file).expect("it is there");
+            let line = format!("cert-authority,principals=\"{principals}\" ssh-ed25519 CA\n");
+            assert!(text.contains(&line), "{home}: {text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! One static binary with several roles, told apart by how it is started:
 //! as PID 1 it is [`init`]; that starts it again as [`init::AGENT_NAME`], the agent, which brings
 //! the node up ([`node`]) and then looks after it ([`agent`]); the agent starts it as
-//! [`identity::NAME`] to write into the user's root, and as [`checks::NAME`] to become a ready check;
+//! [`identity::NAME`] and [`ssh::NAME`] to write into the user's root, and as [`checks::NAME`] to become a ready check;
 //! and the kernel calls it as `modprobe`. systemd hands PID 1 back to it at the end ([`shutdown`]).
 //!
 //! It must never open a shell, never fall back to RAM where a disk was asked for, and never write
@@ -35,6 +35,7 @@ mod ready;
 mod rtnl;
 mod shutdown;
 mod signature;
+mod ssh;
 mod store;
 mod sys;
 mod usage;
@@ -49,6 +50,14 @@ fn main() -> ExitCode {
         node::run()
     } else if named(identity::NAME) {
         match identity::main() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        }
+    } else if named(ssh::NAME) {
+        match ssh::main(arguments.next()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error}");

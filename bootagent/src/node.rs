@@ -39,7 +39,7 @@ use crate::{
     overlay::{self, Layer},
     proof,
     readonly::Guard,
-    ready, shutdown,
+    ready, shutdown, ssh,
     store::{self, Owner, Store},
     usage,
 };
@@ -47,6 +47,8 @@ use crate::{
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 const DISK_WITHIN: Duration = Duration::from_secs(20);
+/// How long haasd may take to sign the node's keys. What is not signed then is signed later.
+const SIGNED_WITHIN: Duration = Duration::from_secs(20);
 const READ_ONLY_WITHIN: Duration = Duration::from_secs(10);
 /// Programs that an image may have as its first, in the order in which the kernel tries them.
 const INITS: [&str; 4] = ["sbin/init", "etc/init", "bin/init", "init"];
@@ -183,6 +185,11 @@ impl Node {
         self.pass(BootStage::Root, Self::attach_root);
         self.reached(BootStage::Root);
         self.pass(BootStage::Overlay, Self::mount_overlay);
+        // Before its ssh server starts, which then shows its certificate from the first moment on.
+        let renew_in = self.certify().unwrap_or_else(|error| {
+            log::error(&format!("ssh has no certificates yet: {error}"));
+            None
+        });
         self.reached(BootStage::Overlay);
         self.pass(BootStage::Userspace, Self::start_init);
         let (Some(keeper), Some(disk)) = (self.keeper, self.disk) else {
@@ -196,7 +203,7 @@ impl Node {
             root_disk: disk,
             has_store: self.store.is_some(),
         }
-        .run()
+        .run(renew_in)
     }
 
     fn reached(&self, stage: BootStage) {
@@ -371,6 +378,41 @@ impl Node {
             self.is_guarded = true;
         }
         Ok(())
+    }
+
+    /// Has haasd sign the public keys of the node's ssh server and users, and answers when that is due
+    /// again. An older haasd signs nothing.
+    fn certify(&mut self) -> Result<Option<Duration>, String> {
+        if self.plan.ssh.is_none() {
+            return Ok(None);
+        }
+        let found = ssh::find(overlay::MERGED, &self.plan)?;
+        self.channel.say(ToController::SshKeys(found.keys()));
+        let until = Instant::now() + SIGNED_WITHIN;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            match self.channel.hear(left) {
+                Some(Heard::Said(ToAgent::SshCertificates(made))) => {
+                    let renew_in = Duration::from_secs(made.renew_in_s);
+                    ssh::install(overlay::MERGED, found, made)?;
+                    return Ok(Some(renew_in));
+                }
+                Some(Heard::Said(ToAgent::Shutdown { how })) => {
+                    shutdown::before_userspace(&self.channel, self.keeper.as_ref(), how);
+                }
+                Some(Heard::Said(ToAgent::Retry { plan })) => self.replan(*plan),
+                // The answer was lost with the connection.
+                Some(Heard::Welcome(welcome)) => {
+                    self.replan(welcome.plan);
+                    if self.plan.ssh.is_none() {
+                        return Ok(None);
+                    }
+                    self.channel.say(ToController::SshKeys(found.keys()));
+                }
+                Some(Heard::Refused(reason)) => return Err(format!("haasd refuses us: {reason}")),
+                Some(Heard::Said(_)) | None => {}
+            }
+        }
+        Err("haasd does not answer".to_owned())
     }
 
     fn open_store(&self) -> Result<Store, Fault> {

@@ -12,6 +12,7 @@ use crate::{
     exports::Exports,
     images::Images,
     netboot::script::Templates,
+    ssh_ca::SshCa,
     store::Store,
     tokens::MasterKey,
 };
@@ -37,6 +38,8 @@ pub struct Context {
     pub templates: Arc<Templates>,
     /// Derives boot tokens and the secrets of boots.
     pub master_key: MasterKey,
+    /// Signs host keys, and the keys with which users go from node to node.
+    pub ssh_ca: SshCa,
     /// Who is behind the tokens that were used just now.
     pub principals: Principals,
     /// Logins that failed lately.

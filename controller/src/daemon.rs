@@ -30,6 +30,7 @@ use crate::{
     images::{Images, worker::WorkerCommand},
     netboot::{self, Serving, firmware::Binaries, script::Templates},
     reconcile,
+    ssh_ca::SshCa,
     store::Store,
     tls,
     tokens::{self, MasterKey},
@@ -55,6 +56,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     show_fingerprint(&config.state_dir, &fingerprint)?;
     let context = Arc::new(Context {
         master_key,
+        ssh_ca: SshCa::open(&config.state_dir)?,
         exports: exports.clone(),
         agents: Agents::default(),
         wake: Notify::new(),

@@ -26,6 +26,7 @@ pub mod power;
 pub mod reconcile;
 pub mod requests;
 pub mod secret;
+pub mod ssh_ca;
 pub mod store;
 pub mod tls;
 pub mod tokens;

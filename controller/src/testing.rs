@@ -34,6 +34,7 @@ use crate::{
     model::{Attempt, Cause, Node},
     netboot::script::Templates,
     reconcile,
+    ssh_ca::SshCa,
     store::{Store, TokenRow, Tx},
     tokens::{self, MasterKey},
 };
@@ -124,6 +125,7 @@ impl Bench {
             agents: Agents::default(),
             templates: Arc::new(Templates::load(&templates_dir).unwrap()),
             master_key,
+            ssh_ca: SshCa::open(&state_dir).unwrap(),
             principals: Principals::default(),
             attempts: Attempts::default(),
             fingerprint: "0".repeat(64),

@@ -23,6 +23,7 @@ pub mod overlay;
 pub mod pin;
 pub mod problem;
 pub mod project;
+pub mod ssh;
 pub mod user;
 
 #[cfg(feature = "client")]

@@ -115,6 +115,21 @@ pub struct Observed {
     /// The lease of its address, where another DHCP server than haasd gave it.
     #[serde(default)]
     pub lease: Option<AddressLease>,
+    /// The public keys of its ssh server, while it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_keys: Vec<HostKey>,
+}
+
+/// A public key of a node's ssh server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostKey {
+    /// As `known_hosts` has it, `ssh-ed25519 AAAA…`.
+    pub key: String,
+    /// The names and addresses that the node has.
+    pub names: Vec<String>,
+    /// Until when the server has a certificate of [`crate::ssh::SshCa`] for these names. None: it shows
+    /// no certificate, and the key itself must be known.
+    pub certified_until: Option<String>,
 }
 
 /// `POST /v1/nodes/manage`.

@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     events, grant, group, image, login, node, operation,
     out::{Format, Out},
-    overlay, power, project, status, switch, user,
+    overlay, power, project, ssh, status, switch, user,
 };
 
 /// Exit codes, as `--help` shows them.
@@ -50,6 +50,12 @@ enum Command {
     Rollback(switch::RollbackArgs),
     /// Show what nodes run and what they are doing.
     Status(status::StatusArgs),
+    /// Log in to a node, or run a command on it, with its key checked by haasd's authority.
+    Ssh(ssh::SshArgs),
+    /// Run a command on many nodes at once; nodes with the same output are shown together.
+    Exec(ssh::ExecArgs),
+    /// Copy files to many nodes at once, or from one.
+    Cp(ssh::CpArgs),
     /// Nodes: what there is, how they booted, the inventory.
     #[command(subcommand)]
     Node(node::Command),
@@ -119,6 +125,12 @@ impl Session<'_> {
         config.keep_token(&name, &context.url, &context.fingerprint, token, false)
     }
 
+    /// The fingerprint of the haasd in use.
+    pub(crate) fn fingerprint(&self) -> Result<String, Error> {
+        let config = config::load()?;
+        Ok(config.pick(self.context())?.1.fingerprint.clone())
+    }
+
     /// A client for the context in use.
     pub(crate) fn client(&self) -> Result<Client, Error> {
         let config = config::load()?;
@@ -139,6 +151,9 @@ impl Cli {
             Command::Switch(args) => args.run(&session).await,
             Command::Rollback(args) => args.run(&session).await,
             Command::Status(args) => args.run(&session).await,
+            Command::Ssh(args) => args.run(&session).await,
+            Command::Exec(args) => args.run(&session).await,
+            Command::Cp(args) => args.run(&session).await,
             Command::Node(command) => command.run(&session).await,
             Command::Login(args) => args.run(&session).await,
             Command::Logout(args) => args.run(&session).await,

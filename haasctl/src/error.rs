@@ -31,6 +31,9 @@ pub(crate) enum Error {
     Client(#[from] ClientError),
     #[error("{summary}")]
     Nodes { exit: Exit, summary: String },
+    /// What was run on nodes did not end well; the code is the highest of theirs.
+    #[error("{summary}")]
+    Commands { code: u8, summary: String },
     #[error("{0}")]
     Timeout(String),
     #[error("{0}")]
@@ -53,7 +56,15 @@ pub(crate) enum Error {
 
 impl Error {
     /// The exit code for this.
-    pub(crate) fn exit(&self) -> Exit {
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Self::Commands { code, .. } => *code,
+            _ => self.exit() as u8,
+        }
+    }
+
+    /// The exit code that haasctl itself has for this.
+    fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) | Self::Config { .. } => Exit::Usage,
             Self::Client(error) => client_exit(error),
@@ -61,7 +72,9 @@ impl Error {
             Self::Timeout(_) => Exit::Timeout,
             Self::Interrupted(_) => Exit::Interrupted,
             Self::NotFound(_) => Exit::NotFound,
-            Self::Failed(_) | Self::Io { .. } | Self::Output(_) => Exit::General,
+            Self::Commands { .. } | Self::Failed(_) | Self::Io { .. } | Self::Output(_) => {
+                Exit::General
+            }
         }
     }
 }
@@ -122,7 +135,7 @@ mod tests {
             (500, 1),
             (507, 1),
         ] {
-            assert_eq!(problem(status).exit() as u8, code, "HTTP {status}");
+            assert_eq!(problem(status).code(), code, "HTTP {status}");
         }
         let ended = Error::Client(ClientError::Ended { url: String::new() });
         let wrong = Error::Client(ClientError::WrongCertificate {
@@ -134,12 +147,13 @@ mod tests {
             (Error::Timeout(String::new()), 7),
             (Error::Nodes { exit: Exit::Partial, summary: String::new() }, 3),
             (Error::NotFound(String::new()), 4),
+            (Error::Commands { code: 42, summary: String::new() }, 42),
             (Error::Failed(String::new()), 1),
             (Error::Interrupted(String::new()), 130),
             (ended, 8),
             (wrong, 8),
         ] {
-            assert_eq!(error.exit() as u8, code, "{error:?}");
+            assert_eq!(error.code(), code, "{error:?}");
         }
     }
 }

@@ -32,6 +32,7 @@ mod power;
 mod progress;
 mod project;
 mod report;
+mod ssh;
 mod status;
 mod switch;
 mod table;

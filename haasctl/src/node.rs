@@ -113,13 +113,15 @@ Examples:
   haasctl node import /etc/warewulf/nodes.conf > nodes.toml
   haasctl node apply nodes.toml --dry-run")]
     Import(import::ImportArgs),
-    /// Write the nodes as a file of another program: hosts, genders, ClusterShell, Slurm.
+    /// Write the nodes as a file of another program: hosts, genders, ClusterShell, Slurm, MPI, ssh.
     #[command(after_help = "\
 Examples:
   haasctl node export --to hosts >> /etc/hosts
   haasctl node export --to genders > /etc/genders
   haasctl node export --to clustershell > /etc/clustershell/groups.d/haas.cfg
-  haasctl node export --to slurm @rack1 > nodes.conf")]
+  haasctl node export --to slurm @rack1 > nodes.conf
+  haasctl node export --to hostfile n[01-16] > hosts
+  haasctl node export --to known-hosts >> ~/.ssh/known_hosts")]
     Export(export::ExportArgs),
 }
 
@@ -306,6 +308,14 @@ fn show_table(node: &Node) -> Table {
         table.pair("lease trouble", or_dash(lease.trouble.as_deref()));
     }
     table.pair("store free", or_dash(seen.store_free.map(format::bytes)));
+    for key in &seen.host_keys {
+        let kind = key.key.split(' ').next().unwrap_or_default();
+        let until = match &key.certified_until {
+            Some(until) => format!("{kind}, certificate until {}", format::time(until)),
+            None => format!("{kind}, no certificate"),
+        };
+        table.pair("ssh host key", until);
+    }
     table
 }
 

@@ -132,7 +132,7 @@ impl Out {
         }
         // Nothing is left to do when even standard error cannot be written.
         let _ = write_text(&mut io::stderr().lock(), &describe(error));
-        ExitCode::from(error.exit() as u8)
+        ExitCode::from(error.code())
     }
 
     fn value<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use crate::{
     cli::Session,
     confirm::Yes,
     error::Error,
-    format,
+    export, format,
     table::{Table, number, or_dash},
 };
 
@@ -45,6 +45,15 @@ pub(crate) enum Command {
         /// `name` (mine) or `owner/name`; all where none is given.
         overlay: Option<OverlayRef>,
     },
+    /// Write a file of hosts for MPI: the nodes that hold an overlay's parts, rank 0 first.
+    #[command(after_help = "\
+Examples:
+  haasctl overlay hostfile dev > hosts
+  haasctl overlay hostfile alice/dev")]
+    Hostfile {
+        /// `name` (mine) or `owner/name`.
+        overlay: OverlayRef,
+    },
 }
 
 impl Command {
@@ -74,21 +83,33 @@ impl Command {
                 session.out.note(&format!("Overlay {owner}/{name} is removed."))
             }
             Self::Du { overlay } => {
-                let mut overlays = client.overlays().await?;
-                if let Some(overlay) = overlay {
-                    let (owner, name) = whole_name(&client, overlay).await?;
-                    overlays.retain(|one| one.owner == owner && one.name == name);
-                    if overlays.is_empty() {
-                        return Err(Error::NotFound(format!(
-                            "there is no overlay {owner}/{name}; see haasctl overlay list"
-                        )));
-                    }
-                }
+                let overlays = match overlay {
+                    Some(overlay) => vec![find(&client, overlay).await?],
+                    None => client.overlays().await?,
+                };
                 let list = List::whole(overlays);
                 session.out.show(&list, || du_table(&list.items))
             }
+            Self::Hostfile { overlay } => {
+                let overlay = find(&client, overlay).await?;
+                if overlay.shards.is_empty() {
+                    return Err(Error::NotFound(format!(
+                        "no node holds a part of {}/{} yet; switch nodes to it first",
+                        overlay.owner, overlay.name
+                    )));
+                }
+                session.out.text(&export::of_overlay(&overlay))
+            }
         }
     }
+}
+
+async fn find(client: &Client, overlay: OverlayRef) -> Result<Overlay, Error> {
+    let (owner, name) = whole_name(client, overlay).await?;
+    let mut overlays = client.overlays().await?.into_iter();
+    overlays.find(|one| one.owner == owner && one.name == name).ok_or_else(|| {
+        Error::NotFound(format!("there is no overlay {owner}/{name}; see haasctl overlay list"))
+    })
 }
 
 async fn whole_name(
@@ -169,6 +190,9 @@ mod tests {
             created_at: "2026-11-21T00:00:00Z".to_owned(),
             shards: vec![shard("n01", 0, Some(1500)), shard("n02", 1, None)],
         };
+        let mut turned = overlay.clone();
+        turned.shards.reverse();
+        assert_eq!(export::of_overlay(&turned), "n01\nn02\n", "by rank, not as they come");
         let overlays = [overlay];
         assert_eq!(
             list_table(&overlays).render(None, false),

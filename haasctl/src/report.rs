@@ -182,7 +182,7 @@ mod tests {
             (vec![Superseded, Succeeded], 3),
         ] {
             let nodes: Vec<_> = states.iter().map(|state| (*state, None)).collect();
-            assert_eq!(verdict(&operation(&nodes)).exit() as u8, code, "{states:?}");
+            assert_eq!(verdict(&operation(&nodes)).code(), code, "{states:?}");
         }
         let some = operation(&[(Succeeded, None), (Failed, None)]);
         assert_eq!(verdict(&some).to_string(), "1 of 2 nodes are there, 1 failed");

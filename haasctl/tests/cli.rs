@@ -2,6 +2,7 @@
 //! code with the real one, only the wire types.
 
 mod server;
+mod ssh;
 
 use std::{
     fs,

@@ -190,7 +190,10 @@ impl Agent<'_> {
                     self.folder.note(&format!("refused: {reason}"))?;
                     return hold(self.folder);
                 }
-                Some(Heard::Said(ToAgent::Retry { .. } | ToAgent::Ack)) | None => {}
+                Some(Heard::Said(
+                    ToAgent::Retry { .. } | ToAgent::SshCertificates(_) | ToAgent::Ack,
+                ))
+                | None => {}
             }
             if soft_off(self.folder)? {
                 return self.shut_down(&running, ShutdownHow::Poweroff);

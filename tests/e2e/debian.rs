@@ -1,6 +1,7 @@
-//! Debian 12 as an image, on BIOS and on UEFI: systemd comes up with nothing failed, what a user
-//! installs and removes is there again after a switch away and back, the boot NIC is left alone by the
-//! image's own network software, and the node ends in order.
+//! Debian 12 as an image, on BIOS and on UEFI: systemd comes up with nothing failed, ssh knows the nodes
+//! by their certificates and users go from one to the other, what a user installs and removes is there
+//! again after a switch away and back, the boot NIC is left alone by the image's own network software,
+//! and the node ends in order.
 
 #[path = "faults_support.rs"]
 mod support;
@@ -14,7 +15,7 @@ use haas_api::{
     image::{BootRead, ImageSessions},
 };
 use support::{Lab, boots};
-use tests::{Firmware, NodeHw, Output, Rack, RackSpec, files};
+use tests::{Firmware, NodeHw, Output, Person, Rack, RackSpec, files};
 
 /// systemd starts much, and QEMU emulates every instruction of it, twice.
 const BOOT: Duration = Duration::from_secs(420);
@@ -29,11 +30,14 @@ fn slow_debian_boots_on_bios_and_uefi_and_keeps_what_its_user_installed() -> Res
         let lab = Lab::start(rack)?;
         let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../images/debian-12");
         lab.ok(&["image", "build", recipe])?;
+        let (alice, bob) = (with_openssh_key(&lab, "alice")?, with_openssh_key(&lab, "bob")?);
         works(&lab)?;
+        ssh_knows_the_nodes_by_their_certificates(&lab, &alice)?;
+        users_go_from_node_to_node(&lab)?;
         is_counted_and_recorded(&lab)?;
         is_changed(&lab)?;
         survives_its_own_network_software(&lab)?;
-        is_found_again(&lab)?;
+        is_found_again(&lab, &bob)?;
         ends_in_order(&lab)
     })
 }
@@ -55,6 +59,72 @@ fn works(lab: &Lab<'_>) -> Result<()> {
             lab.ssh("alice", name, "hostname; id -un; sudo -n true 2>/dev/null || echo user")?;
         ensure!(host == format!("{name}\nalice\nuser\n"), "{name} says {host:?}");
     }
+    Ok(())
+}
+
+/// Somebody who has a key that OpenSSH reads, beside that of the lab.
+fn with_openssh_key<'r>(lab: &Lab<'r>, name: &str) -> Result<Person<'r>> {
+    let person = Person::new(lab.rack, name)?;
+    let (own, key) = (lab.rack.dir().join(format!("{name}.pub")), person.public_key());
+    let text = |path: &std::path::Path| path.display().to_string();
+    lab.ok(&["user", "keys", name, &text(&own), &text(&key)])?;
+    Ok(person)
+}
+
+/// Strictly, with nothing known but haasd's authority: by plain ssh and by haasctl.
+fn ssh_knows_the_nodes_by_their_certificates(lab: &Lab<'_>, alice: &Person<'_>) -> Result<()> {
+    let known = lab.ok(&["node", "export", "--to", "known-hosts"])?.stdout;
+    let lines: Vec<_> = known.lines().filter(|line| !line.starts_with('#')).collect();
+    ensure!(lines.len() == 1 && lines[0].starts_with("@cert-authority node1,"), "{known}");
+    let file = lab.haasd.write("known_hosts", &known)?;
+    for (number, name) in (1..).zip(NODES) {
+        let node = lab.rack.node(number);
+        let output = alice.ssh_known(node, "root", "hostname", &file)?.ok()?;
+        ensure!(output.stdout == format!("{name}\n") && output.stderr.is_empty(), "{output:?}");
+        let shown = lab.ok(&["node", "show", name])?.stdout;
+        ensure!(shown.contains("ssh-ed25519, certificate until 20"), "{shown}");
+        // Another authority's word is worth nothing.
+        let authority = lines[0].rsplit(' ').next().context("a key")?;
+        let other = std::fs::read_to_string(alice.public_key())?;
+        let other = other.split(' ').nth(1).context("a key")?;
+        let forged = lab.haasd.write("forged_hosts", known.replace(authority, other))?;
+        let refused = alice.ssh_known(node, "root", "hostname", &forged)?;
+        ensure!(refused.code == Some(255) && refused.stdout.is_empty(), "{refused:?}");
+    }
+    let key = alice.private_key().display().to_string();
+    let by_haasctl = |args: &[&str], command: &[&str]| {
+        let options = ["-i", &key, "--ssh-option", "IdentitiesOnly=yes"];
+        lab.ok(&[args, &options, command].concat())
+    };
+    let output = by_haasctl(&["ssh", "node1", "-l", "alice"], &["--", "hostname; id -un"])?;
+    ensure!(output.stdout == "node1\nalice\n" && output.stderr.is_empty(), "{output:?}");
+    let same = by_haasctl(&["exec", "node[1-2]", "-l", "root"], &["--", "id", "-un"])?.stdout;
+    ensure!(same == "--- node[1-2] (2 nodes)\nroot\n", "{same}");
+    let ranks = by_haasctl(&["exec", "node[1-2]", "-l", "root"], &["--", "cat /run/haas/rank"])?;
+    ensure!(ranks.stdout == "--- node1 (1 node)\n0\n--- node2 (1 node)\n1\n", "{ranks:?}");
+    let own = file.display().to_string();
+    by_haasctl(&["cp", &own, "node[1-2]:copied", "-l", "alice"], &[])?;
+    let back = lab.rack.dir().join("back").display().to_string();
+    by_haasctl(&["cp", "node2:copied", &back, "-l", "alice"], &[])?;
+    ensure!(std::fs::read_to_string(back)? == known, "what came back is something else");
+    let hosts = lab.ok(&["overlay", "hostfile", "alice/work"])?.stdout;
+    ensure!(hosts == "node1\nnode2\n", "{hosts}");
+    Ok(())
+}
+
+/// Without a key of their own, and strictly: as MPI does it.
+fn users_go_from_node_to_node(lab: &Lab<'_>) -> Result<()> {
+    let ssh = "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o ForwardAgent=no";
+    for (from, to) in [("node1", "node2"), ("node2", "node1")] {
+        let line = format!("{ssh} {to} 'hostname; id -un'; {ssh} root@{to} id -un");
+        let said = lab.ssh("alice", from, &line)?;
+        ensure!(said == format!("{to}\nalice\nroot\n"), "alice on {from}: {said:?}");
+        let said = lab.ssh("root", from, &format!("{ssh} {to} 'hostname; id -un' 2>&1"))?;
+        ensure!(said == format!("{to}\nroot\n"), "root on {from}: {said:?}");
+    }
+    // root's key is for root: alice is another account.
+    let refused = lab.ssh_any("root", "node1", &format!("{ssh} alice@node2 id -un 2>&1"))?;
+    ensure!(refused.stdout.contains("Permission denied"), "{refused:?}");
     Ok(())
 }
 
@@ -133,8 +203,12 @@ fn survives_its_own_network_software(lab: &Lab<'_>) -> Result<()> {
 }
 
 /// Away to another image and another user's overlay, and back.
-fn is_found_again(lab: &Lab<'_>) -> Result<()> {
+fn is_found_again(lab: &Lab<'_>, bob: &Person<'_>) -> Result<()> {
     bring_up(lab, "minimal", "bob/work")?;
+    // dropbear shows no certificate: its key itself is known.
+    let key = bob.private_key().display().to_string();
+    let said = lab.ok(&["exec", "node[1-2]", "-l", "bob", "-i", &key, "--", "id", "-un"])?.stdout;
+    ensure!(said == "--- node[1-2] (2 nodes)\nbob\n", "{said}");
     bring_up(lab, "debian-12", "alice/work")?;
     are_as_changed(lab)
 }

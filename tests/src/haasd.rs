@@ -218,6 +218,8 @@ impl<'rack> Haasd<'rack> {
     pub fn ctl_command(&self) -> Result<Command> {
         let mut command = self.rack.command(built("haasctl")?);
         command.env("HAASCTL_CONFIG", self.ctl_config()).current_dir(self.rack.dir());
+        // Whom its ssh trusts is kept there.
+        command.env("XDG_CACHE_HOME", self.rack.dir().join("cache"));
         Ok(command)
     }
 

@@ -60,6 +60,29 @@ impl<'rack> Person<'rack> {
         Ok(ssh)
     }
 
+    /// Like [`Person::ssh`], but at the node's address, and only if the node's key is known from the
+    /// lines of this file: nothing else is trusted, and nothing is asked.
+    pub fn ssh_known(
+        &self,
+        node: &Node,
+        login: &str,
+        command: &str,
+        known_hosts: &Path,
+    ) -> Result<Output> {
+        let mut ssh = self.rack.command("ssh");
+        ssh.args(["-F", "none", "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-i"]);
+        ssh.arg(&self.key).args(["-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=30"]);
+        ssh.arg("-o").arg(format!("UserKnownHostsFile={}", known_hosts.display()));
+        ssh.args(["-o", "GlobalKnownHostsFile=/dev/null"]);
+        ssh.arg(format!("{login}@{}", node.address)).arg(command);
+        Output::of(&mut ssh)
+    }
+
+    /// The file with the private key.
+    pub fn private_key(&self) -> &Path {
+        &self.key
+    }
+
     /// Like [`Person::ssh`] as root, which must succeed; returns what was printed.
     pub fn root(&self, node: &Node, command: &str) -> Result<String> {
         let what = || format!("{} as root on {}: {command}", self.name, node.name);

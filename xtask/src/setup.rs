@@ -40,6 +40,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ovmf", "UEFI firmware, to try snponly.efi"),
     ("nftables", "loses packets of the rack's network, as a bad switch does"),
     ("openssh-client", "logs in to the nodes as their users do"),
+    ("openssh-server", "a node's ssh server without a node, to try haasctl's ssh with"),
     ("socat", "talks to consoles and sockets of the rack"),
     ("fdisk", "sfdisk: disks as other systems leave them, for tests"),
     ("tcpdump", "shows what went over the rack's network when a test fails"),

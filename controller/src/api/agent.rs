@@ -296,6 +296,10 @@ async fn take(
                 boots::checked(context, attempt, report).await?;
             }
         }
+        ToController::SshKeys(keys) => {
+            let certificates = boots::certify(context, attempt, &keys).await?;
+            return Ok(ToAgent::SshCertificates(certificates));
+        }
         ToController::Proof(proof) => {
             return Ok(match boots::proved(context, attempt, &proof).await? {
                 Ok(()) => ToAgent::Admit,

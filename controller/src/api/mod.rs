@@ -22,6 +22,7 @@ mod operations;
 mod overlays;
 mod projects;
 mod sessions;
+mod ssh;
 mod tokens;
 mod users;
 
@@ -92,6 +93,7 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(operations::list))
         .routes(routes!(operations::show))
         .routes(routes!(doctor::show))
+        .routes(routes!(ssh::show))
         .routes(routes!(events::stream))
         .routes(routes!(images::list))
         .routes(routes!(images::build))

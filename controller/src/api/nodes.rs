@@ -7,8 +7,8 @@ use haas_api::{
     List,
     names::{NodeGroupName, NodeName},
     node::{
-        ApplyRequest, ApplyResult, Desired, Discovered, ManageRequest, Node, NodeState, Observed,
-        Rendered,
+        ApplyRequest, ApplyResult, Desired, Discovered, HostKey, ManageRequest, Node, NodeState,
+        Observed, Rendered,
     },
     operation::{BootReport, StageTime},
     problem::Problem,
@@ -305,6 +305,10 @@ async fn shown(context: &Context, tx: &mut Tx, caller: &Caller, node: model::Nod
         None => None,
     };
     let live = attempt.as_ref().filter(|a| a.state == AttemptState::Open);
+    let host_keys = match &attempt {
+        Some(attempt) => shown_host_keys(tx, attempt).await?,
+        None => Vec::new(),
+    };
     let steady = |at: model::Micros| clock::rfc3339(context.clock.to_wall(at));
     Ok(Node {
         id: node.id,
@@ -334,9 +338,25 @@ async fn shown(context: &Context, tx: &mut Tx, caller: &Caller, node: model::Nod
             store_free: node.heartbeat.as_ref().and_then(|h| h.store_free),
             checks: attempt.map(|a| a.checks).unwrap_or_default(),
             lease: node.heartbeat.and_then(|h| h.lease),
+            host_keys,
         },
         name: node.name,
     })
+}
+
+/// The host keys of what runs; those of a boot that is over are nobody's.
+async fn shown_host_keys(tx: &mut Tx, attempt: &Attempt) -> Answer<Vec<HostKey>> {
+    if !matches!(attempt.state, AttemptState::Open | AttemptState::Ready) {
+        return Ok(Vec::new());
+    }
+    let rows = tx.host_keys(&attempt.id).await?.into_iter();
+    Ok(rows
+        .map(|row| HostKey {
+            key: row.key,
+            names: row.names,
+            certified_until: row.certified_until.map(clock::rfc3339),
+        })
+        .collect())
 }
 
 async fn shown_desired(tx: &mut Tx, desired: model::Desired) -> Answer<Desired> {

@@ -6,6 +6,7 @@
 
 mod foreign;
 mod plan;
+mod ssh;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use tracing::{info, warn};
 
 pub use foreign::lease_seen;
 pub use plan::{plan, preview};
+pub use ssh::certify;
 pub use targets::Targets;
 
 use crate::{

@@ -87,6 +87,7 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
         scratch: node.spec.scratch_disks,
         logins,
         ready_checks,
+        ssh: Some(super::ssh::plan(context, &desired)),
     }))
 }
 

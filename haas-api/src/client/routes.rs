@@ -16,6 +16,7 @@ use crate::{
     operation::{BootReport, Operation, Plan, PowerRequest, RollbackRequest, SwitchRequest},
     overlay::{AcceptDisk, ClaimDisk, NewOverlay, NodeDisk, Overlay, RepairDisk},
     project::{MembersChange, NewProject, Project, ProjectChange},
+    ssh::SshCa,
     user::{Login, NewToken, NewUser, PasswordChange, Token, TokenRequest, User, UserChange},
 };
 
@@ -132,6 +133,11 @@ impl Client {
     pub async fn nodes(&self, nodeset: Option<&str>) -> Result<Vec<Node>, ClientError> {
         let query: Vec<_> = nodeset.map(|set| ("nodeset", set)).into_iter().collect();
         Ok(self.get::<List<_>>(&["v1", "nodes"], &query).await?.items)
+    }
+
+    /// `GET /v1/ssh-ca`: what signs the nodes' host keys.
+    pub async fn ssh_ca(&self) -> Result<SshCa, ClientError> {
+        self.get(&["v1", "ssh-ca"], &[]).await
     }
 
     /// `GET /v1/nodes/{name}`.

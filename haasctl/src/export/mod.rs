@@ -4,6 +4,7 @@
 mod clustershell;
 mod fold;
 mod genders;
+mod hostfile;
 mod hosts;
 mod slurm;
 
@@ -13,7 +14,10 @@ use crate::{
     cli::{Session, nodeset},
     error::Error,
     import::natural,
+    ssh,
 };
+
+pub(crate) use hostfile::of_overlay;
 
 /// A format that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -26,6 +30,10 @@ enum Target {
     Clustershell,
     /// NodeName and NodeSet lines for slurm.conf.
     Slurm,
+    /// A file of hosts for MPI: the nodes in the order of their ranks.
+    Hostfile,
+    /// Lines for ~/.ssh/known_hosts, with which ssh knows the nodes' keys.
+    KnownHosts,
 }
 
 #[derive(Debug, clap::Args)]
@@ -42,18 +50,25 @@ impl ExportArgs {
     pub(crate) async fn run(self, session: &Session<'_>) -> Result<(), Error> {
         let client = session.client()?;
         let list = List::whole(client.nodes(self.nodeset.as_deref()).await?);
-        session.out.text(&self.to.write(list.items))
+        let authority = match self.to {
+            Target::KnownHosts => client.ssh_ca().await?.host_ca,
+            _ => String::new(),
+        };
+        session.out.text(&self.to.write(list.items, &authority))
     }
 }
 
 impl Target {
-    fn write(self, mut nodes: Vec<Node>) -> String {
+    /// `authority` signs the nodes' host keys.
+    fn write(self, mut nodes: Vec<Node>, authority: &str) -> String {
         nodes.sort_by_key(|node| natural(node.name.as_str()));
         let body = match self {
             Self::Hosts => hosts::write(&nodes),
             Self::Genders => genders::write(&nodes),
             Self::Clustershell => clustershell::write(&nodes),
             Self::Slurm => slurm::write(&nodes),
+            Self::Hostfile => hostfile::of_nodes(&nodes),
+            Self::KnownHosts => ssh::known_hosts_text(authority, &nodes),
         };
         let name = clap::ValueEnum::to_possible_value(&self).expect("no format is hidden");
         format!("# Written by haasctl node export --to {}\n{body}", name.get_name())
@@ -102,7 +117,7 @@ mod tests {
     #[test]
     fn hosts_have_an_address_each() {
         assert_eq!(
-            Target::Hosts.write(rack()),
+            Target::Hosts.write(rack(), "ssh-ed25519 CA"),
             "\
 # Written by haasctl node export --to hosts
 # login has no address yet
@@ -118,7 +133,7 @@ mod tests {
     #[test]
     fn genders_have_groups_and_labels_as_attributes() {
         assert_eq!(
-            Target::Genders.write(rack()),
+            Target::Genders.write(rack(), "ssh-ed25519 CA"),
             "\
 # Written by haasctl node export --to genders
 # n10: the label owner is left out: its value has a comma or a space, or is empty
@@ -133,7 +148,7 @@ n10  all,rack=2
     #[test]
     fn clustershell_gets_a_line_for_each_group() {
         assert_eq!(
-            Target::Clustershell.write(rack()),
+            Target::Clustershell.write(rack(), "ssh-ed25519 CA"),
             "\
 # Written by haasctl node export --to clustershell
 all: login,n[01-04,10]
@@ -142,14 +157,46 @@ rack1: n[01-04]
 "
         );
         assert_eq!(
-            Target::Clustershell.write(Vec::new()),
+            Target::Clustershell.write(Vec::new(), ""),
             "# Written by haasctl node export --to clustershell\n# haasd has no node\n"
         );
     }
 
     #[test]
+    fn a_hostfile_has_the_nodes_in_the_order_of_their_ranks() {
+        let mut nodes = rack();
+        for (node, rank) in nodes.iter_mut().zip([0, 5, 1, 2, 3, 4]) {
+            node.desired.as_mut().unwrap().rank = rank;
+        }
+        nodes[5].desired = None;
+        assert_eq!(
+            Target::Hostfile.write(nodes, ""),
+            "\
+# Written by haasctl node export --to hostfile
+# login: nothing is wanted of it
+n10
+n01
+n03
+n04
+n02
+"
+        );
+    }
+
+    #[test]
+    fn known_hosts_trust_the_authority_for_these_nodes() {
+        assert_eq!(
+            Target::KnownHosts.write(rack()[1..3].to_vec(), "ssh-ed25519 CA"),
+            "\
+# Written by haasctl node export --to known-hosts
+@cert-authority n01,10.77.0.11,n02,10.77.0.12 ssh-ed25519 CA
+"
+        );
+    }
+
+    #[test]
     fn slurm_gets_lines_in_which_names_and_addresses_go_together() {
-        let text = Target::Slurm.write(rack());
+        let text = Target::Slurm.write(rack(), "ssh-ed25519 CA");
         let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(
             lines,

@@ -35,6 +35,9 @@ struct Seen {
     applied: usize,
     operation_since: Option<Instant>,
     looks: usize,
+    /// Nodes in place of the usual two, and what signs their keys.
+    nodes: Option<Vec<Value>>,
+    host_ca: String,
 }
 
 type Shared = Arc<Mutex<Seen>>;
@@ -48,6 +51,17 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::build(None, String::new())
+    }
+
+    /// With nodes that run at these addresses. Each has a key that `host_ca` has signed or, where one
+    /// is given, this key and no certificate; without an address it is off.
+    pub(crate) fn with_nodes(host_ca: &str, nodes: &[(&str, Option<&str>, Option<&str>)]) -> Self {
+        let nodes = nodes.iter().map(|(name, address, key)| running(name, *address, *key));
+        Self::build(Some(nodes.collect()), host_ca.to_owned())
+    }
+
+    fn build(nodes: Option<Vec<Value>>, host_ca: String) -> Self {
         let key = rcgen::generate_simple_self_signed(vec!["haasd.test".to_owned()]).unwrap();
         let cert = key.cert.der().clone();
         let fingerprint = pin::fingerprint(&cert);
@@ -62,7 +76,7 @@ impl Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
-        let seen = Shared::default();
+        let seen = Shared::new(Mutex::new(Seen { nodes, host_ca, ..Seen::default() }));
         let app = router(seen.clone());
         let handle = axum_server::Handle::new();
         let serving = handle.clone();
@@ -117,8 +131,19 @@ fn router(seen: Shared) -> Router {
         .route("/v1/nodes", get(nodes))
         .route(
             "/v1/nodes/{name}",
-            get(|Path(name): Path<String>| async move {
-                problem(404, "not-found", &format!("there is no node {name}"))
+            get(|State(seen): State<Shared>, Path(name): Path<String>| async move {
+                let seen = seen.lock().unwrap();
+                let node = seen.nodes.iter().flatten().find(|node| node["name"] == *name);
+                match node {
+                    Some(node) => Json(node.clone()).into_response(),
+                    None => problem(404, "not-found", &format!("there is no node {name}")),
+                }
+            }),
+        )
+        .route(
+            "/v1/ssh-ca",
+            get(|State(seen): State<Shared>| async move {
+                Json(json!({ "host_ca": seen.lock().unwrap().host_ca }))
             }),
         )
         .route("/v1/nodes/apply", post(apply))
@@ -159,8 +184,36 @@ fn user() -> Value {
     })
 }
 
-/// Two nodes, or those that the query names.
-async fn nodes(Query(query): Query<HashMap<String, String>>) -> Json<Value> {
+/// A node that runs at this address, or is off.
+fn running(name: &str, address: Option<&str>, key: Option<&str>) -> Value {
+    let certified = key.is_none().then_some("2027-01-01T00:00:00Z");
+    let keys = json!([{
+        "key": key.unwrap_or("ssh-ed25519 AAAA"), "names": [name], "certified_until": certified
+    }]);
+    json!({
+        "id": name, "name": name, "address": address, "mac": "52:54:00:77:00:01", "groups": [],
+        "labels": {}, "power_driver": "ipmi", "managed": true, "desired": null,
+        "state": if address.is_some() { "ready" } else { "off" }, "reason": "off, as is wanted",
+        "observed": {
+            "power": "on", "power_at": null, "power_error": null, "stage": null, "agent_at": null,
+            "logins": [], "root_attached": null, "store_free": null,
+            "host_keys": if address.is_some() { keys } else { json!([]) }
+        }
+    })
+}
+
+/// The nodes of the test, those that the query names between commas, or two.
+async fn nodes(
+    State(seen): State<Shared>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Json<Value> {
+    if let Some(nodes) = &seen.lock().unwrap().nodes {
+        let asked = |node: &&Value| match query.get("nodeset") {
+            Some(set) => set.split(',').any(|name| node["name"] == *name),
+            None => true,
+        };
+        return Json(json!({ "items": nodes.iter().filter(asked).collect::<Vec<_>>() }));
+    }
     let node = |number: u8| {
         json!({
             "id": format!("01J{number}"), "name": format!("n0{number}"),

@@ -352,3 +352,22 @@ async fn ready_checks_are_kept_with_their_output_and_shown() {
     let shown = bench.call(&bench.admin, "GET", "/v1/nodes/n01", Value::Null).await.json();
     assert_eq!(shown["observed"]["checks"][0]["output"], "yes", "{shown}");
 }
+
+#[tokio::test]
+async fn an_agent_that_names_its_ssh_keys_gets_certificates_and_an_old_one_need_not() {
+    let served = Served::start().await;
+    let (mut agent, welcome) = served.welcome(token(&served.token)).await;
+    let ssh = welcome.plan.ssh.expect("whom to trust");
+    assert_eq!(ssh.host_ca, served.bench.context.ssh_ca.host_ca());
+    let keys = json!({ "seq": 1, "ack": 0, "msg": { "type": "ssh_keys", "users": [],
+        "host": [{ "key": ssh.user_ca, "certify": true }] } });
+    agent.say(&keys).await;
+    let answer: Value = serde_json::from_str(&agent.hear().await.unwrap()).unwrap();
+    assert_eq!((&answer["ack"], &answer["msg"]["type"]), (&json!(1), &json!("ssh_certificates")));
+    let certificate = answer["msg"]["host"][0].as_str().unwrap();
+    assert!(certificate.starts_with("ssh-ed25519-cert-v01@openssh.com AAAA"), "{answer}");
+    assert_eq!(answer["msg"]["renew_in_s"], 30 * 24 * 3600);
+    // One that has never heard of it goes on as ever.
+    agent.frame(2, stage(BootStage::Root)).await;
+    assert_eq!(served.attempt().await.stage, BootStage::Root);
+}
