@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(principals(&made.host[0]), ["n01", "127.77.0.1"]);
         assert_eq!(made.host[1..], [None, None], "what is no key, and a server that shows none");
         let show = async || {
-            let node = bench.call(&bench.alice, "GET", "/v1/nodes/n01", Value::Null).await.json();
+            let node = bench.call(&bench.admin, "GET", "/v1/nodes/n01", Value::Null).await.json();
             node["observed"]["host_keys"].clone()
         };
         let shown = show().await;
