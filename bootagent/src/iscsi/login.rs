@@ -173,11 +173,9 @@ impl Login {
         let bad = || LoginError::Protocol(format!("{key}={value}"));
         let number = || value.parse::<u32>().map_err(|_| bad());
         match key {
-            "AuthMethod" => {
-                // With a secret in the plan, a target that wants none may be a false one.
-                if value != self.method() {
-                    return Err(LoginError::Method(value.to_owned()));
-                }
+            // With a secret in the plan, a target that wants none may be a false one.
+            "AuthMethod" if value != self.method() => {
+                return Err(LoginError::Method(value.to_owned()));
             }
             "MaxRecvDataSegmentLength" => self.agreed.max_xmit = number()?,
             "FirstBurstLength" => self.agreed.first_burst = number()?,
