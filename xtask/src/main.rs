@@ -7,6 +7,7 @@ mod agent;
 mod bench;
 mod bench_iscsi;
 mod bench_plan;
+mod bench_power;
 mod bench_traces;
 mod ci;
 mod demo;
