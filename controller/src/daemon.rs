@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -29,12 +30,15 @@ use crate::{
     exports::Exports,
     images::{Images, worker::WorkerCommand},
     netboot::{self, Serving, firmware::Binaries, script::Templates},
-    reconcile,
+    power, reconcile,
     ssh_ca::SshCa,
     store::Store,
     tls,
     tokens::{self, MasterKey},
 };
+
+/// How long haasd waits at its end until the BMCs' sessions are closed.
+const SESSIONS: Duration = Duration::from_secs(2);
 
 /// Runs haasd until SIGTERM or SIGINT, or until one of its parts fails.
 pub async fn run(config: Config) -> anyhow::Result<()> {
@@ -101,7 +105,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let stop = stop.clone();
         tokio::spawn(async move {
             stop.cancelled().await;
-            handle.graceful_shutdown(Some(std::time::Duration::from_secs(1)));
+            handle.graceful_shutdown(Some(Duration::from_secs(1)));
         });
     }
     let sockets = netboot::Sockets::bind(&context.config)?;
@@ -119,6 +123,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let result = until_stopped(&context, &mut parts).await;
     stop.cancel();
     while parts.join_next().await.is_some() {}
+    if tokio::time::timeout(SESSIONS, power::close()).await.is_err() {
+        warn!("some BMCs keep their sessions, since calls to them have not ended");
+    }
     context.store.close().await;
     info!("haasd has stopped");
     result

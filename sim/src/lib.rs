@@ -6,16 +6,22 @@
 //!
 //! Nothing here may depend on the controller: a simulator that shares its code shares its bugs. Only
 //! the wire types of `haas-api` are common ground.
+//!
+//! Apart from the nodes there are BMCs ([`bmc`]) that speak IPMI over LAN, and [`IpmiSim`], which starts one of
+//! somebody else's.
 
 mod agent;
+pub mod bmc;
 mod boot;
 mod dhcp;
 mod disk;
 mod folder;
 mod http;
+mod ipmi_sim;
 mod iscsi;
 mod link;
 pub mod power;
 
 pub use boot::run;
 pub use folder::{Behaviour, Bmc, Folder, Lie, NodeConfig, PowerLine};
+pub use ipmi_sim::IpmiSim;

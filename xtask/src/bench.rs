@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
-use crate::{agent, bench_iscsi, bench_plan, bench_traces, run};
+use crate::{agent, bench_iscsi, bench_plan, bench_power, bench_traces, run};
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -17,6 +17,8 @@ pub(crate) enum Bench {
     Iscsi,
     /// The planner: a pass over 10,000 nodes and 10,000 claims, one claim more, a replay.
     Plan,
+    /// The power status of 500 BMCs: haasd's drivers beside ipmipower and ipmitool, also with loss.
+    Power,
     /// The planner on real traces: waits, overlays met, energy.
     Traces,
 }
@@ -26,6 +28,7 @@ pub(crate) fn run(name: Bench, folder: Option<&Path>, json: bool) -> Result<()> 
         Bench::AgentSize => agent_size()?,
         Bench::Iscsi => bench_iscsi::run()?,
         Bench::Plan => bench_plan::run()?,
+        Bench::Power => bench_power::run()?,
         Bench::Traces => {
             bench_traces::run(folder.context("--dir names the folder of the traces")?)?
         }

@@ -7,6 +7,7 @@ mod agent;
 mod bench;
 mod bench_iscsi;
 mod bench_plan;
+mod bench_power;
 mod bench_traces;
 mod ci;
 mod demo;
@@ -62,10 +63,10 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
-    /// Fuzz the iSCSI target's parsers, one after the other.
+    /// Fuzz the parsers of the iSCSI target and of IPMI, one after the other.
     Fuzz {
         /// Only this one.
-        #[arg(value_parser = clap::builder::PossibleValuesParser::new(fuzz::TARGETS))]
+        #[arg(value_parser = clap::builder::PossibleValuesParser::new(fuzz::names()))]
         target: Option<String>,
         /// How long each is fuzzed.
         #[arg(long, default_value_t = 60)]

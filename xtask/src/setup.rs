@@ -36,6 +36,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ipxe-qemu", "the boot code of the nodes' network cards"),
     ("openipmi", "ipmi_sim: the nodes' BMCs"),
     ("ipmitool", "asks the BMCs from outside, to check our own IPMI"),
+    ("freeipmi-tools", "ipmipower: another client of our simulated BMCs, and of their bench"),
     ("iproute2", "namespace, bridge and taps of the rack"),
     ("ovmf", "UEFI firmware, to try snponly.efi"),
     ("nftables", "loses packets of the rack's network, as a bad switch does"),

@@ -11,24 +11,26 @@ use crate::{
 
 const TOPIC: &str = "BMCs";
 
-/// Passwords that cannot be read. `inside`: this is haasd, whose environment counts.
+/// Passwords and keys that cannot be read. `inside`: this is haasd, whose environment counts.
 pub(super) fn secrets(nodes: &[NodeSpec], inside: bool) -> Vec<Finding> {
     let mut told: Vec<(String, Vec<&str>)> = Vec::new();
     for node in nodes {
-        let PowerSpec::Ipmi { password, .. } = &node.power else { continue };
-        if matches!(password, SecretRef::Env(_)) && !inside {
-            continue;
-        }
-        let Err(error) = password.read() else { continue };
-        let error = chain(&error);
-        match told.iter_mut().find(|(known, _)| *known == error) {
-            Some((_, names)) => names.push(node.name.as_str()),
-            None => told.push((error, vec![node.name.as_str()])),
+        let PowerSpec::Ipmi { password, kg, .. } = &node.power else { continue };
+        for secret in [Some(password), kg.as_ref()].into_iter().flatten() {
+            if matches!(secret, SecretRef::Env(_)) && !inside {
+                continue;
+            }
+            let Err(error) = secret.read() else { continue };
+            let error = chain(&error);
+            match told.iter_mut().find(|(known, _)| *known == error) {
+                Some((_, names)) => names.push(node.name.as_str()),
+                None => told.push((error, vec![node.name.as_str()])),
+            }
         }
     }
     let finding = |(error, names): (String, Vec<&str>)| {
         let what = format!("{}: {error}", nodeset::fold(names));
-        let remedy = "write the BMC's password there, mode 600: see power in nodes.toml".to_owned();
+        let remedy = "write the BMC's secret there, mode 600: see power in nodes.toml".to_owned();
         Finding::wrong(TOPIC, what, CANNOT_SWITCH, remedy)
     };
     told.into_iter().map(finding).collect()

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use haas_api::{check::command_line, names::NodeName};
 
-use super::{Arch, Firmware, NicRole, NodeSpec, PowerSpec};
+use super::{Arch, BmcPrivilege, CipherSuite, Firmware, NicRole, NodeSpec, PowerSpec};
 
 /// The difference of two inventories.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -144,9 +144,21 @@ fn power_text(power: &PowerSpec) -> String {
     match power {
         PowerSpec::Manual => "manual".to_owned(),
         PowerSpec::Exec { command } => format!("exec {command:?}"),
-        PowerSpec::Ipmi { address, port, mac, user, password } => {
+        PowerSpec::Ipmi { address, port, mac, user, password, kg, privilege, cipher_suite } => {
             let mac = mac.map(|mac| format!(" ({mac})")).unwrap_or_default();
-            format!("ipmi {user}@{address} port {port}{mac}, password in {password}")
+            let kg = kg.as_ref().map(|kg| format!(", K_g in {kg}")).unwrap_or_default();
+            let privilege = match privilege {
+                BmcPrivilege::Administrator => "",
+                BmcPrivilege::Operator => ", as operator",
+            };
+            let suite = match cipher_suite {
+                None => "",
+                Some(CipherSuite::Three) => ", cipher suite 3",
+                Some(CipherSuite::Seventeen) => ", cipher suite 17",
+            };
+            format!(
+                "ipmi {user}@{address} port {port}{mac}, password in {password}{kg}{privilege}{suite}"
+            )
         }
     }
 }

@@ -205,6 +205,15 @@ pub enum PowerSpec {
         user: String,
         /// Where its password is.
         password: SecretRef,
+        /// Where the BMC's own key K_g is, if it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kg: Option<SecretRef>,
+        /// What haasd asks to be allowed.
+        #[serde(default)]
+        privilege: BmcPrivilege,
+        /// The only cipher suite that may be used; none is the best that the BMC has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cipher_suite: Option<CipherSuite>,
     },
     /// Custom software (M8): a program with arguments, never a shell. It is called with one more
     /// argument: `on`, `off`, `soft`, `status`, `bootdev-pxe`.
@@ -214,6 +223,28 @@ pub enum PowerSpec {
     },
     /// A person presses the button.
     Manual,
+}
+
+/// The privilege level of a session with a BMC. Both may switch power.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BmcPrivilege {
+    /// OPERATOR.
+    Operator,
+    /// ADMINISTRATOR.
+    #[default]
+    Administrator,
+}
+
+/// A cipher suite of IPMI 2.0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CipherSuite {
+    /// HMAC-SHA1, AES-CBC-128.
+    #[serde(rename = "3")]
+    Three,
+    /// HMAC-SHA256, AES-CBC-128.
+    #[serde(rename = "17")]
+    Seventeen,
 }
 
 /// Where a secret is, never the secret itself.

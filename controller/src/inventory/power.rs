@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
 use haas_api::names::Mac;
 
-use super::{PowerSpec, SecretRef};
+use super::{BmcPrivilege, CipherSuite, PowerSpec, SecretRef};
 use crate::config::reader::{At, Notes, Table, Value};
 
 /// The UDP port of IPMI over LAN (`asf-rmcp`).
@@ -37,7 +37,18 @@ impl Driver {
 
     fn keys(self) -> &'static [&'static str] {
         match self {
-            Self::Ipmi => &["address", "port", "mac", "user", "password_file", "password_env"],
+            Self::Ipmi => &[
+                "address",
+                "port",
+                "mac",
+                "user",
+                "password_file",
+                "password_env",
+                "kg_file",
+                "kg_env",
+                "privilege",
+                "cipher_suite",
+            ],
             Self::Exec => &["command"],
             Self::Manual => &[],
         }
@@ -53,6 +64,9 @@ pub(super) struct PowerLayer {
     mac: Option<At<Mac>>,
     user: Option<String>,
     password: Option<SecretRef>,
+    kg: Option<SecretRef>,
+    privilege: Option<BmcPrivilege>,
+    cipher_suite: Option<CipherSuite>,
     command: Option<Vec<String>>,
     // The keys that the table of highest rank holds, to refuse those that its driver never reads.
     own: Vec<(&'static str, At<()>)>,
@@ -82,14 +96,21 @@ impl PowerLayer {
                 (user.len() <= 16 && user.is_ascii()).then(|| user.to_owned())
             })
         });
-        layer.password = password(get("password_file"), get("password_env"), folder);
+        layer.password = secret(get("password_file"), get("password_env"), "password_file", folder);
+        layer.kg = secret(get("kg_file"), get("kg_env"), "kg_file", folder);
+        let privileges =
+            [("operator", BmcPrivilege::Operator), ("administrator", BmcPrivilege::Administrator)];
+        layer.privilege = get("privilege").and_then(|v| v.word(&privileges));
+        layer.cipher_suite = get("cipher_suite").and_then(|v| cipher_suite(&v));
         layer.command = get("command").and_then(|v| command(&v));
-        if let Some(plain) = table.forbidden("password") {
-            layer.given.insert("password_file");
-            let _: Option<()> = plain.refuse(
-                "is a secret in plain text",
-                "password_file = \"FILE\" or password_env = \"VARIABLE\"",
-            );
+        for (key, right) in [
+            ("password", "password_file = \"FILE\" or password_env = \"VARIABLE\""),
+            ("kg", "kg_file = \"FILE\" or kg_env = \"VARIABLE\""),
+        ] {
+            if let Some(plain) = table.forbidden(key) {
+                layer.given.insert(if key == "kg" { "kg_file" } else { "password_file" });
+                let _: Option<()> = plain.refuse("is a secret in plain text", right);
+            }
         }
         table.refuse_unknown();
         layer
@@ -103,6 +124,9 @@ impl PowerLayer {
             mac: self.mac.or(below.mac),
             user: self.user.or(below.user),
             password: self.password.or(below.password),
+            kg: self.kg.or(below.kg),
+            privilege: self.privilege.or(below.privilege),
+            cipher_suite: self.cipher_suite.or(below.cipher_suite),
             command: self.command.or(below.command),
             own: self.own,
             given: self.given.union(&below.given).copied().collect(),
@@ -163,6 +187,9 @@ impl PowerLayer {
                     mac: self.mac.map(|mac| mac.value),
                     user: self.user?,
                     password: self.password?,
+                    kg: self.kg,
+                    privilege: self.privilege.unwrap_or_default(),
+                    cipher_suite: self.cipher_suite,
                 })
             }
         }
@@ -179,9 +206,10 @@ impl PowerLayer {
     }
 }
 
-fn password(
+fn secret(
     file: Option<Value<'_>>,
     variable: Option<Value<'_>>,
+    file_key: &str,
     folder: &Path,
 ) -> Option<SecretRef> {
     match (file, variable) {
@@ -192,8 +220,16 @@ fn password(
             name.bytes().all(good).then(|| SecretRef::Env(name.to_owned()))
         }),
         (Some(_), Some(variable)) => {
-            variable.refuse("stands beside password_file", "one of the two")
+            variable.refuse(format!("stands beside {file_key}"), "one of the two")
         }
+    }
+}
+
+fn cipher_suite(value: &Value<'_>) -> Option<CipherSuite> {
+    match value.number(3..=17)? {
+        3 => Some(CipherSuite::Three),
+        17 => Some(CipherSuite::Seventeen),
+        other => value.refuse(format!("is {other}"), "3 or 17: the others are not safe"),
     }
 }
 

@@ -86,6 +86,9 @@ fn a_node_inherits_from_defaults_then_groups_then_itself() {
         mac: None,
         user: "operator".to_owned(),
         password: SecretRef::File("/etc/haas/secrets/bmc".into()),
+        kg: None,
+        privilege: BmcPrivilege::Administrator,
+        cipher_suite: None,
     };
     assert_eq!(n01.power, power);
     assert_eq!((nodes[1].firmware, &nodes[1].power), (Firmware::Bios, &PowerSpec::Manual));

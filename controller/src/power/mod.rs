@@ -123,14 +123,25 @@ impl PowerError {
 /// When the specification cannot work whatever the BMC answers.
 pub fn driver(spec: &PowerSpec, firmware: Firmware) -> Result<Arc<dyn PowerDriver>, PowerError> {
     Ok(match spec {
-        PowerSpec::Ipmi { address, port, mac: _, user, password } => {
-            let efi = firmware == Firmware::Uefi;
-            let bmc = std::net::SocketAddr::new(*address, *port);
-            Arc::new(ipmi::Ipmi::new(bmc, user.clone(), password.clone(), efi)?)
+        PowerSpec::Ipmi { address, port, mac: _, user, password, kg, privilege, cipher_suite } => {
+            let login = ipmi::Login {
+                bmc: std::net::SocketAddr::new(*address, *port),
+                user: user.clone(),
+                password: password.clone(),
+                kg: kg.clone(),
+                privilege: *privilege,
+                cipher_suite: *cipher_suite,
+            };
+            Arc::new(ipmi::Ipmi::new(login, firmware == Firmware::Uefi))
         }
         PowerSpec::Exec { command } => Arc::new(exec::Exec::new(command)?),
         PowerSpec::Manual => Arc::new(manual::Manual),
     })
+}
+
+/// Ends what drivers keep open, when haasd ends.
+pub async fn close() {
+    ipmi::close().await;
 }
 
 type Turn = Arc<tokio::sync::Mutex<()>>;

@@ -1,27 +1,20 @@
 //! What can go wrong with a BMC, told apart by what a person would do about it.
 
-use std::{convert::Infallible, io, time::Duration};
+use std::time::Duration;
 
-use ipmi_rs::{
-    IpmiError,
-    connection::CompletionErrorCode,
-    rmcp::{
-        ActivationError, ParseSessionResponseError, RakpMessage2ErrorStatusCode,
-        RakpMessage2ParseError, RmcpIpmiError, RmcpIpmiReceiveError, V2_0ActivationError,
-    },
-};
+use ipmi_lan::{Error, Privilege, ipmi_rs_core::connection::CompletionErrorCode as Code};
 
 /// What came of a call, and what to check.
 #[derive(Debug, thiserror::Error)]
 pub enum BmcFault {
     /// No packet came back.
     #[error(
-        "no answer in {sessions} attempts; check its address, cable and VLAN, and that IPMI over \
+        "no answer to {packets} packets; check its address, cable and VLAN, and that IPMI over \
          LAN is enabled"
     )]
     Silent {
-        /// Sessions that were tried.
-        sessions: usize,
+        /// Packets that were sent.
+        packets: u32,
     },
     /// The other side says that nobody listens on that port.
     #[error(
@@ -34,23 +27,38 @@ pub enum BmcFault {
     /// The BMC does not know the user, or refuses it over LAN.
     #[error("it refuses the user; check the account's name and that it may use IPMI over LAN")]
     WrongUser,
-    /// The account may not do this.
-    #[error(
-        "it refuses the privilege ADMINISTRATOR; raise the account's privilege limit on the LAN channel"
-    )]
-    Privilege,
+    /// The account may not have the privilege.
+    #[error("it refuses the privilege {0}; raise the account's privilege limit on the LAN channel")]
+    Privilege(Privilege),
+    /// The privilege is not enough for this.
+    #[error("the session's privilege is not enough for this; set privilege = \"administrator\"")]
+    TooLittle,
     /// The password has more bytes than IPMI 2.0 has room for.
     #[error("the password is longer than IPMI's 20 bytes; set a shorter one")]
     LongPassword,
-    /// It refuses the only cipher suite that we speak.
-    #[error("it refuses cipher suite 3 (HMAC-SHA1, AES-CBC-128): {0}; enable that suite")]
+    /// What is given as K_g cannot be one.
+    #[error("K_g must have 1 to 20 bytes, or be 0x and at most 40 hexadecimal digits")]
+    BadKg,
+    /// The BMC has another K_g than the inventory names, or one where it names none.
+    #[error("its key K_g is another one; check kg_file or kg_env, or set it on the BMC anew")]
+    WrongKg,
+    /// It refuses the cipher suites that may be used.
+    #[error(
+        "it has no cipher suite that may be used ({0}); enable 17 or 3 on the BMC, or check cipher_suite"
+    )]
     CipherSuite(String),
+    /// It has spoken suite 17 before, and refuses it now.
+    #[error(
+        "it refuses cipher suite 17, which it has spoken before ({0}); somebody may be in between. If \
+         its firmware was changed, set cipher_suite = 3 or restart haasd"
+    )]
+    Downgrade(String),
     /// It speaks IPMI 1.5, or none.
     #[error("it offers no IPMI 2.0 session; enable RMCP+, or update its firmware")]
     OldIpmi,
     /// It has no session free, or is busy.
     #[error("it is busy or has no free session ({0}); other tools may hold its sessions open")]
-    Overloaded(String),
+    Overloaded(&'static str),
     /// The order makes no sense in its present state.
     #[error("it says that this cannot be done in its present state")]
     NotNow,
@@ -60,163 +68,78 @@ pub enum BmcFault {
         /// The completion code's name.
         code: String,
     },
+    /// An order had no answer, and was not obeyed as far as can be seen.
+    #[error("it did not answer the order; it may be obeyed or not")]
+    Unanswered,
     /// What came back made no sense.
     #[error(
         "its answers made no sense ({0}); try again, check for packet loss or a duplicate address"
     )]
-    Garbled(String),
+    Garbled(&'static str),
     /// The system would not send or receive.
     #[error("network error: {0}")]
-    Network(io::Error),
+    Network(String),
     /// Another call was with the BMC all the time.
     #[error("not tried: an earlier call has not ended for {} s", .0.as_secs_f32())]
     Busy(Duration),
     /// It answered, but too slowly.
     #[error("not done within {} s; it answers too slowly", .0.as_secs_f32())]
     TooSlow(Duration),
+    /// Its last calls failed, and it is left alone for a while.
+    #[error("{last}. It is left alone until it is asked again in {} s", left.as_secs_f32().ceil())]
+    Paused {
+        /// How long it is left alone.
+        left: Duration,
+        /// How the last call failed.
+        last: Box<BmcFault>,
+    },
+    /// haasd is stopping.
+    #[error("not tried: haasd is stopping, or the BMC's account has just been changed")]
+    Closed,
 }
 
 impl BmcFault {
-    /// Whether a new session may do better.
-    pub(super) fn may_pass(&self) -> bool {
-        match self {
-            Self::Silent { .. } | Self::Overloaded(_) | Self::Garbled(_) => true,
-            // Trying a password again locks accounts.
-            Self::WrongPassword | Self::WrongUser | Self::Privilege | Self::LongPassword => false,
-            Self::CipherSuite(_) | Self::OldIpmi | Self::NotNow | Self::Rejected { .. } => false,
-            Self::NobodyThere | Self::Network(_) | Self::Busy(_) | Self::TooSlow(_) => false,
-        }
-    }
-
     pub(in super::super) fn needs_person(&self) -> bool {
         match self {
-            Self::WrongPassword | Self::WrongUser | Self::Privilege | Self::LongPassword => true,
+            Self::WrongPassword | Self::WrongUser | Self::Privilege(_) | Self::TooLittle => true,
+            Self::LongPassword | Self::BadKg | Self::WrongKg | Self::Downgrade(_) => true,
             Self::CipherSuite(_) | Self::OldIpmi | Self::Rejected { .. } => true,
             Self::Silent { .. } | Self::Overloaded(_) | Self::Garbled(_) | Self::NotNow => false,
             Self::NobodyThere | Self::Network(_) | Self::Busy(_) | Self::TooSlow(_) => false,
+            Self::Unanswered | Self::Closed => false,
+            Self::Paused { last, .. } => last.needs_person(),
         }
     }
-}
 
-pub(super) fn of_socket(error: io::Error) -> BmcFault {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => BmcFault::Silent { sessions: 1 },
-        io::ErrorKind::ConnectionRefused => BmcFault::NobodyThere,
-        _ => BmcFault::Network(error),
-    }
-}
-
-pub(super) fn of_command(error: IpmiError<RmcpIpmiError, Infallible>) -> BmcFault {
-    use CompletionErrorCode as Code;
-    match error {
-        IpmiError::Connection(error) => of_connection(error),
-        IpmiError::Failed { completion_code, cmd, .. } => match completion_code {
-            Code::InsufficientPrivilege => BmcFault::Privilege,
-            // Set Session Privilege Level: not available to this user, or above its limit.
-            Code::CommandSpecific(0x80..=0x81) if cmd == 0x3B => BmcFault::Privilege,
-            Code::CannotExecuteCommandInCurrentState => BmcFault::NotNow,
-            Code::NodeBusy | Code::OutOfSpace | Code::ProcessingTimeout => {
-                BmcFault::Overloaded(format!("{completion_code:?}"))
+    /// `limit` is the time that the call had.
+    pub(super) fn of(error: Error, limit: Duration) -> Self {
+        match error {
+            Error::Silent { packets } => Self::Silent { packets },
+            Error::NobodyThere => Self::NobodyThere,
+            Error::Network(error) => Self::Network(error.to_string()),
+            Error::WrongPassword => Self::WrongPassword,
+            Error::WrongKg { .. } => Self::WrongKg,
+            Error::WrongUser => Self::WrongUser,
+            Error::Privilege(privilege) => Self::Privilege(privilege),
+            Error::CipherSuite(refusal) => Self::CipherSuite(refusal.to_string()),
+            Error::Downgrade(refusal) => Self::Downgrade(refusal.to_string()),
+            Error::OldIpmi => Self::OldIpmi,
+            Error::Overloaded(why) => Self::Overloaded(why),
+            Error::Refused { code, .. } => match code {
+                Code::InsufficientPrivilege => Self::TooLittle,
+                Code::CannotExecuteCommandInCurrentState => Self::NotNow,
+                code => Self::Rejected { code: format!("{code:?}") },
+            },
+            Error::Unanswered => Self::Unanswered,
+            Error::Garbled(why) => Self::Garbled(why),
+            Error::TooSlow => Self::TooSlow(limit),
+            Error::Busy => Self::Busy(limit),
+            Error::Paused { left, last } => {
+                let last = Self::of((*last).clone(), limit);
+                // What only a person can mend is told in its own words, however often it is asked.
+                if last.needs_person() { last } else { Self::Paused { left, last: Box::new(last) } }
             }
-            Code::ResponseUnavailable { .. } => {
-                BmcFault::Overloaded(format!("{completion_code:?}"))
-            }
-            other => BmcFault::Rejected { code: format!("{other:?}") },
-        },
-        IpmiError::Command { error, .. } => match error {},
-        IpmiError::UnexpectedResponse { cmd_sent, cmd_recvd, .. } => BmcFault::Garbled(format!(
-            "the answer to command {cmd_recvd:#04x} came for command {cmd_sent:#04x}"
-        )),
-        IpmiError::NetFnIsResponse(_) => BmcFault::Garbled("a response as request".to_owned()),
-    }
-}
-
-pub(super) fn of_activation(error: ActivationError) -> BmcFault {
-    match error {
-        ActivationError::BindSocket(error)
-        | ActivationError::PingSend(error)
-        | ActivationError::PongReceive(error) => of_socket(error),
-        ActivationError::PongRead | ActivationError::RmcpError(_) => {
-            BmcFault::Garbled("no answer to an RMCP ping".to_owned())
+            Error::Closed => Self::Closed,
         }
-        ActivationError::GetChannelAuthenticationCapabilities(IpmiError::Connection(error)) => {
-            of_connection(error)
-        }
-        ActivationError::GetChannelAuthenticationCapabilities(_) => {
-            BmcFault::Garbled("its authentication capabilities".to_owned())
-        }
-        ActivationError::IpmiNotSupported
-        | ActivationError::NoSupportedIpmiLANVersions
-        | ActivationError::V1_5(_) => BmcFault::OldIpmi,
-        ActivationError::V2_0(error) => of_login(error),
     }
-}
-
-fn of_login(error: V2_0ActivationError) -> BmcFault {
-    use RakpMessage2ErrorStatusCode as Code;
-    match error {
-        V2_0ActivationError::Io(error) => of_socket(error),
-        V2_0ActivationError::OpenSessionResponseReceive(error)
-        | V2_0ActivationError::RakpMessage2Receive(error)
-        | V2_0ActivationError::RakpMessage4Receive(error) => of_receive(error),
-        V2_0ActivationError::OpenSessionResponseParse(
-            ParseSessionResponseError::HaveErrorCode(code),
-        ) => of_open_session(&format!("{code:?}")),
-        V2_0ActivationError::RakpMessage2Parse(RakpMessage2ParseError::ErrorStatusCode(code)) => {
-            match code {
-                Code::UnauthorizedName | Code::InvalidNameLength => BmcFault::WrongUser,
-                Code::UnauthorizedRoleOrPrivilegeLevelRequested | Code::InvalidRole => {
-                    BmcFault::Privilege
-                }
-                Code::InsufficientResourcesToCreateSessionAtRequestedRole
-                | Code::InactiveSessionId
-                | Code::Common(_) => BmcFault::Overloaded(format!("{code:?}")),
-            }
-        }
-        // The BMC proved in RAKP message 2 that it knows another password than ours.
-        // A refusal is as short as the second, and `probe` then says what was refused.
-        V2_0ActivationError::ServerAuthenticationFailed
-        | V2_0ActivationError::RakpMessage2Parse(RakpMessage2ParseError::NotEnoughData) => {
-            BmcFault::WrongPassword
-        }
-        V2_0ActivationError::RakpMessage4Parse(code)
-            if format!("{code:?}").contains("InvalidIntegrityCheckValue") =>
-        {
-            BmcFault::WrongPassword
-        }
-        other => BmcFault::Garbled(format!("login: {}", first_word(&other))),
-    }
-}
-
-// ipmi-rs does not export the type of these codes, only their Debug text.
-fn of_open_session(code: &str) -> BmcFault {
-    if code.contains("InsufficientResources") {
-        BmcFault::Overloaded(code.to_owned())
-    } else if code.contains("InvalidRole") {
-        BmcFault::Privilege
-    } else if code.contains("Algorithm") || code.contains("Matching") {
-        BmcFault::CipherSuite(code.to_owned())
-    } else {
-        BmcFault::Garbled(format!("open session: {code}"))
-    }
-}
-
-fn of_connection(error: RmcpIpmiError) -> BmcFault {
-    match error {
-        RmcpIpmiError::Receive(error) => of_receive(error),
-        other => BmcFault::Garbled(first_word(&other)),
-    }
-}
-
-fn of_receive(error: RmcpIpmiReceiveError) -> BmcFault {
-    match error {
-        RmcpIpmiReceiveError::Io(error) => of_socket(error),
-        other => BmcFault::Garbled(first_word(&other)),
-    }
-}
-
-// Only the variant's name: what stands inside may hold bytes of a packet.
-fn first_word(error: &impl std::fmt::Debug) -> String {
-    let text = format!("{error:?}");
-    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or("").to_owned()
 }

@@ -1,54 +1,63 @@
-//! IPMI 2.0 over LAN (RMCP+, cipher suite 3), by the crate ipmi-rs, tamed.
+//! IPMI 2.0 over LAN, by the package `ipmi-lan`.
 //!
-//! That crate never resends, matches no answer to its question but by command, never closes a
-//! session and may panic on odd packets. So each call here is one new socket and one new session,
-//! on a thread of its own, closed explicitly; whatever is odd ends the session, and the call starts
-//! again with another, a bounded number of times. The time limit holds for all of it together, and
-//! one call at a time is made to a BMC. An own session layer will replace the crate.
+//! haasd has one [`Fleet`] with one session for each BMC, which stays open while it is in use: reading
+//! the power of 500 nodes is one packet to each and one back. Resending, new sessions, and leaving dead
+//! BMCs alone are the fleet's; what is done here is to read secrets anew for each call, to never give
+//! an order twice that may have been obeyed, and to say what a person has to do.
 
-mod command;
 mod fault;
-mod probe;
-mod session;
 
 use std::{
     net::SocketAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
 use futures_util::future::{BoxFuture, FutureExt};
+use ipmi_lan::{
+    Account, AccountError, Bmc, CipherSuite, Error, Fleet, Options, Privilege, Suites,
+    command::{
+        self, ChassisControl, GetBootFlags, GetChassisStatus, KeepBootFlags, MarkBootFlagsNew,
+        SetBootFlags,
+    },
+    ipmi_rs_core::connection::{CompletionErrorCode, IpmiCommand},
+};
 use tokio::time::timeout_at;
 
 pub use self::fault::BmcFault;
-use self::session::Session;
 use super::{BootDevice, LIMIT, Power, PowerAction, PowerDriver, PowerError, Turn, turn_at};
-use crate::{
-    inventory::SecretRef,
-    secret::{Secret, SecretError},
-};
+use crate::inventory::{self, BmcPrivilege, SecretRef};
 
-/// How long to wait for an answer in the first session, the second and so on. Real BMCs answer
-/// within a second; some take longer while they switch power.
-const ANSWERS: &[Duration] =
-    &[Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(6)];
+/// All BMCs of this haasd.
+static FLEET: LazyLock<Arc<Fleet>> = LazyLock::new(|| Arc::new(Fleet::new(Options::default())));
 
-/// One BMC.
+/// How often an order is given whose answer does not come and which was not obeyed.
+const ORDERS: usize = 3;
+
+/// Closes all sessions: BMCs have few, and keep each for a minute.
+pub(super) async fn close() {
+    FLEET.close().await;
+}
+
+/// One BMC, and how it is logged in to.
 #[derive(Debug)]
 pub(super) struct Ipmi {
-    account: Arc<Account>,
+    login: Login,
+    efi: bool,
     turn: Turn,
+    fleet: Arc<Fleet>,
     limit: Duration,
 }
 
+/// What the inventory says of a BMC.
 #[derive(Debug, Clone)]
-struct Account {
-    bmc: SocketAddr,
-    user: String,
-    password: SecretRef,
-    efi: bool,
-    answers: &'static [Duration],
+pub(super) struct Login {
+    pub(super) bmc: SocketAddr,
+    pub(super) user: String,
+    pub(super) password: SecretRef,
+    pub(super) kg: Option<SecretRef>,
+    pub(super) privilege: BmcPrivilege,
+    pub(super) cipher_suite: Option<inventory::CipherSuite>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -73,46 +82,61 @@ impl Job {
 }
 
 impl Ipmi {
-    pub(super) fn new(
-        bmc: SocketAddr,
-        user: String,
-        password: SecretRef,
-        efi: bool,
-    ) -> Result<Self, PowerError> {
-        // ipmi-rs would log in as nobody instead.
-        if user.is_empty() || user.len() > 16 {
-            return Err(PowerError::Spec { driver: "ipmi", wrong: "user must have 1 to 16 bytes" });
-        }
-        let account = Account { bmc, user, password, efi, answers: ANSWERS };
-        let turn = turn_at(format!("ipmi {bmc}"));
-        Ok(Self { account: Arc::new(account), turn, limit: LIMIT })
+    /// A driver. `efi` is told to the BMC with the boot device.
+    pub(super) fn new(login: Login, efi: bool) -> Self {
+        let turn = turn_at(format!("ipmi {}", login.bmc));
+        Self { login, efi, turn, fleet: Arc::clone(&FLEET), limit: LIMIT }
     }
 
     #[cfg(test)]
-    pub(super) fn with_patience(mut self, answers: &'static [Duration], limit: Duration) -> Self {
-        Arc::make_mut(&mut self.account).answers = answers;
-        Self { limit, ..self }
+    pub(super) fn with_patience(self, options: Options, limit: Duration) -> Self {
+        Self { fleet: Arc::new(Fleet::new(options)), limit, ..self }
     }
 
     async fn call(&self, job: Job) -> Result<Power, PowerError> {
-        let bmc = self.account.bmc;
+        let bmc = self.login.bmc;
         let deadline = Instant::now() + self.limit;
         let error = |fault| PowerError::Bmc { bmc, tried: job.name(), fault };
-        let turn = timeout_at(deadline.into(), Arc::clone(&self.turn).lock_owned());
-        let turn = turn.await.map_err(|_| error(BmcFault::Busy(self.limit)))?;
-        let account = Arc::clone(&self.account);
-        let thread = tokio::task::spawn_blocking(move || {
-            // Held to the thread's end, though the caller may have given up before.
-            let _turn = turn;
-            account.run(job, deadline)
+        // What belongs together is not mixed with another caller's.
+        let turn = timeout_at(deadline.into(), self.turn.lock());
+        let _turn = turn.await.map_err(|_| error(BmcFault::Busy(self.limit)))?;
+        let account = self.login.account()?.map_err(error)?;
+        let asked = Asked { bmc: self.fleet.bmc(bmc, &account), deadline, efi: self.efi };
+        asked.perform(job).await.map_err(|told| error(BmcFault::of(told, self.limit)))
+    }
+}
+
+impl Login {
+    /// Reads the secrets, anew each time.
+    fn account(&self) -> Result<Result<Account, BmcFault>, PowerError> {
+        let read = |secret: &SecretRef| {
+            secret.read().map_err(|error| PowerError::Secret { bmc: self.bmc, error })
+        };
+        let password = read(&self.password)?;
+        let kg = self.kg.as_ref().map(read).transpose()?;
+        let account = Account::new(&self.user, password.expose()).and_then(|account| match &kg {
+            Some(kg) => account.with_kg(kg.expose()),
+            None => Ok(account),
         });
-        match timeout_at(deadline.into(), thread).await {
-            Err(_) => Err(error(BmcFault::TooSlow(self.limit))),
-            Ok(Err(_)) => Err(error(BmcFault::Garbled("the thread ended early".to_owned()))),
-            Ok(Ok(Err(Trouble::Secret(error)))) => Err(PowerError::Secret { bmc, error }),
-            Ok(Ok(Err(Trouble::Bmc(fault)))) => Err(error(fault)),
-            Ok(Ok(Ok(state))) => Ok(state),
-        }
+        let account = match account {
+            Ok(account) => account,
+            Err(AccountError::Password) => return Ok(Err(BmcFault::LongPassword)),
+            Err(AccountError::Kg) => return Ok(Err(BmcFault::BadKg)),
+            Err(AccountError::User) => {
+                let wrong = "user must have 1 to 16 bytes";
+                return Err(PowerError::Spec { driver: "ipmi", wrong });
+            }
+        };
+        let privilege = match self.privilege {
+            BmcPrivilege::Operator => Privilege::Operator,
+            BmcPrivilege::Administrator => Privilege::Administrator,
+        };
+        let suites = match self.cipher_suite {
+            None => Suites::Best,
+            Some(inventory::CipherSuite::Three) => Suites::Only(CipherSuite::Three),
+            Some(inventory::CipherSuite::Seventeen) => Suites::Only(CipherSuite::Seventeen),
+        };
+        Ok(Ok(account.with_privilege(privilege).with_suites(suites)))
     }
 }
 
@@ -130,104 +154,90 @@ impl PowerDriver for Ipmi {
     }
 }
 
-enum Trouble {
-    Secret(SecretError),
-    Bmc(BmcFault),
+/// A call that is under way.
+struct Asked {
+    bmc: Bmc,
+    deadline: Instant,
+    efi: bool,
 }
 
-impl Account {
-    fn run(&self, job: Job, deadline: Instant) -> Result<Power, Trouble> {
-        let password = self.password.read().map_err(Trouble::Secret)?;
-        // IPMI 2.0 section 22.30: 20 bytes. ipmi-rs would cut it without a word.
-        if password.expose().len() > 20 {
-            return Err(Trouble::Bmc(BmcFault::LongPassword));
+impl Asked {
+    async fn perform(&self, job: Job) -> Result<Power, Error> {
+        match job {
+            Job::State => self.state().await,
+            Job::Set(action) => self.set(action).await,
+            Job::Boot(device) => self.set_boot_device(device).await.map(|()| Power::Unknown),
         }
-        let mut last = BmcFault::Silent { sessions: 0 };
-        for (before, answer) in self.answers.iter().enumerate() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            let attempt = || self.attempt(job, before > 0, &password, (*answer).min(left));
-            // ipmi-rs unwraps what it decrypts; nothing of it outlives the attempt.
-            last = match catch_unwind(AssertUnwindSafe(attempt)) {
-                Ok(Ok(state)) => return Ok(state),
-                Ok(Err(BmcFault::WrongPassword)) => {
-                    let why = probe::why_refused(self.bmc, &self.user, (*answer).min(left));
-                    return Err(Trouble::Bmc(why.unwrap_or(BmcFault::WrongPassword)));
+    }
+
+    async fn ask<C: IpmiCommand>(&self, command: C) -> Result<C::Output, Error> {
+        self.bmc.ask(command, self.deadline).await
+    }
+
+    async fn state(&self) -> Result<Power, Error> {
+        let status = self.ask(GetChassisStatus).await?;
+        Ok(if status.power_on { Power::On } else { Power::Off })
+    }
+
+    async fn set(&self, action: PowerAction) -> Result<Power, Error> {
+        let (control, wanted) = match action {
+            PowerAction::On => (ChassisControl::PowerUp, Power::On),
+            PowerAction::Off => (ChassisControl::PowerDown, Power::Off),
+            PowerAction::Soft => (ChassisControl::SoftShutdown, Power::Off),
+        };
+        let mut orders = 1;
+        loop {
+            match self.bmc.order(control, self.deadline).await {
+                Ok(()) => return Ok(wanted),
+                // It may have been obeyed, and only its answer was lost; or come in a bad moment.
+                Err(Error::Unanswered | Error::Overloaded(_)) if orders < ORDERS => {
+                    if self.state().await? == wanted {
+                        return Ok(wanted);
+                    }
+                    orders += 1;
                 }
-                Ok(Err(fault)) if !fault.may_pass() => return Err(Trouble::Bmc(fault)),
-                Ok(Err(BmcFault::Silent { .. })) => BmcFault::Silent { sessions: before + 1 },
-                Ok(Err(fault)) => fault,
-                Err(_) => BmcFault::Garbled("a packet that nobody should send".to_owned()),
-            };
-            tracing::debug!(bmc = %self.bmc, job = job.name(), error = %last, "session failed");
-        }
-        Err(Trouble::Bmc(last))
-    }
-
-    fn attempt(
-        &self,
-        job: Job,
-        again: bool,
-        password: &Secret<String>,
-        answer: Duration,
-    ) -> Result<Power, BmcFault> {
-        let mut session = Session::open(self.bmc, &self.user, password, answer)?;
-        let outcome = perform(&mut session, job, again, self.efi);
-        session.close(outcome.is_ok());
-        outcome
-    }
-}
-
-fn perform(session: &mut Session, job: Job, again: bool, efi: bool) -> Result<Power, BmcFault> {
-    session.ask(command::set_session_privilege())?;
-    match job {
-        Job::State => state(session),
-        Job::Set(action) => {
-            let wanted = match action {
-                PowerAction::On => Power::On,
-                PowerAction::Off | PowerAction::Soft => Power::Off,
-            };
-            // The last session's order may have been obeyed and only its answer lost.
-            if again && state(session)? == wanted {
-                return Ok(wanted);
-            }
-            match session.ask(command::chassis_control(action)) {
-                Ok(_) => Ok(wanted),
                 // Some BMCs refuse to switch off what is off.
-                Err(BmcFault::NotNow) if state(session)? == wanted => Ok(wanted),
-                Err(fault) => Err(fault),
+                Err(error) if is_not_now(&error) && self.state().await? == wanted => {
+                    return Ok(wanted);
+                }
+                Err(error) => return Err(error),
             }
         }
-        Job::Boot(device) => {
-            // Not every BMC knows these two; boot flags alone are then all that can be had.
-            for preparation in command::prepare_boot_flags() {
-                match session.ask(preparation) {
-                    Ok(_) | Err(BmcFault::Rejected { .. }) => {}
-                    Err(fault) => return Err(fault),
-                }
-            }
-            session.ask(command::set_boot_flags(device, efi))?;
-            // Another command after equal ones: if an answer came twice, this shows it.
-            match session.ask(command::get_boot_flags()) {
-                Ok(flags) if !command::boot_flags_say(&flags, device) => {
-                    tracing::warn!(bmc = %session.bmc(), ?device, ?flags, "BMC reads back another boot device");
-                }
-                Ok(_) | Err(BmcFault::Rejected { .. }) => {}
-                Err(fault) => return Err(fault),
-            }
-            Ok(Power::Unknown)
+    }
+
+    async fn set_boot_device(&self, device: BootDevice) -> Result<(), Error> {
+        // Not every BMC knows these two; boot flags alone are then all that can be had.
+        unless_refused(self.ask(KeepBootFlags).await)?;
+        unless_refused(self.ask(MarkBootFlagsNew).await)?;
+        let device = match device {
+            BootDevice::Pxe => command::BootDevice::Pxe,
+            BootDevice::Disk => command::BootDevice::Disk,
+            BootDevice::Bios => command::BootDevice::Setup,
+        };
+        self.ask(SetBootFlags { device, efi: self.efi }).await?;
+        if let Some(flags) = unless_refused(self.ask(GetBootFlags).await)?
+            && !flags.name(device)
+        {
+            tracing::warn!(
+                bmc = %self.bmc.address(), ?device, ?flags, "BMC reads back another boot device"
+            );
         }
+        Ok(())
     }
 }
 
-fn state(session: &mut Session) -> Result<Power, BmcFault> {
-    let status = session.ask(command::get_chassis_status())?;
-    match status.first() {
-        // IPMI 2.0 section 28.2: bit 0 of the first byte is "power is on".
-        Some(byte) if byte & 1 == 1 => Ok(Power::On),
-        Some(_) => Ok(Power::Off),
-        None => Err(BmcFault::Garbled("an empty chassis status".to_owned())),
+fn is_not_now(error: &Error) -> bool {
+    let code = CompletionErrorCode::CannotExecuteCommandInCurrentState;
+    matches!(error, Error::Refused { code: told, .. } if *told == code)
+}
+
+/// None where the BMC does not know the command, or not this use of it.
+fn unless_refused<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(Error::Refused { code, .. }) if code != CompletionErrorCode::InsufficientPrivilege => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }

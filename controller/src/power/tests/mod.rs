@@ -2,7 +2,6 @@
 
 mod exec;
 mod ipmi;
-mod sim;
 
 use super::*;
 

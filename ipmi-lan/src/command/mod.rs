@@ -1,0 +1,18 @@
+//! Commands that `ipmi_rs_core` lacks, in its own terms ([`IpmiCommand`]), so that a [`Bmc`] is
+//! asked them as it is asked those: device id, SDR, SEL, LAN parameters.
+//!
+//! [`IpmiCommand`]: ipmi_rs_core::connection::IpmiCommand
+//! [`Bmc`]: crate::Bmc
+
+mod chassis;
+mod session;
+mod sol;
+
+pub use self::chassis::{
+    BootDevice, BootFlags, ChassisControl, ChassisStatus, GetBootFlags, GetChassisStatus,
+    KeepBootFlags, MarkBootFlagsNew, SetBootFlags,
+};
+pub(crate) use self::{
+    session::{CloseSession, GetCipherSuites, PIECE, PIECES, SetSessionPrivilege},
+    sol::{Activate, Deactivate, PAYLOAD_ACTIVE},
+};
