@@ -15,7 +15,8 @@ use haas_api::{
     image::{BootRead, ImageSessions},
 };
 use support::{Lab, boots};
-use tests::{Firmware, NodeHw, Output, Person, Rack, RackSpec, files};
+use tests::ssh::Person;
+use tests::{Firmware, NodeHw, Output, Rack, RackSpec, files};
 
 /// systemd starts much, and QEMU emulates every instruction of it, twice.
 const BOOT: Duration = Duration::from_secs(420);
