@@ -64,6 +64,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// haasd's memory holds secrets, and a core would be a file of it.
+fn leave_no_core() -> anyhow::Result<()> {
+    use nix::sys::{prctl::set_dumpable, resource};
+    set_dumpable(false).context("cannot forbid core dumps")?;
+    resource::setrlimit(resource::Resource::RLIMIT_CORE, 0, 0).context("cannot forbid core dumps")
+}
+
 const PACK_MODULES: PackModules =
     |folder, release| haas_initramfs::module_cpio(folder, release).map_err(Into::into);
 
@@ -112,6 +119,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         None => {
             let config = Config::load(&arguments.config)?;
+            leave_no_core()?;
             log();
             runtime()?.block_on(daemon::run(config))
         }
