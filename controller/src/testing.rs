@@ -22,7 +22,7 @@ use crate::{
     api,
     auth::{attempts::Attempts, principals::Principals},
     clock::Clock,
-    config::{Auth, BootLimits, Config, DhcpMode, Network, Ports},
+    config::{Auth, AuthMode, BootLimits, Config, DhcpMode, Network, Ports},
     context::Context,
     exports::Exports,
     images::{
@@ -38,6 +38,20 @@ use crate::{
     store::{Store, TokenRow, Tx},
     tokens::{self, MasterKey},
 };
+
+/// The router as callers from this address find it.
+pub(crate) fn called_from(router: axum::Router, peer: std::net::Ipv4Addr) -> axum::Router {
+    let peer = std::net::SocketAddr::from((peer, 9));
+    router.layer(axum::extract::connect_info::MockConnectInfo(peer))
+}
+
+async fn open(router: &axum::Router, request: Request<Body>) -> Response<Body> {
+    let service = TowerToHyperService::new(router.clone());
+    match service.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
 
 /// The controller, with the users `admin` and `alice`.
 pub(crate) struct Bench {
@@ -87,7 +101,12 @@ impl Bench {
 
     /// Where people may register.
     pub(crate) async fn open_to_all() -> Self {
-        Self::build(network(), Auth { register: true }).await
+        Self::build(network(), Auth { register: true, ..Auth::default() }).await
+    }
+
+    /// Where nobody on the controller itself has to say who they are.
+    pub(crate) async fn without_auth() -> Self {
+        Self::build(network(), Auth { mode: AuthMode::Off, ..Auth::default() }).await
     }
 
     async fn build(network: Network, auth: Auth) -> Self {
@@ -133,9 +152,8 @@ impl Bench {
             events: tokio::sync::watch::Sender::new(0),
             config,
         });
-        let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
-        let router =
-            api::router(context.clone()).layer(axum::extract::connect_info::MockConnectInfo(peer));
+        let router = api::router(context.clone());
+        let router = called_from(router, std::net::Ipv4Addr::LOCALHOST);
         let mut bench =
             Self { context, router, admin: String::new(), alice: String::new(), _dir: dir };
         bench.admin = bench.add_user("admin", Role::Admin).await;
@@ -271,7 +289,12 @@ impl Bench {
 
     /// Sends a request through the whole router.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answered {
-        let response = self.open(request).await;
+        self.send_to(&self.router, request).await
+    }
+
+    /// Sends a request through this router.
+    pub(crate) async fn send_to(&self, router: &axum::Router, request: Request<Body>) -> Answered {
+        let response = open(router, request).await;
         let status = response.status().as_u16();
         let media_type = response.headers().get(header::CONTENT_TYPE);
         let media_type = media_type.map_or("", |v| v.to_str().unwrap()).to_owned();
@@ -286,11 +309,7 @@ impl Bench {
 
     /// Sends a request through the whole router, and leaves the answer's body to be read.
     pub(crate) async fn open(&self, request: Request<Body>) -> Response<Body> {
-        let service = TowerToHyperService::new(self.router.clone());
-        match service.call(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
+        open(&self.router, request).await
     }
 
     /// A request with a JSON body as the holder of `token`.

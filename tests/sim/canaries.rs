@@ -33,10 +33,8 @@ fn no_secret_stands_in_a_log_an_argument_the_kernels_log_or_the_database() -> Re
     haas.switched("n[1-2]", "b")?;
     secrets.extend(secrets_of_boots(&haas)?);
     ensure!(secrets.len() > 15, "too few secrets were planted: {:?}", secrets.keys());
-    let no_core = fs::read_to_string(format!(
-        "/proc/{}/limits",
-        haas.haasd.pid().context("haasd runs")?
-    ))?;
+    let no_core =
+        fs::read_to_string(format!("/proc/{}/limits", haas.haasd.pid().context("haasd runs")?))?;
     let cores = no_core.lines().find(|line| line.starts_with("Max core file size"));
     let sizes: Vec<_> = cores.unwrap_or_default().split_whitespace().skip(4).take(2).collect();
     ensure!(sizes == ["0", "0"], "haasd would leave a core: {cores:?}");
@@ -77,11 +75,8 @@ fn secrets_of_people(haas: &Controller<'_>) -> Result<BTreeMap<String, String>> 
         let change = |new| PasswordChange { old: None, new };
         client.change_password(&name, &change(first)).await?;
         client.change_password(&name, &change(second.clone())).await?;
-        let login = |password| Login {
-            name: name.clone(),
-            password,
-            token: TokenRequest::default(),
-        };
+        let login =
+            |password| Login { name: name.clone(), password, token: TokenRequest::default() };
         assert!(client.login(&login(wrong)).await.is_err(), "a wrong password lets in");
         let by_password = client.login(&login(second)).await?;
         let made = client.new_token(&name, &TokenRequest::default()).await?;

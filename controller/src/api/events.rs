@@ -1,9 +1,9 @@
 //! What happens, as server-sent events (the HTML standard, section 9.2).
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
-    extract::State,
+    extract::{ConnectInfo, State},
     http::HeaderMap,
     response::sse::{Event as SseEvent, KeepAlive, Sse},
 };
@@ -35,6 +35,7 @@ pub(super) struct Filter {
 pub(super) async fn stream(
     State(context): State<Arc<Context>>,
     caller: Caller,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     Query(filter): Query<Filter>,
 ) -> Answer<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>> {
@@ -48,6 +49,7 @@ pub(super) async fn stream(
         context,
         seq: from,
         caller,
+        peer,
         headers,
         operation: filter.operation,
         ready: Vec::new().into_iter(),
@@ -61,6 +63,7 @@ pub(super) async fn stream(
 
 struct Reader {
     caller: Caller,
+    peer: SocketAddr,
     /// With the caller's token.
     headers: HeaderMap,
     context: Arc<Context>,
@@ -87,7 +90,7 @@ impl Reader {
                 }
             }
             // A stream does not outlive its token, nor what its caller may.
-            self.caller = Caller(authenticate(&self.context, &self.headers).await.ok()?);
+            self.caller = Caller(authenticate(&self.context, self.peer, &self.headers).await.ok()?);
             self.news.mark_unchanged();
             let events = match self.context.store.read().await {
                 Ok(mut tx) => tx.events_after(self.seq, BATCH).await,

@@ -73,8 +73,21 @@ pub struct Config {
 /// Who may come in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Auth {
+    /// Whether callers have to say who they are.
+    pub mode: AuthMode,
     /// Whether anybody who reaches the API may make an account for himself.
     pub register: bool,
+}
+
+/// Whether callers have to say who they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AuthMode {
+    /// By a token, from wherever they call.
+    #[default]
+    Token,
+    /// Who calls from the controller itself, over a loopback address, and brings no token is the first
+    /// admin. From elsewhere it is as ever.
+    Off,
 }
 
 impl Config {

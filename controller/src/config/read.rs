@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, path::Path};
 
 use super::{
-    Auth, BootLimits, Config, Iscsi, Network, Ports,
+    Auth, AuthMode, BootLimits, Config, Iscsi, Network, Ports,
     network::{interface, networks},
     problem::Problems,
     reader::{Notes, Table},
@@ -52,8 +52,10 @@ pub(super) fn config(
 
 fn auth(table: Table<'_>) -> Auth {
     let register = table.get("register").and_then(|value| value.flag()).unwrap_or_default();
+    let modes = [("token", AuthMode::Token), ("off", AuthMode::Off)];
+    let mode = table.get("mode").and_then(|value| value.word(&modes)).unwrap_or_default();
     table.refuse_unknown();
-    Auth { register }
+    Auth { mode, register }
 }
 
 fn database_url(root: &Table<'_>, state_dir: &Path) -> String {

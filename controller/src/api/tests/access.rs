@@ -227,3 +227,28 @@ async fn a_stream_of_events_ends_with_its_token() {
     let rest = rest.expect("the stream ends").unwrap().to_bytes();
     assert!(!String::from_utf8_lossy(&rest).contains("unmanaged"), "{rest:?}");
 }
+
+#[tokio::test]
+async fn without_auth_the_controller_itself_is_an_admin_and_every_other_address_needs_its_token() {
+    let bench = Bench::without_auth().await;
+    let ask = async |router: &axum::Router, token: Option<&str>| {
+        let mut request = axum::http::Request::get("/v1/whoami");
+        if let Some(token) = token {
+            request = request.header(axum::http::header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        bench.send_to(router, request).await
+    };
+    let here = ask(&bench.router, None).await;
+    assert_eq!((here.status, &here.json()["name"]), (200, &json!("admin")));
+    // A token still says who it is, and a wrong one is wrong.
+    let alice = ask(&bench.router, Some(&bench.alice)).await;
+    assert_eq!(alice.json()["name"], "alice");
+    assert_eq!(ask(&bench.router, Some("wrong")).await.status, 401);
+    let elsewhere = crate::api::router(bench.context.clone());
+    let elsewhere = crate::testing::called_from(elsewhere, [192, 0, 2, 7].into());
+    assert_eq!(ask(&elsewhere, None).await.status, 401);
+    assert_eq!(ask(&elsewhere, Some(&bench.alice)).await.status, 200);
+    let closed = Bench::new().await;
+    assert_eq!(ask(&closed.router, None).await.status, 401);
+}
