@@ -6,13 +6,15 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
-use crate::{agent, bench_iscsi, bench_plan, bench_power, bench_traces, run};
+use crate::{agent, bench_auth, bench_iscsi, bench_plan, bench_power, bench_traces, run};
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Bench {
     /// The size of the agent, which each boot sends to each node.
     AgentSize,
+    /// Finding out who asks, by a token, and whether he may.
+    Auth,
     /// Our iSCSI target beside tgtd, on the same file, by libiscsi's own load generator.
     Iscsi,
     /// The planner: a pass over 10,000 nodes and 10,000 claims, one claim more, a replay.
@@ -26,6 +28,7 @@ pub(crate) enum Bench {
 pub(crate) fn run(name: Bench, folder: Option<&Path>, json: bool) -> Result<()> {
     let numbers = match name {
         Bench::AgentSize => agent_size()?,
+        Bench::Auth => bench_auth::run()?,
         Bench::Iscsi => bench_iscsi::run()?,
         Bench::Plan => bench_plan::run()?,
         Bench::Power => bench_power::run()?,

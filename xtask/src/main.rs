@@ -5,6 +5,7 @@
 
 mod agent;
 mod bench;
+mod bench_auth;
 mod bench_iscsi;
 mod bench_plan;
 mod bench_power;

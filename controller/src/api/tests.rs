@@ -3,6 +3,7 @@
 mod access;
 mod boot_path;
 mod channel;
+mod checks;
 mod disks;
 mod initiator;
 mod requests;
