@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use haas_api::node::NodeState;
 use haas_api::operation::{NodeProgress, OperationState, PowerVerb};
+use tests::built;
 
 use crate::rack::{LONG, PATIENT, SimRack, behave, refusal, request};
 
@@ -112,5 +113,29 @@ fn a_node_whose_power_was_cut_comes_back_by_itself() -> Result<()> {
         Ok(second.filter(|boot| boot.contains("admitted")).map(drop))
     })?;
     ensure!(sim.count("on") == [2] && sim.count("off") == [0], "{:?}", sim.node(1).power_lines());
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and built binaries; run: cargo xtask e2e"]
+fn a_node_that_starts_by_itself_gets_its_image_only_from_a_boot_that_its_bmc_has_begun()
+-> Result<()> {
+    let sim = SimRack::start("alone", 1)?;
+    let haas = sim.haasd(PATIENT)?;
+    haas.switched("n1", "a")?;
+    sim.forget_power()?;
+    // Its BMC says "on" before and after.
+    sim::power::off(sim.node(1))?;
+    sim::power::on(sim.node(1), &built("haas-sim-node")?)?;
+    haas.until("its second plan", Duration::from_secs(90), || {
+        let diary = sim.node(1).diary();
+        let second = diary.split(" boot ").nth(2);
+        Ok(second.filter(|boot| boot.contains("admitted")).map(drop))
+    })?;
+    ensure!(sim.count("on") == [1] && sim.count("off") == [1], "{:?}", sim.node(1).power_lines());
+    let told = haas.events()?;
+    let opened = told.iter().filter(|e| e.kind == "boot-opened");
+    let causes: Vec<_> = opened.map(|e| e.data["cause"].as_str().unwrap_or_default()).collect();
+    ensure!(causes == ["desired", "unplanned", "unplanned"], "{causes:?}\n{}", sim.diaries());
     Ok(())
 }
