@@ -69,7 +69,7 @@ impl Bmc {
         handshakes: Arc<Semaphore>,
     ) -> Self {
         let (queue, words) = mpsc::channel(QUEUE);
-        let link = Link::new(account, address.port(), options, Instant::now());
+        let link = Link::new(account, address, options, Instant::now());
         let keeper = Keeper {
             address,
             link,
@@ -146,6 +146,7 @@ impl Bmc {
 
     async fn call(&self, task: Task, deadline: Instant) -> Result<Reply, Error> {
         let (reply, answer) = oneshot::channel();
+        let once = task.once();
         let order = Word::Order(Order { task, deadline, reply });
         match timeout_at(deadline.into(), self.queue.send(order)).await {
             Err(_) => return Err(Error::Busy),
@@ -153,14 +154,15 @@ impl Bmc {
             Ok(Ok(())) => {}
         }
         match timeout_at((deadline + GRACE).into(), answer).await {
+            Err(_) if once => Err(Error::Unanswered),
             Err(_) => Err(Error::Busy),
             Ok(answer) => answer.unwrap_or(Err(Error::Closed)),
         }
     }
 }
 
-/// Some parsers of `ipmi_rs_core` index without looking (that of Get SDR Repository Info), and a BMC
-/// may send any bytes.
+/// Some parsers of `ipmi_rs_core` panic on odd bytes (those of Get SDR and of Get SDR Repository Info), and
+/// a BMC may send any.
 fn parse<C: IpmiCommand>(data: &[u8]) -> Result<C::Output, Error> {
     match catch_unwind(AssertUnwindSafe(|| C::parse_success_response(data))) {
         Ok(Ok(output)) => Ok(output),
@@ -334,5 +336,22 @@ async fn until(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipmi_rs_core::storage::sdr::{GetDeviceSdr, GetSdrRepositoryInfo};
+
+    use super::*;
+
+    #[test]
+    fn a_codec_that_panics_is_told_as_an_answer_without_form() {
+        // Found by fuzzing: a compact sensor record whose name has no known form.
+        let mut record = vec![2, 2, 3, 7, 0x25, 2, 0x25, 2, 2, 12];
+        record.extend([0xFF; 34]);
+        record.push(5);
+        assert!(matches!(parse::<GetDeviceSdr>(&record), Err(Error::Garbled(_))));
+        assert!(matches!(parse::<GetSdrRepositoryInfo>(&[0x51]), Err(Error::Garbled(_))));
     }
 }

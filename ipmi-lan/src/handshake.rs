@@ -25,6 +25,8 @@ pub(crate) struct Handshake {
     console: u32,
     random: [u8; 16],
     tag: u8,
+    /// The tag of the first packet.
+    first_tag: u8,
     step: Step,
 }
 
@@ -64,16 +66,18 @@ impl Handshake {
     /// Begins one, and answers its first packet.
     pub(crate) fn begin(account: Arc<Account>, suite: CipherSuite) -> (Self, Vec<u8>) {
         let random = rand::random();
+        let tag: u8 = rand::random();
         // Any id but 0, which stands for packets outside of a session.
         let console = rand::random_range(1..=u32::MAX);
-        let mut handshake =
-            Self { account, suite, console, random, tag: rand::random(), step: Step::OpenResponse };
+        let (first_tag, step) = (tag.wrapping_add(1), Step::OpenResponse);
+        let mut handshake = Self { account, suite, console, random, tag, first_tag, step };
         let packet = handshake.first();
         (handshake, packet)
     }
 
-    /// The packet of the present step once more, because no answer has come. It gets a new tag, and
-    /// only the answer with that tag counts: a BMC that made two challenges goes on with its last. None
+    /// The packet of the present step once more, because no answer has come. It gets a new tag. Of
+    /// challenges only the one with the newest tag counts, since a BMC that made two goes on with its last;
+    /// of sessions that were opened any does. None
     /// for RAKP message 3: if its answer was lost the BMC's session has begun, and what it makes of
     /// another message 3 is anybody's guess.
     pub(crate) fn again(&mut self) -> Option<Vec<u8>> {
@@ -81,6 +85,14 @@ impl Handshake {
             Step::OpenResponse => Some(self.first()),
             Step::Message2 { managed } => Some(self.message_1(managed)),
             Step::Message4 { .. } => None,
+        }
+    }
+
+    /// Whether the present step's packet may be sent again.
+    pub(crate) fn can_repeat(&self) -> bool {
+        match self.step {
+            Step::OpenResponse | Step::Message2 { .. } => true,
+            Step::Message4 { .. } => false,
         }
     }
 
@@ -136,10 +148,14 @@ impl Handshake {
         packet::open(payload::RAKP_3, &message)
     }
 
-    fn is_ours<T>(&self, reply: &Reply<T>) -> bool {
-        // Only a refusal may do without our id.
-        let refused = reply.outcome.is_err();
-        reply.tag == self.tag && reply.console.map_or(refused, |id| id == self.console)
+    /// Whether it answers the packet that was sent last.
+    fn is_newest<T>(&self, reply: &Reply<T>) -> bool {
+        reply.tag == self.tag && self.is_mine(reply)
+    }
+
+    /// Whether it belongs to this login. Only a refusal may do without our id.
+    fn is_mine<T>(&self, reply: &Reply<T>) -> bool {
+        reply.console.map_or(reply.outcome.is_err(), |id| id == self.console)
     }
 
     fn session(&self, managed: u32, sik: &[u8]) -> Session {
@@ -161,7 +177,8 @@ fn odd(what: &'static str) -> Turn {
 impl Handshake {
     fn opened(&mut self, bytes: &[u8]) -> Turn {
         let response = rakp::open_response(bytes)?;
-        if !self.is_ours(&response) {
+        let tags = self.tag.wrapping_sub(self.first_tag);
+        if response.tag.wrapping_sub(self.first_tag) > tags || !self.is_mine(&response) {
             return None;
         }
         let opened = match response.outcome {
@@ -181,7 +198,7 @@ impl Handshake {
     /// RAKP message 2 proves that the BMC knows the password (section 13.31); message 3 that we do.
     fn challenged(&mut self, managed: u32, bytes: &[u8]) -> Turn {
         let message = rakp::message_2(bytes)?;
-        if !self.is_ours(&message) {
+        if !self.is_newest(&message) {
             return None;
         }
         let challenge = match message.outcome {
@@ -221,7 +238,7 @@ impl Handshake {
     /// RAKP message 4 proves that the BMC has come to the same keys.
     fn proved(&self, managed: u32, sik: &[u8], guid: &[u8; 16], bytes: &[u8]) -> Turn {
         let message = rakp::message_4(bytes)?;
-        if !self.is_ours(&message) {
+        if !self.is_newest(&message) {
             return None;
         }
         let code = match message.outcome {

@@ -39,7 +39,7 @@ impl Default for Options {
         Self {
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(2),
-            tries: 3,
+            tries: 4,
             silent_logins: 3,
             order_wait: Duration::from_secs(5),
             keepalive: Duration::from_secs(25),

@@ -68,7 +68,7 @@ impl World {
         let account = Account::new("admin", PASSWORD).unwrap().with_suites(suites);
         Self {
             now,
-            link: Link::new(account, 623, options, now),
+            link: Link::new(account, (Ipv4Addr::LOCALHOST, 623).into(), options, now),
             bmc: Bmc::new(setup, 623),
             network: Network::new(seed),
             faults: Faults::default(),

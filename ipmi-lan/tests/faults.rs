@@ -147,6 +147,18 @@ async fn a_bmc_that_never_answers_is_given_up_before_a_long_time_limit() -> Resu
 }
 
 #[tokio::test]
+async fn a_bmc_that_takes_more_than_a_second_for_each_answer_is_asked_all_the_same() -> Result<()> {
+    let rig = Rig::new()?;
+    rig.faults(Faults { slow_ms: 1100, ..Faults::default() });
+    let bmc = rig.bmc();
+    assert!(!is_on_within(&bmc, 3 * LONG).await?);
+    order(&bmc, ChassisControl::PowerUp).await?;
+    assert!(is_on(&bmc).await?);
+    assert_eq!(rig.farm.counts().opened, 1, "one login was enough");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_busy_bmc_is_asked_again_and_an_order_is_not() -> Result<()> {
     let rig = Rig::new()?;
     rig.faults(Faults { busy: true, ..Faults::default() });

@@ -89,7 +89,8 @@ impl Link {
     }
 
     fn first_time(&self, now: Instant) -> Again {
-        let wait = self.options.first_wait;
+        let wait = self.work.as_ref().map(|work| work.first_wait(&self.options));
+        let wait = wait.unwrap_or(self.options.first_wait);
         Again { at: now + jittered(wait), wait, tries: 1 }
     }
 
@@ -215,8 +216,11 @@ impl Link {
             Heard::Nothing => {}
             Heard::Next(packet) => {
                 self.note_heard();
-                let again = self.first_time(now);
+                let mut again = self.first_time(now);
                 if let Phase::Opening(opening) = &mut self.phase {
+                    if !opening.handshake.can_repeat() {
+                        again.at = now + jittered(self.options.longest_wait);
+                    }
                     opening.again = again;
                 }
                 self.send(packet);
@@ -246,11 +250,10 @@ impl Link {
     fn agreed(&mut self, suite: CipherSuite) {
         if self.spoken != Some(suite) {
             match (suite, self.account.suites) {
-                (CipherSuite::Three, Suites::Best) => tracing::info!(
-                    user = self.account.user,
-                    "a BMC has no cipher suite 17, and is spoken to with 3"
-                ),
-                _ => tracing::debug!(%suite, "cipher suite agreed"),
+                (CipherSuite::Three, Suites::Best) => {
+                    tracing::info!(bmc = %self.bmc, "no cipher suite 17: speaks 3 with this BMC");
+                }
+                _ => tracing::debug!(bmc = %self.bmc, %suite, "cipher suite agreed"),
             }
         }
         self.spoken = Some(suite);

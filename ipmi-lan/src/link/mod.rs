@@ -9,7 +9,7 @@ mod login;
 mod open;
 mod work;
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Instant};
 
 pub(crate) use self::work::{Answer, Step, Task};
 use self::{
@@ -32,8 +32,8 @@ use crate::{
 pub(crate) struct Link {
     account: Arc<Account>,
     options: Options,
-    /// The BMC's UDP port.
-    port: u16,
+    /// Where the BMC is.
+    bmc: SocketAddr,
     phase: Phase,
     /// The command that is being asked.
     work: Option<Work>,
@@ -77,11 +77,11 @@ pub(crate) enum Output {
 }
 
 impl Link {
-    pub(crate) fn new(account: Account, port: u16, options: Options, now: Instant) -> Self {
+    pub(crate) fn new(account: Account, bmc: SocketAddr, options: Options, now: Instant) -> Self {
         Self {
             account: Arc::new(account),
             options,
-            port,
+            bmc,
             phase: Phase::Closed { not_before: now },
             work: None,
             console: None,
@@ -278,9 +278,13 @@ impl Link {
     }
 
     fn finish(&mut self, outcome: Result<Answer, Error>, now: Instant) {
-        if self.work.take().is_none() {
-            return;
-        }
+        let Some(work) = self.work.take() else { return };
+        let outcome = match outcome {
+            // These are the BMC's own words. After any other error nobody knows what it did.
+            Err(Error::Refused { .. } | Error::Overloaded(_)) | Ok(_) => outcome,
+            Err(_) if work.is_spent() => Err(Error::Unanswered),
+            Err(_) => outcome,
+        };
         self.breaker.note(outcome.as_ref().map(|_| ()), &self.options, now);
         self.out.push_back(Output::Done(outcome));
     }

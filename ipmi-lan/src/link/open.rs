@@ -269,7 +269,7 @@ impl Link {
     fn console_begun(&mut self, data: &[u8]) -> Result<Answer, Error> {
         let activated = Activate::parse_success_response(data)
             .map_err(|_| Error::Garbled("its answer to a console is too short"))?;
-        if ![0, USUAL_PORT, self.port].contains(&activated.port) {
+        if ![0, USUAL_PORT, self.bmc.port()].contains(&activated.port) {
             return Err(Error::Garbled("it has its console on another UDP port"));
         }
         // Of whoever of us had it before.

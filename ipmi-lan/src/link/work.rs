@@ -121,6 +121,12 @@ impl Work {
         self.ordered
     }
 
+    /// How long the first answer of a login may take: longer if logins before had none, since some BMCs
+    /// take seconds.
+    pub(super) fn first_wait(&self, options: &Options) -> Duration {
+        (0..self.restarts.min(8)).fold(options.first_wait, |wait, _| options.after(wait))
+    }
+
     pub(super) fn note(&mut self, error: Error) {
         self.last = Some(error);
     }
@@ -141,6 +147,10 @@ impl Work {
     pub(super) fn failure(&mut self) -> Error {
         if self.ordered {
             return Error::Unanswered;
+        }
+        if self.packets == 0 {
+            // It waited for others' logins all the time.
+            return Error::Busy;
         }
         if !self.heard {
             return Error::Silent { packets: self.packets };
