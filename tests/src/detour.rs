@@ -24,12 +24,13 @@ const TABLE: &str = "100";
 #[derive(Debug)]
 pub struct Detour<'rack> {
     rack: &'rack Rack,
-    _target: Target,
+    far: Netns,
+    target: Option<Target>,
 }
 
 impl<'rack> Detour<'rack> {
-    /// Serves `file` under the name `target`, to whoever asks.
-    pub fn start(rack: &'rack Rack, target: &str, file: &Path) -> Result<Detour<'rack>> {
+    /// Leads the way to nobody, until [`Detour::serve`].
+    pub fn start(rack: &'rack Rack) -> Result<Detour<'rack>> {
         let far = Netns::create(
             &netns_name(rack.name()),
             &[format!("{CONTROLLER}/32")],
@@ -54,8 +55,17 @@ impl<'rack> Detour<'rack> {
         near.ip(&[&["rule", "add", "pref", "5"], &iscsi[..]].concat())?;
         near.run(|| allow_forwarding(&["all", "br0", "detour"]))??;
 
-        let target = Target::start_in(&far, &format!("{CONTROLLER}:3260"), target, file, &[])?;
-        Ok(Detour { rack, _target: target })
+        Ok(Detour { rack, far, target: None })
+    }
+
+    /// Serves `file` under the name `target` in place of what was served before, with these options of
+    /// haas-iscsi; without any to whoever asks.
+    pub fn serve(&mut self, target: &str, file: &Path, options: &[&str]) -> Result<()> {
+        // Its port is free once it is gone.
+        self.target = None;
+        let listen = format!("{CONTROLLER}:3260");
+        self.target = Some(Target::start_in(&self.far, &listen, target, file, options)?);
+        Ok(())
     }
 }
 

@@ -104,8 +104,9 @@ fn parse_digest(text: &str) -> anyhow::Result<[u8; 32]> {
 
 /// Reads `USER:SECRET-FILE`; the secret is the file's first line.
 fn read_chap(argument: &str) -> anyhow::Result<Chap> {
+    // An initiator's name, which is often the user's too, has colons in it.
     let (user, path) = argument
-        .split_once(':')
+        .rsplit_once(':')
         .with_context(|| format!("{argument:?} is not of the form USER:SECRET-FILE"))?;
     let mut content = String::new();
     std::fs::File::open(path)
