@@ -47,6 +47,8 @@ fn a_node_inherits_from_defaults_then_groups_then_itself() {
         driver = "ipmi"
         user = "admin"
         password_file = "secrets/bmc"
+        kg_file = "secrets/kg"
+        cipher_suite = 17
         [[group]]
         name = "rack1"
         cache = "2 GiB"
@@ -57,7 +59,7 @@ fn a_node_inherits_from_defaults_then_groups_then_itself() {
         cache = "3 GiB"
         kernel_args = ["iommu=pt"]
         ready_checks = [{ command = ["nvidia-smi", "-L"], within = "2m" }]
-        power = { user = "operator" }
+        power = { user = "operator", privilege = "operator" }
         [[node]]
         name = "n01"
         mac = "52:54:00:77:00:01"
@@ -86,9 +88,9 @@ fn a_node_inherits_from_defaults_then_groups_then_itself() {
         mac: None,
         user: "operator".to_owned(),
         password: SecretRef::File("/etc/haas/secrets/bmc".into()),
-        kg: None,
-        privilege: BmcPrivilege::Administrator,
-        cipher_suite: None,
+        kg: Some(SecretRef::File("/etc/haas/secrets/kg".into())),
+        privilege: BmcPrivilege::Operator,
+        cipher_suite: Some(CipherSuite::Seventeen),
     };
     assert_eq!(n01.power, power);
     assert_eq!((nodes[1].firmware, &nodes[1].power), (Firmware::Bios, &PowerSpec::Manual));
@@ -267,6 +269,26 @@ fn each_mistake_is_told_with_place_key_fault_and_remedy() {
              \"FILE\" or password_env = \"VARIABLE\"",
         ),
         (
+            "N02power={driver='ipmi',address='10.77.0.9',user='a',password_env='PW',cipher_suite=8}\n",
+            "4:82: node.power.cipher_suite: is 8; expected 3 or 17: the others are not safe",
+        ),
+        (
+            "N02power={driver='ipmi',address='10.77.0.9',user='a',password_env='PW',cipher_suite=0}\n",
+            "4:82: node.power.cipher_suite: 0 is out of range; expected a whole number from 3 to 17",
+        ),
+        (
+            "N02power={driver='ipmi',address='10.77.0.9',user='a',password_env='PW',kg='hunter2'}\n",
+            "4:72: node.power.kg: is a secret in plain text; expected kg_file = \"FILE\" or kg_env = \"VARIABLE\"",
+        ),
+        (
+            "N02power={driver='ipmi',address='10.77.0.9',user='a',password_env='PW',kg_file='a',kg_env='B'}\n",
+            "4:88: node.power.kg_env: stands beside kg_file; expected one of the two",
+        ),
+        (
+            "N02power={driver='ipmi',address='10.77.0.9',user='a',password_env='PW',privilege='user'}\n",
+            "4:79: node.power.privilege: \"user\" is not understood; expected \"operator\" or \"administrator\"",
+        ),
+        (
             "N02power={driver='ipmi',user='a',password_env='PW'}\n",
             "1:1: node.power.address: is missing, and the driver \"ipmi\" needs it; expected the \
              BMC's IP address",
@@ -404,4 +426,8 @@ fn what_is_stored_is_read_back() {
     let nodes = parse(&format!("{N01}{BMC}{N02}")).unwrap();
     let json = serde_json::to_string(&nodes).unwrap();
     assert_eq!(serde_json::from_str::<Vec<NodeSpec>>(&json).unwrap(), nodes);
+    // As it was stored before there were suites, keys and privileges.
+    let before = json.replace(",\"privilege\":\"administrator\"", "");
+    assert_ne!(before, json);
+    assert_eq!(serde_json::from_str::<Vec<NodeSpec>>(&before).unwrap(), nodes);
 }
