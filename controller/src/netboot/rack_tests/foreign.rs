@@ -73,9 +73,11 @@ fn a_node_that_boots_while_haasd_is_restarted_need_not_wait_for_the_look() {
         rack.targets.was_alone.lock().unwrap().extend(was_alone.then(|| "lab".to_owned()));
         rack.serve(probing(), true);
         let client = rack.plug_in(NODE_MAC);
-        // It asks for 4 s, and the look takes 5.
-        assert_eq!(rack.udhcpc(&client, AS_PXE).is_some(), was_alone);
         let alone = || rack.targets.seen.lock().unwrap().alone.clone();
+        // It asks for 4 s, and the look takes 5; on a busy machine the look may be over first.
+        let is_answered = rack.udhcpc(&client, AS_PXE).is_some();
+        let is_over = !was_alone && alone() == ["lab"];
+        assert!(is_answered == was_alone || is_over, "answered: {is_answered}");
         wait_for("the look", 15, || alone() == ["lab"]);
         assert!(rack.udhcpc(&client, AS_PXE).is_some());
     }
