@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn the_exit_code_is_the_highest_of_all_nodes() {
         let good = ran("n01", Some(0), "", "");
-        assert!(failure(&[good.clone()]).is_none());
+        assert!(failure(std::slice::from_ref(&good)).is_none());
         let runs = [good.clone(), ran("n02", Some(1), "", ""), ran("n03", Some(3), "", "")];
         let Some(Error::Commands { code, summary }) = failure(&runs) else { panic!() };
         assert_eq!((code, summary.as_str()), (3, "2 of 3 nodes failed: n[02-03]"));
