@@ -42,6 +42,11 @@ impl Agents {
         sender.is_some_and(|sender| sender.try_send(message).is_ok())
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -109,6 +109,10 @@ pub enum Object<'a> {
     },
     /// What everybody did.
     Audit,
+    /// What haasd counts.
+    Metrics,
+    /// Where events are sent to.
+    Webhooks,
     /// A user, by its id; none for the list of users.
     User {
         /// The user's immutable id.
@@ -221,7 +225,7 @@ fn may(principal: &Principal, object: Object<'_>) -> Option<Verb> {
             owns.then_some(Verb::Own).max(is_in.then_some(Verb::View))
         }
         Object::Project { id } => id.and_then(|id| principal.within(id)),
-        Object::Audit => None,
+        Object::Audit | Object::Metrics | Object::Webhooks => None,
     }
 }
 
@@ -236,6 +240,8 @@ impl Object<'_> {
             Self::Image { name, .. } => format!("image {name}"),
             Self::Overlay { .. } => "this overlay".to_owned(),
             Self::Audit => "the audit log".to_owned(),
+            Self::Metrics => "the metrics".to_owned(),
+            Self::Webhooks => "webhooks".to_owned(),
             Self::User { .. } => "users".to_owned(),
             Self::Group { .. } => "this group".to_owned(),
             Self::Project { id: Some(_) } => "this project".to_owned(),

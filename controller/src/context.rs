@@ -10,6 +10,7 @@ use crate::{
     clock::Clock,
     config::Config,
     exports::Exports,
+    health::Health,
     images::Images,
     netboot::script::Templates,
     ssh_ca::SshCa,
@@ -46,6 +47,8 @@ pub struct Context {
     pub attempts: Attempts,
     /// SHA-256 of the API's certificate, hexadecimal.
     pub fingerprint: String,
+    /// What shows whether haasd works.
+    pub health: Health,
     /// Wakes the reconciler.
     pub wake: Notify,
     /// Counts up when there are new events; streams of events wait on it.

@@ -28,13 +28,15 @@ use crate::{
     context::Context,
     enroll,
     exports::Exports,
+    health::Health,
     images::{Images, worker::WorkerCommand},
     netboot::{self, Serving, firmware::Binaries, script::Templates},
-    power, reconcile,
+    power, reconcile, retention,
     ssh_ca::SshCa,
     store::Store,
     tls,
     tokens::{self, MasterKey},
+    webhooks,
 };
 
 /// How long haasd waits at its end until the BMCs' sessions are closed.
@@ -74,6 +76,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         principals: Principals::default(),
         attempts: Attempts::default(),
         fingerprint,
+        health: Health::default(),
     });
     first_admin(&context).await?;
     enroll::at_start(&context).await.context("cannot read the inventory")?;
@@ -108,6 +111,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             handle.graceful_shutdown(Some(Duration::from_secs(1)));
         });
     }
+    for address in &context.config.metrics.listen {
+        let listener = TcpListener::bind(address).await;
+        let listener =
+            listener.with_context(|| format!("cannot listen for [metrics] on {address}"))?;
+        let app = api::watch_router(context.clone());
+        let server = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>());
+        let server = server.with_graceful_shutdown(stop.clone().cancelled_owned());
+        parts.spawn(async { ("metrics", server.await.map_err(Into::into)) });
+    }
     let sockets = netboot::Sockets::bind(&context.config)?;
     let targets = Arc::new(Targets::new(context.clone()));
     let binaries = Binaries::of(&context.config);
@@ -119,6 +131,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         reconciler.await;
         ("reconcile", Ok(()))
     });
+    let sending = webhooks::run(context.clone(), webhooks::Patience::default(), stop.clone());
+    parts.spawn(async {
+        sending.await;
+        ("webhooks", Ok(()))
+    });
+    let forgetting = retention::run(context.clone(), stop.clone());
+    parts.spawn(async {
+        forgetting.await;
+        ("retention", Ok(()))
+    });
+    context.health.listens();
     ready();
     let result = until_stopped(&context, &mut parts).await;
     stop.cancel();

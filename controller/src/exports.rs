@@ -295,6 +295,14 @@ impl Exports {
         })
     }
 
+    /// How many images cannot be served, and how many there are.
+    pub fn unserved(&self) -> (usize, usize) {
+        self.read(|table| {
+            let without = table.targets.values().filter(|target| target.lun.is_none());
+            (without.count(), table.targets.len())
+        })
+    }
+
     /// What an image's sessions did; none for an image that is not exported.
     pub fn served(&self, image: &Digest) -> Option<Served> {
         let name = target_name(image);

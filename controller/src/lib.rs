@@ -16,20 +16,24 @@ pub mod doctor;
 pub mod enroll;
 pub mod errors;
 pub mod exports;
+pub mod health;
 pub mod images;
 pub mod inventory;
 pub mod lifecycle;
+pub mod metrics;
 pub mod model;
 pub mod netboot;
 pub mod nodeset;
 pub mod power;
 pub mod reconcile;
 pub mod requests;
+pub mod retention;
 pub mod secret;
 pub mod ssh_ca;
 pub mod store;
 pub mod tls;
 pub mod tokens;
+pub mod webhooks;
 
 #[cfg(test)]
 mod testing;

@@ -109,7 +109,16 @@ impl Bench {
         Self::build(network(), Auth { mode: AuthMode::Off, ..Auth::default() }).await
     }
 
+    /// With another configuration.
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::build_with(network(), Auth::default(), change).await
+    }
+
     async fn build(network: Network, auth: Auth) -> Self {
+        Self::build_with(network, auth, |_| {}).await
+    }
+
+    async fn build_with(network: Network, auth: Auth, change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = dir.path().to_owned();
         let templates_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../templates");
@@ -118,7 +127,7 @@ impl Bench {
         let (clock, cluster_id) = Clock::open(&store).await.unwrap();
         let worker = WorkerCommand { program: "/bin/false".into(), args: Vec::new() };
         let images = Images::open(&state_dir, worker).unwrap();
-        let config = Config {
+        let mut config = Config {
             database_url,
             nodes_file: state_dir.join("nodes.toml"),
             agent_cpio: state_dir.join("agent.cpio.zst"),
@@ -133,7 +142,11 @@ impl Bench {
             iscsi: crate::config::Iscsi::default(),
             boot: BootLimits::default(),
             auth,
+            metrics: crate::config::Metrics::default(),
+            events: crate::config::Events::default(),
+            webhooks: crate::config::Webhooks::default(),
         };
+        change(&mut config);
         let master_key = MasterKey::open(&state_dir.join("master.key")).unwrap();
         let context = Arc::new(Context {
             cluster_id,
@@ -148,6 +161,7 @@ impl Bench {
             principals: Principals::default(),
             attempts: Attempts::default(),
             fingerprint: "0".repeat(64),
+            health: crate::health::Health::default(),
             wake: tokio::sync::Notify::new(),
             events: tokio::sync::watch::Sender::new(0),
             config,

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::secret::Secret;
 
-/// The key that boot tokens and the secrets of boots are derived with. It is made at the first start and is a file in the
+/// The key that boot tokens, the secrets of boots and those of webhooks are derived with. It is made at the first start and is a file in the
 /// state directory, so that boots under way go on when haasd is restarted, though the store has only
 /// the tokens' hashes, and nothing of the secrets.
 #[derive(Debug, Clone)]
@@ -47,12 +47,21 @@ impl MasterKey {
         self.derived("CHAP secret of the target for ", attempt)
     }
 
-    /// The labels are of different length or letters up to the id, so that no two uses meet.
+    /// What the requests of a webhook are signed with.
+    pub fn webhook_key(&self, id: &str) -> Secret<[u8; 32]> {
+        Secret::new(self.mac("key of the webhook ", id))
+    }
+
     fn derived(&self, label: &str, attempt: &str) -> Secret<String> {
+        Secret::new(URL_SAFE_NO_PAD.encode(self.mac(label, attempt)))
+    }
+
+    /// The labels are of different length or letters up to the id, so that no two uses meet.
+    fn mac(&self, label: &str, id: &str) -> [u8; 32] {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose()).expect("HMAC takes any key");
         mac.update(label.as_bytes());
-        mac.update(attempt.as_bytes());
-        Secret::new(URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
+        mac.update(id.as_bytes());
+        mac.finalize().into_bytes().into()
     }
 }
 

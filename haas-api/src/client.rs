@@ -14,7 +14,12 @@ use std::{fmt, sync::Arc, time::Duration};
 use reqwest::{Method, StatusCode, Url};
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use self::{error::ClientError, events::Events, routes::Submitted, stream::Progress};
+pub use self::{
+    error::ClientError,
+    events::{Events, Wanted},
+    routes::Submitted,
+    stream::Progress,
+};
 use crate::problem::{MEDIA_TYPE, Problem};
 
 /// What a request may carry as a stream; `Body::wrap_stream` makes one.

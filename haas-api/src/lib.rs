@@ -25,6 +25,8 @@ pub mod problem;
 pub mod project;
 pub mod ssh;
 pub mod user;
+pub mod watch;
+pub mod webhook;
 
 #[cfg(feature = "client")]
 pub mod client;

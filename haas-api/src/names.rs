@@ -100,6 +100,13 @@ name_type!(
     |s| is_label(s, 32, is_unix_byte) && s.as_bytes()[0].is_ascii_lowercase()
 );
 name_type!(
+    /// A webhook's name.
+    WebhookName,
+    "webhook name",
+    "1 to 32 lower-case letters, digits, '-' and '_', beginning with a letter",
+    |s| is_label(s, 32, is_unix_byte) && s.as_bytes()[0].is_ascii_lowercase()
+);
+name_type!(
     /// An overlay's own name, without its owner. `none` is kept for "in RAM".
     OverlayLabel,
     "overlay name",

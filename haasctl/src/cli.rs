@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     events, grant, group, image, login, node, operation,
     out::{Format, Out},
-    overlay, power, project, ssh, status, switch, user,
+    overlay, power, project, ssh, status, switch, user, webhook,
 };
 
 /// Exit codes, as `--help` shows them.
@@ -89,8 +89,11 @@ enum Command {
     Logout(login::LogoutArgs),
     /// Who changed what, or tried to.
     Audit(audit::AuditArgs),
-    /// Follow what happens.
+    /// What has happened, and what happens.
     Events(events::EventsArgs),
+    /// Webhooks: programs that are sent what happens.
+    #[command(subcommand)]
+    Webhook(webhook::Command),
     /// Operations: switches, rollbacks and power requests in progress or over.
     #[command(subcommand)]
     Operation(operation::Command),
@@ -167,6 +170,7 @@ impl Cli {
             Command::Project(command) => command.run(&session).await,
             Command::Grant(command) => command.run(&session).await,
             Command::Events(args) => args.run(&session).await,
+            Command::Webhook(command) => command.run(&session).await,
             Command::Operation(command) => command.run(&session).await,
             Command::Doctor(args) => args.run(&session).await,
             Command::Context(command) => command.run(&session),

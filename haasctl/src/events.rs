@@ -1,28 +1,53 @@
-//! `events`: what happens, as it happens.
+//! `events`: what has happened, and what happens, as it happens.
 
 use clap::Args;
-use haas_api::event::Event;
+use haas_api::{
+    client::{ClientError, Wanted},
+    event::Event,
+};
 
-use crate::{cli::Session, error::Error, format, wait::Backoff};
+use crate::{
+    cli::{Session, nodeset},
+    error::Error,
+    format,
+    wait::Backoff,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   haasctl events
-  haasctl events --from 0 -o json
+  haasctl events --follow
+  haasctl events --kind fault,boot-failed --nodes @rack1 --follow
+  haasctl events --from 1200 -o json
   haasctl events --operation 01JD3F7Q8Z")]
 pub(crate) struct EventsArgs {
-    /// Begin with the event of this number; with what happens from now on where none is given.
+    /// Go on with what happens, until Ctrl-C; without --from only with that.
+    #[arg(short, long)]
+    follow: bool,
+    /// Begin with the event of this number.
     #[arg(long, value_name = "NUMBER")]
     from: Option<i64>,
     /// Only events of this operation.
     #[arg(long, value_name = "ID")]
     operation: Option<String>,
+    /// Only events of these nodes.
+    #[arg(long, value_name = "NODESET", value_parser = nodeset)]
+    nodes: Option<String>,
+    /// Only events of these kinds, with commas between them.
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    kind: Vec<String>,
 }
 
 impl EventsArgs {
     pub(crate) async fn run(self, session: &Session<'_>) -> Result<(), Error> {
-        let mut events = session.client()?.events(self.from, self.operation.as_deref());
+        let mut events = session.client()?.events_of(Wanted {
+            from: self.from.or((!self.follow).then_some(0)),
+            operation: self.operation,
+            nodeset: self.nodes,
+            kinds: self.kind,
+            so_far: !self.follow,
+        });
         let mut backoff = Backoff::default();
         // Whether haasd was ever there: if not, a wrong address should not be tried for ever.
         let mut answered = false;
@@ -35,6 +60,7 @@ impl EventsArgs {
                     answered = true;
                     told = false;
                 }
+                Err(_) if events.is_over() => return Ok(()),
                 Err(error) if error.is_transient() && (answered || !is_unreachable(&error)) => {
                     answered = true;
                     if !std::mem::replace(&mut told, true) {
@@ -48,8 +74,8 @@ impl EventsArgs {
     }
 }
 
-fn is_unreachable(error: &haas_api::client::ClientError) -> bool {
-    matches!(error, haas_api::client::ClientError::Unreachable { .. })
+fn is_unreachable(error: &ClientError) -> bool {
+    matches!(error, ClientError::Unreachable { .. })
 }
 
 fn line(event: &Event) -> String {

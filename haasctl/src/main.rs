@@ -39,6 +39,7 @@ mod table;
 mod upload;
 mod user;
 mod wait;
+mod webhook;
 
 use std::process::ExitCode;
 

@@ -18,6 +18,7 @@ use crate::{
     account::Account,
     console::{Console, Ends},
     error::Error,
+    figures::{Figures, Shown, Sums},
     link::{Answer, Link, Output, Step, Task},
     options::Options,
     wire::packet::LONGEST,
@@ -37,6 +38,7 @@ const AT_ONCE: usize = 32;
 pub struct Bmc {
     address: SocketAddr,
     queue: mpsc::Sender<Word>,
+    shown: Arc<Shown>,
 }
 
 /// What its task is told.
@@ -67,20 +69,29 @@ impl Bmc {
         account: Account,
         options: Options,
         handshakes: Arc<Semaphore>,
+        sums: Arc<Sums>,
     ) -> Self {
         let (queue, words) = mpsc::channel(QUEUE);
         let link = Link::new(account, address, options, Instant::now());
+        let shown = Arc::new(Shown::default());
         let keeper = Keeper {
             address,
             link,
             handshakes,
+            sums,
+            shown: Arc::clone(&shown),
             permit: None,
             socket: None,
             reply: None,
             console: None,
         };
         tokio::spawn(keeper.run(words));
-        Self { address, queue }
+        Self { address, queue, shown }
+    }
+
+    /// Counts it.
+    pub(crate) fn count(&self, figures: &mut Figures, now: Instant) {
+        self.shown.count(figures, now);
     }
 
     /// Its address and UDP port.
@@ -175,6 +186,8 @@ struct Keeper {
     address: SocketAddr,
     link: Link,
     handshakes: Arc<Semaphore>,
+    sums: Arc<Sums>,
+    shown: Arc<Shown>,
     /// One of the logins that may be under way.
     permit: Option<OwnedSemaphorePermit>,
     socket: Option<UdpSocket>,
@@ -185,7 +198,10 @@ struct Keeper {
 impl Keeper {
     async fn run(mut self, mut words: mpsc::Receiver<Word>) {
         loop {
+            // Before a caller has its answer, so that he finds its figures.
+            self.publish();
             self.carry_out().await;
+            self.publish();
             if !self.link.is_logging_in() {
                 self.permit = None;
             }
@@ -219,6 +235,11 @@ impl Keeper {
         }
         self.link.close(Instant::now());
         self.carry_out().await;
+    }
+
+    fn publish(&mut self) {
+        self.sums.add(self.link.take_done());
+        self.shown.set(self.link.standing());
     }
 
     fn start(&mut self, order: Order) {

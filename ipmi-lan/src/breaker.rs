@@ -31,6 +31,11 @@ impl Breaker {
         }
     }
 
+    /// Until when no call is let through, or was until one may find out.
+    pub(crate) fn paused_until(&self) -> Option<Instant> {
+        self.pause.as_ref().map(|(until, _)| *until)
+    }
+
     /// Whether the BMC has failed so often that one call finds out whether it works again.
     pub(crate) fn is_doubtful(&self, options: &Options) -> bool {
         self.failures >= options.failures

@@ -14,6 +14,7 @@
 //! | one command at a time, sent again until answered; signs of life; the end | `link` | 6.12.15, 22.18, 22.19 |
 //! | the console | `sol` | 15, 24.1, 24.2 |
 //! | leaving a BMC alone that does not work | `breaker` | |
+//! | how many sessions, retries and open breakers there are | [`Figures`] | |
 //!
 //! All of these are pure: bytes and the time go in, bytes come out. `bmc` gives them sockets and
 //! clocks. The codecs of commands are those of the crate `ipmi-rs-core`, and in [`command`] what it
@@ -32,6 +33,7 @@ pub mod command;
 mod console;
 mod crypto;
 mod error;
+mod figures;
 mod fleet;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -53,6 +55,7 @@ pub use self::{
     bmc::Bmc,
     console::Console,
     error::{Error, SuiteRefusal},
+    figures::Figures,
     fleet::Fleet,
     options::Options,
     suite::{CipherSuite, Suites},

@@ -421,3 +421,22 @@ async fn codecs_of_ipmi_rs_core_and_our_own_are_asked_alike() -> Result<()> {
     assert!(!bmc.ask(GetChassisStatus, deadline).await?.power_fault);
     Ok(())
 }
+
+#[tokio::test]
+async fn figures_show_sessions_retries_and_open_breakers() -> Result<()> {
+    let options = Options { first_wait: Duration::from_millis(20), ..Options::default() };
+    let rig = Rig::with(1, &setup(), options)?;
+    let bmc = rig.bmc();
+    is_on(&bmc).await?;
+    let well = rig.fleet.figures();
+    assert_eq!((well.sessions, well.working, well.left_alone), (1, 1, 0), "{well:?}");
+    assert!(well.logins >= 1, "{well:?}");
+    rig.faults(Faults { lost: 1.0, ..Faults::default() });
+    for _ in 0..options.failures {
+        assert!(is_on_within(&bmc, Duration::from_millis(300)).await.is_err());
+    }
+    let ill = rig.fleet.figures();
+    assert_eq!((ill.working, ill.left_alone), (0, 1), "{ill:?}");
+    assert!(ill.sent_again > well.sent_again, "{ill:?}");
+    Ok(())
+}

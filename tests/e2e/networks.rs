@@ -8,7 +8,6 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use support::{Lab, boots};
 use tests::{
     Content, DhcpServer, DiskHw, DiskModel, ForeignDhcp, NicModel, NodeHw, OldOs, Rack, RackSpec,
@@ -51,25 +50,8 @@ fn lease_trouble(lab: &Lab<'_>, node: &str) -> Result<Option<String>> {
 
 /// Events of a kind so far.
 fn events(lab: &Lab<'_>, kind: &str) -> Result<usize> {
-    let mut command = lab.haasd.ctl_command()?;
-    command.args(["events", "--from", "0", "-o", "json"]);
-    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
-    let mut child = command.spawn()?;
-    let out = child.stdout.take().context("a piped output")?;
-    let (sender, lines) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        use std::io::BufRead as _;
-        std::io::BufReader::new(out).lines().map_while(Result::ok).all(|l| sender.send(l).is_ok())
-    });
-    let mut found = 0;
-    // The stream has no end; what was there comes at once.
-    while let Ok(line) = lines.recv_timeout(Duration::from_secs(3)) {
-        let event: Value = serde_json::from_str(&line)?;
-        found += usize::from(event["kind"] == kind);
-    }
-    child.kill()?;
-    child.wait()?;
-    Ok(found)
+    let told = lab.haasd.ctl(&["events", "--kind", kind, "-o", "json"])?.ok()?;
+    Ok(told.stdout.lines().count())
 }
 
 /// dnsmasq leases for 2 minutes, and the node runs for ten.

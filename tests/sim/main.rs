@@ -10,3 +10,4 @@ mod inventory;
 mod many;
 mod rack;
 mod requests;
+mod watch;

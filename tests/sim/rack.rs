@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use haas_api::client::{Client, ClientError, Submitted};
+use haas_api::client::{Client, ClientError, Submitted, Wanted};
 use haas_api::event::Event;
 use haas_api::names::{ImageRef, OverlayRef};
 use haas_api::node::{ManageRequest, Node, NodeState};
@@ -252,12 +252,15 @@ impl Controller<'_> {
     pub(crate) fn events(&self) -> Result<Vec<Event>> {
         self.api(async |client| {
             let mut events = Vec::new();
-            let mut stream = client.events(Some(0), None);
-            // What is stored comes at once; the rest is the future.
-            while let Ok(next) = tokio::time::timeout(Duration::from_secs(2), stream.next()).await {
-                events.push(next?);
+            let wanted = Wanted { from: Some(0), so_far: true, ..Wanted::default() };
+            let mut stream = client.events_of(wanted);
+            loop {
+                match stream.next().await {
+                    Ok(event) => events.push(event),
+                    Err(_) if stream.is_over() => return Ok(events),
+                    Err(error) => return Err(error),
+                }
             }
-            Ok(events)
         })?
         .map_err(Into::into)
     }

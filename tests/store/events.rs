@@ -29,7 +29,9 @@ async fn add(tx: &mut Tx, kind: &str) -> i64 {
 async fn an_event_is_read_as_it_was_written(db: Db) {
     let mut tx = db.store.write().await.unwrap();
     assert_eq!(add(&mut tx, "managed").await, 1);
-    let [EventRow { event, tenant: None }] = &tx.events_after(0, 9).await.unwrap()[..] else {
+    let [EventRow { event, at: 1_700_000_000_000_000, tenant: None }] =
+        &tx.events_after(0, 9).await.unwrap()[..]
+    else {
         panic!("one was added")
     };
     assert_eq!((event.seq, event.kind.as_str(), event.actor.as_str()), (1, "managed", "admin"));

@@ -21,3 +21,4 @@ mod schema;
 mod tenants;
 mod tokens;
 mod users;
+mod webhooks;

@@ -1,26 +1,32 @@
 //! Who calls, for handlers.
 
-use std::sync::Arc;
+use std::{fmt::Display, sync::Arc};
 
 use axum::{
     extract::FromRequestParts,
     http::{StatusCode, request::Parts},
 };
 
-use super::Fail;
+use super::{Fail, guard::Deed};
 use crate::{
     auth::{Object, Principal, Verb, authorize},
     context::Context,
 };
 
-/// The authenticated caller of a request, found out by [`super::guard`].
+/// The authenticated caller of a request, found out by [`super::guard`], and what the request has
+/// come to.
 #[derive(Debug)]
-pub(super) struct Caller(pub(super) Principal);
+pub(super) struct Caller(pub(super) Principal, pub(super) Deed);
 
 impl Caller {
     /// Whether this caller may; the one check before any side effect.
     pub(super) fn may(&self, verb: Verb, object: Object<'_>) -> Result<(), Fail> {
         authorize(&self.0, verb, object).map_err(Fail::from)
+    }
+
+    /// Says for the audit log what the request has come to: names and numbers, never a secret.
+    pub(super) fn did(&self, what: impl Into<String>) {
+        self.1.came_to(what.into());
     }
 }
 
@@ -29,8 +35,19 @@ impl FromRequestParts<Arc<Context>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _context: &Arc<Context>) -> Result<Self, Fail> {
         // Absent only on a route for those without a token, whose handler asks for no caller.
+        let deed = parts.extensions.get::<Deed>().cloned().unwrap_or_default();
         let principal = parts.extensions.get::<Principal>().cloned();
         let nobody = || Fail::new(StatusCode::UNAUTHORIZED, "unauthorized", "this needs a token");
-        principal.map(Self).ok_or_else(nobody)
+        principal.map(|principal| Self(principal, deed)).ok_or_else(nobody)
     }
+}
+
+/// Who was added to something and removed from it, for the audit log.
+pub(super) fn changes(added: &[impl Display], removed: &[impl Display]) -> String {
+    fn names(list: &[impl Display]) -> String {
+        list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }
+    let added = (!added.is_empty()).then(|| format!("added {}", names(added)));
+    let removed = (!removed.is_empty()).then(|| format!("removed {}", names(removed)));
+    [added, removed].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }

@@ -64,6 +64,7 @@ pub(super) async fn claim(
     let data = serde_json::json!({ "serial": request.serial });
     note(&mut tx, &caller, &node, "disk-claimed", data).await?;
     go_on(&context, tx, &node).await?;
+    caller.did(format!("the disk {} may be wiped", request.serial));
     shown(&context, &node, &disk).await
 }
 
@@ -121,6 +122,7 @@ pub(super) async fn accept(
         "from": holder.map(|holder| holder.name) });
     note(&mut tx, &caller, &node, "disk-accepted", data).await?;
     go_on(&context, tx, &node).await?;
+    caller.did(format!("store {store_id} accepted"));
     shown(&context, &node, &disk).await
 }
 
@@ -157,6 +159,7 @@ pub(super) async fn repair(
     let data = serde_json::json!({ "serial": disk.serial });
     note(&mut tx, &caller, &node, "repair-allowed", data).await?;
     go_on(&context, tx, &node).await?;
+    caller.did("the store may be repaired, and lose files");
     shown(&context, &node, &disk).await
 }
 

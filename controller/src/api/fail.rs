@@ -67,12 +67,17 @@ impl Fail {
     }
 }
 
+/// The code of a problem, for the audit log; in the answer's extensions.
+#[derive(Debug, Clone)]
+pub(super) struct Code(pub(super) String);
+
 impl IntoResponse for Fail {
     fn into_response(self) -> Response {
         let status =
             StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_string(&self.0).expect("a problem is plain data");
         let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], body).into_response();
+        response.extensions_mut().insert(Code(self.0.code));
         if status == StatusCode::UNAUTHORIZED {
             response
                 .headers_mut()

@@ -59,6 +59,7 @@ pub(super) async fn add(
         tx.add_grant(NewGrantRow { to: &to, object: &object, role: new.role, actor, at }).await?;
     tx.commit().await?;
     context.principals.forget();
+    caller.did(format!("{} may {:?} {} (grant {id})", new.subject, new.role, new.object));
     let grant = Grant {
         id,
         subject: new.subject,
@@ -84,6 +85,7 @@ pub(super) async fn remove(
     may_grant(&mut tx, &caller, &row.object).await??;
     tx.remove_grant(&id).await?;
     tx.commit().await?;
+    caller.did(format!("ended grant {id}"));
     context.principals.forget();
     Ok(StatusCode::NO_CONTENT)
 }

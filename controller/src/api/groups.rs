@@ -10,7 +10,9 @@ use haas_api::{
     problem::Problem,
 };
 
-use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged, users};
+use super::{
+    Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged, caller::changes, users,
+};
 use crate::{
     auth::{Object, Verb},
     clock,
@@ -60,6 +62,7 @@ pub(super) async fn add(
     let group = find(&mut tx, new.name.as_str()).await?;
     tx.commit().await?;
     context.principals.forget();
+    caller.did(format!("group {} ({id})", new.name));
     Ok((StatusCode::CREATED, Json(group.shown())))
 }
 
@@ -106,6 +109,7 @@ pub(super) async fn change(
     let group = find(&mut tx, &name).await?;
     tx.commit().await?;
     context.principals.forget();
+    caller.did(changes(&change.add, &change.remove));
     Ok(Tagged(group.shown()))
 }
 
@@ -123,6 +127,7 @@ pub(super) async fn remove(
     tx.remove_group(&group.row.id).await?;
     tx.commit().await?;
     context.principals.forget();
+    caller.did(format!("removed group {name} ({})", group.row.id));
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,7 +1,11 @@
 //! What happens to every request: before its handler it is found out who asks, and after it what
 //! came of it goes into the audit log.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use axum::{
     extract::{ConnectInfo, Request, State},
@@ -12,7 +16,7 @@ use axum::{
 use haas_api::user::Role;
 use tracing::{error, info};
 
-use super::Fail;
+use super::{Fail, fail::Code};
 use crate::{
     auth::Principal,
     clock,
@@ -30,9 +34,43 @@ const MOST_OF_ACTION: usize = 300;
 /// How exactly it is known when a token was last used.
 const TOUCHED_EACH: Micros = 60 * SECOND;
 
-/// What a request came to, for the audit log; a handler puts it into its answer's extensions.
-#[derive(Debug, Clone)]
-pub(super) struct CameTo(pub(super) String);
+/// A request as the audit log has it. Its handler says by it what it came to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Deed {
+    /// Where it came from.
+    pub(super) peer: String,
+    /// Method and path.
+    pub(super) action: String,
+    came_to: Arc<Mutex<String>>,
+}
+
+impl Deed {
+    pub(super) fn came_to(&self, what: String) {
+        *self.came_to.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    fn entry(self, principal: Principal, response: &Response) -> NewAudit {
+        let came_to = self.came_to.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let why = response.extensions().get::<Code>().map(|code| code.0.clone());
+        let mut entry = self.ended(&principal, response.status());
+        entry.detail = if came_to.is_empty() { why.unwrap_or_default() } else { came_to };
+        entry
+    }
+
+    /// An entry that says how it ended.
+    pub(super) fn ended(&self, principal: &Principal, status: StatusCode) -> NewAudit {
+        NewAudit {
+            at: clock::wall(),
+            actor: principal.name.to_string(),
+            actor_id: principal.user_id.clone(),
+            token_id: principal.token_id.clone(),
+            peer: self.peer.clone(),
+            action: self.action.clone(),
+            status: status.as_u16(),
+            detail: String::new(),
+        }
+    }
+}
 
 /// Around every route but the health checks, the description and the agents' channel.
 pub(super) async fn guard(
@@ -51,6 +89,7 @@ pub(super) async fn guard(
     let changes = ![Method::GET, Method::HEAD].contains(request.method());
     let action = format!("{} {}", request.method(), request.uri().path());
     let action: String = action.chars().take(MOST_OF_ACTION).collect();
+    let deed = Deed { peer: from.ip().to_string(), action, ..Deed::default() };
     // Whoever only looks may still go.
     let only_looks = principal.read_only && request.uri().path() != "/v1/logout";
     let work = async move {
@@ -59,21 +98,11 @@ pub(super) async fn guard(
             Fail::new(StatusCode::FORBIDDEN, "read-only-token", detail).into_response()
         } else {
             request.extensions_mut().insert(principal.clone());
+            request.extensions_mut().insert(deed.clone());
             next.run(request).await
         };
         if changes || response.status() == StatusCode::FORBIDDEN {
-            let detail = response.extensions().get::<CameTo>().map(|told| told.0.clone());
-            let entry = NewAudit {
-                at: clock::wall(),
-                actor: principal.name.to_string(),
-                actor_id: principal.user_id,
-                token_id: principal.token_id,
-                peer: from.ip().to_string(),
-                action,
-                status: response.status().as_u16(),
-                detail: detail.unwrap_or_default(),
-            };
-            note(&context, entry).await;
+            note(&context, deed.entry(principal, &response)).await;
         }
         response
     };

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use tokio::{io::AsyncWriteExt, sync::mpsc};
 use tracing::info;
 
-use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged, projects};
+use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged, guard, projects};
 use crate::{
     auth::{Object, Verb},
     clock,
@@ -33,7 +33,7 @@ use crate::{
     },
     inventory::Arch,
     requests::{self, RequestError},
-    store::{ImageRow, NewEvent, Tx},
+    store::{ImageRow, NewAudit, NewEvent, Tx},
 };
 
 /// The name that a new image gets.
@@ -168,6 +168,7 @@ pub(super) async fn tag(
     tx.set_tag(&request.name, &request.tag, &digest).await?;
     let image = find(&context, &mut tx, &caller, &digest).await?;
     tx.commit().await?;
+    caller.did(format!("{}:{} is {digest}", request.name, request.tag));
     Ok(Json(image))
 }
 
@@ -209,6 +210,7 @@ pub(super) async fn change(
     context.exports.reload(&context.store).await?;
     context.told();
     info!(%image, %digest, kind, "image changed");
+    caller.did(format!("{kind}: {digest}"));
     Ok(Tagged(after))
 }
 
@@ -231,6 +233,7 @@ pub(super) async fn remove(
         tx.remove_tag(name, tag).await?;
         tx.forget_image_owner(name).await?;
         tx.commit().await?;
+        caller.did(format!("removed the name {image} of {digest}"));
         return Ok(StatusCode::NO_CONTENT);
     }
     let users = tx.image_users(&digest).await?;
@@ -251,6 +254,7 @@ pub(super) async fn remove(
         tx.forget_image_owner(name).await?;
     }
     tx.commit().await?;
+    caller.did(format!("removed {digest}"));
     // The files go once nothing exports them any more.
     context.exports.reload(&context.store).await?;
     let images = context.images.clone();
@@ -272,6 +276,7 @@ fn streamed<F>(
 where
     F: Future<Output = Result<(Digest, Manifest), ImageError>> + Send,
 {
+    caller.did("begun; its end has an entry of its own");
     let (lines, answer) = mpsc::channel::<ImageProgress>(64);
     tokio::spawn(async move {
         let (log, mut said) = mpsc::channel(64);
@@ -287,7 +292,10 @@ where
         let gone = lines.clone();
         let made = tokio::select! {
             (made, ()) = async { tokio::join!(make(log), forwarder) } => made,
-            () = gone.closed() => return,
+            () = gone.closed() => {
+                ended(&context, &caller, StatusCode::REQUEST_TIMEOUT, "the client went away".to_owned()).await;
+                return;
+            }
         };
         let end = match made {
             Ok((digest, manifest)) => {
@@ -305,11 +313,27 @@ where
                 ImageProgress::Failed(Fail::bad("image-refused", chain(&error)).into_problem())
             }
         };
+        let (status, detail) = match &end {
+            ImageProgress::Log(_) => (StatusCode::OK, String::new()),
+            ImageProgress::Done(image) => (StatusCode::CREATED, image.digest.to_string()),
+            ImageProgress::Failed(problem) => {
+                let status = StatusCode::from_u16(problem.status);
+                let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                (status, problem.code.clone())
+            }
+        };
+        ended(&context, &caller, status, detail).await;
         // Nobody waits for the answer any more: the image is there all the same.
         let _ = lines.send(end).await;
     });
     let body = Body::from_stream(json_lines(answer));
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+/// Notes how the making of an image ended: its answer had begun long before.
+async fn ended(context: &Context, caller: &Caller, status: StatusCode, detail: String) {
+    let entry = caller.1.ended(&caller.0, status);
+    guard::note(context, NewAudit { detail, ..entry }).await;
 }
 
 fn json_lines(

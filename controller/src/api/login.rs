@@ -56,7 +56,8 @@ pub(super) async fn login(
     drop(tx);
     let is_right = passwords::is_right(login.password, kept.clone()).await?;
     let Some(user) = user.filter(|_| is_right) else {
-        audit(&context, name, "", from, "POST /v1/login", StatusCode::UNAUTHORIZED).await;
+        let refused = (StatusCode::UNAUTHORIZED, "wrong-login");
+        audit(&context, name, "", from, "POST /v1/login", refused).await;
         let detail = "the name or the password is wrong, or this user has no password";
         return Err(Fail::new(StatusCode::UNAUTHORIZED, "wrong-login", detail));
     };
@@ -69,7 +70,9 @@ pub(super) async fn login(
     }
     let token = make_token(&mut tx, &user, TokenRequest { expires_in_s, ..login.token }).await?;
     tx.commit().await?;
-    audit(&context, name, &user.id, from, "POST /v1/login", StatusCode::CREATED).await;
+    let came_to = format!("token {}", token.id);
+    let done = (StatusCode::CREATED, came_to.as_str());
+    audit(&context, name, &user.id, from, "POST /v1/login", done).await;
     Ok((StatusCode::CREATED, Json(token)).into_response())
 }
 
@@ -100,7 +103,9 @@ pub(super) async fn register(
     tx.set_password(&user.id, &hash).await?;
     tx.commit().await?;
     let (name, id) = (user.name.as_str(), user.id.as_str());
-    audit(&context, name, id, from, "POST /v1/register", StatusCode::CREATED).await;
+    let came_to = format!("user {name} ({id})");
+    let done = (StatusCode::CREATED, came_to.as_str());
+    audit(&context, name, id, from, "POST /v1/register", done).await;
     Ok((StatusCode::CREATED, Json(shown(user))).into_response())
 }
 
@@ -113,6 +118,7 @@ pub(super) async fn logout(
     let mut tx = context.store.write().await?;
     tx.remove_token(&caller.0.user_id, &caller.0.token_id).await?;
     tx.commit().await?;
+    caller.did(format!("ended token {}", caller.0.token_id));
     context.principals.forget();
     Ok(StatusCode::NO_CONTENT)
 }
@@ -173,6 +179,7 @@ pub(super) async fn change_password(
     };
     tx.commit().await?;
     context.principals.forget();
+    caller.did(format!("a new password for {name}, whose tokens are ended"));
     Ok(match token {
         Some(token) => (StatusCode::CREATED, Json(token)).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
@@ -202,7 +209,7 @@ async fn audit(
     actor_id: &str,
     from: SocketAddr,
     action: &str,
-    status: StatusCode,
+    (status, came_to): (StatusCode, &str),
 ) {
     let entry = NewAudit {
         at: clock::wall(),
@@ -212,7 +219,7 @@ async fn audit(
         peer: from.ip().to_string(),
         action: action.to_owned(),
         status: status.as_u16(),
-        detail: String::new(),
+        detail: came_to.to_owned(),
     };
     guard::note(context, entry).await;
 }

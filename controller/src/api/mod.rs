@@ -25,21 +25,19 @@ mod sessions;
 mod ssh;
 mod tokens;
 mod users;
+mod watch;
+mod webhooks;
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    extract::{DefaultBodyLimit, State},
-    http::StatusCode,
-    middleware,
-    routing::get,
-};
+use axum::{Router, extract::DefaultBodyLimit, http::StatusCode, middleware, routing::get};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::context::Context;
+pub(crate) use nodes::in_words;
 pub(crate) use tokens::make_token;
+pub use watch::router as watch_router;
 
 use caller::Caller;
 use convention::{IdempotencyKey, IfMatch, Page, Tagged};
@@ -51,7 +49,7 @@ use fail::{Answer, Fail};
     title = "haas",
     description = "Turns a rack of bare machines into clusters on demand. \
         Errors are application/problem+json; every route but /v1/login, \
-        /v1/register, /healthz and /openapi.json wants `Authorization: Bearer TOKEN`.",
+        /v1/register, /healthz, /readyz and /openapi.json wants `Authorization: Bearer TOKEN`.",
     license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT")
 ))]
 struct Document;
@@ -95,6 +93,10 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(doctor::show))
         .routes(routes!(ssh::show))
         .routes(routes!(events::stream))
+        .routes(routes!(webhooks::list, webhooks::add))
+        .routes(routes!(webhooks::remove))
+        .routes(routes!(webhooks::dead))
+        .routes(routes!(webhooks::test))
         .routes(routes!(images::list))
         .routes(routes!(images::build))
         .routes(routes!(images::import))
@@ -112,12 +114,12 @@ pub fn router(context: Arc<Context>) -> Router {
     let (router, document) = routes();
     let document = Arc::new(document);
     router
+        .route("/metrics", get(watch::for_admins))
         // Image uploads are streamed to disk; everything else is small.
         .layer(DefaultBodyLimit::max(4 << 20))
         .route_layer(middleware::from_fn_with_state(context.clone(), guard::guard))
         .route("/v1/agent", get(agent::connect))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
+        .merge(watch::open())
         .route("/openapi.json", get(async move || Json((*document).clone())))
         .method_not_allowed_fallback(async || {
             Fail::new(
@@ -127,13 +129,8 @@ pub fn router(context: Arc<Context>) -> Router {
             )
         })
         .fallback(async || Fail::not_found("no-route", "there is no such route; see /openapi.json"))
+        .layer(middleware::from_fn(watch::measure))
         .with_state(context)
-}
-
-/// Whether requests can be served: the database answers.
-async fn ready(State(context): State<Arc<Context>>) -> Answer<&'static str> {
-    context.store.read().await?.last_event().await?;
-    Ok("ready\n")
 }
 
 /// The API's description, as `docs/openapi.json` has it.

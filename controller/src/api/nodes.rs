@@ -132,6 +132,8 @@ pub(super) async fn manage(
     }
     tx.commit().await?;
     context.changed();
+    let what = if request.managed { "managed" } else { "unmanaged" };
+    caller.did(format!("{what} {} ({} nodes)", request.nodeset, nodes.len()));
     let mut tx = context.store.read().await?;
     let nodes = nodeset::resolve(&request.nodeset, tx.nodes().await?)?;
     let items = shown_all(&context, &mut tx, &caller, nodes).await?;
@@ -175,6 +177,9 @@ pub(super) async fn apply(
         request.dry_run,
     )
     .await?;
+    let [added, removed, changed] = [diff.added.len(), diff.removed.len(), diff.changed.len()];
+    let dry = if request.dry_run { "dry run: " } else { "" };
+    caller.did(format!("{dry}{added} nodes added, {removed} removed, {changed} changed"));
     let names = |list: &[NodeName]| list.iter().map(ToString::to_string).collect();
     Ok(Json(ApplyResult {
         added: names(&diff.added),
@@ -378,7 +383,8 @@ async fn shown_desired(tx: &mut Tx, desired: model::Desired) -> Answer<Desired> 
     })
 }
 
-fn in_words(step: &Step, loaded: &Loaded) -> (NodeState, String) {
+/// A node's state, and why it is in it.
+pub(crate) fn in_words(step: &Step, loaded: &Loaded) -> (NodeState, String) {
     let word = |state, text: &str| (state, text.to_owned());
     match step {
         Step::Converged(Standing::Unmanaged) => {

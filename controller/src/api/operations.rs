@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension,
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -15,8 +14,7 @@ use haas_api::{
 };
 
 use super::{
-    Answer, Caller, Fail, IdempotencyKey, Json, Page, Path, Query, Tagged, guard::CameTo,
-    nodes::boot_report,
+    Answer, Caller, Fail, IdempotencyKey, Json, Page, Path, Query, Tagged, nodes::boot_report,
 };
 use crate::{
     auth::{Object, Verb},
@@ -43,7 +41,8 @@ pub(super) async fn switch(
             "at most 0 nodes at once is none ever; say 1 or more",
         ));
     }
-    answer(&context, requests::switch(&context, &caller.0, key.0, &request).await?).await
+    let outcome = requests::switch(&context, &caller.0, key.0, &request).await?;
+    answer(&context, &caller, outcome).await
 }
 
 /// Moves nodes back to what they ran before.
@@ -56,7 +55,8 @@ pub(super) async fn rollback(
     key: IdempotencyKey,
     Json(request): Json<RollbackRequest>,
 ) -> Answer<Response> {
-    answer(&context, requests::rollback(&context, &caller.0, key.0, &request).await?).await
+    let outcome = requests::rollback(&context, &caller.0, key.0, &request).await?;
+    answer(&context, &caller, outcome).await
 }
 
 /// Switches nodes on or off, or off and on.
@@ -69,7 +69,8 @@ pub(super) async fn power(
     key: IdempotencyKey,
     Json(request): Json<PowerRequest>,
 ) -> Answer<Response> {
-    answer(&context, requests::power(&context, &caller.0, key.0, &request).await?).await
+    let outcome = requests::power(&context, &caller.0, key.0, &request).await?;
+    answer(&context, &caller, outcome).await
 }
 
 /// The last operations that the caller may know of, newest first.
@@ -110,14 +111,17 @@ fn deed(operation: &model::Operation) -> Object<'_> {
     Object::Deed { actor: Some(&operation.actor_id), tenant: &operation.tenant }
 }
 
-async fn answer(context: &Context, outcome: Outcome) -> Answer<Response> {
+async fn answer(context: &Context, caller: &Caller, outcome: Outcome) -> Answer<Response> {
     match outcome {
-        Outcome::Planned(plan) => Ok(Json(plan).into_response()),
+        Outcome::Planned(plan) => {
+            caller.did("dry run");
+            Ok(Json(plan).into_response())
+        }
         Outcome::Started(operation) => {
             let mut tx = context.store.read().await?;
             let operation = shown(context, &mut tx, *operation).await?;
-            let came_to = CameTo(format!("{} ({})", operation.summary, operation.id));
-            Ok((StatusCode::ACCEPTED, Extension(came_to), Json(operation)).into_response())
+            caller.did(format!("{} ({})", operation.summary, operation.id));
+            Ok((StatusCode::ACCEPTED, Json(operation)).into_response())
         }
     }
 }

@@ -60,6 +60,7 @@ pub(super) async fn add(
         .ok_or_else(|| Fail::not_found("no-overlay", "the overlay was removed meanwhile"))?;
     let overlay = shown(&mut tx, overlay).await?;
     tx.commit().await?;
+    caller.did(format!("overlay {}/{} ({})", overlay.owner, overlay.name, overlay.id));
     Ok((StatusCode::CREATED, Json(overlay)))
 }
 
@@ -94,6 +95,7 @@ pub(super) async fn remove(
     }
     tx.remove_overlay(&overlay.id).await?;
     tx.commit().await?;
+    caller.did(format!("removed overlay {owner}/{name} ({})", overlay.id));
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -14,6 +14,7 @@ use haas_api::{
 
 use super::{
     Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged,
+    caller::changes,
     users::{self, check_name},
 };
 use crate::{
@@ -61,6 +62,7 @@ pub(super) async fn add(
     let project = shown(&mut tx, row).await?;
     tx.commit().await?;
     context.principals.forget();
+    caller.did(format!("project {} ({id}), owner {}", new.name, new.owner));
     Ok((StatusCode::CREATED, Json(project)))
 }
 
@@ -101,6 +103,7 @@ pub(super) async fn change(
     let row = find(&mut tx, &name).await?;
     let project = shown(&mut tx, row).await?;
     tx.commit().await?;
+    caller.did(format!("access {:?}, {:?}", project.access, project.limits));
     Ok(Tagged(project))
 }
 
@@ -123,6 +126,7 @@ pub(super) async fn remove(
     }
     tx.commit().await?;
     context.principals.forget();
+    caller.did(format!("removed project {name} ({})", row.id));
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -171,6 +175,8 @@ pub(super) async fn members(
     }
     tx.commit().await?;
     context.principals.forget();
+    let set = change.set.iter().map(|one| format!("{} {:?}", one.member, one.role));
+    caller.did(changes(&set.collect::<Vec<_>>(), &change.remove));
     Ok(Tagged(project))
 }
 

@@ -9,6 +9,7 @@ mod initiator;
 mod requests;
 mod sessions;
 mod tenants;
+mod watch;
 
 use axum::{
     body::Body,
@@ -93,6 +94,7 @@ fn body_for(path: &str) -> Value {
         "/v1/grants" => json!({ "subject": "admin", "object": "overlay:alice/dev", "role": "use" }),
         "/v1/images/tags" => json!({ "image": "a:latest", "name": "b", "tag": "latest" }),
         "/v1/images/{image}" => json!({ "open": true }),
+        "/v1/webhooks" => json!({ "name": "chat", "url": "http://hooks.example/" }),
         "/v1/login" => json!({ "name": "alice", "password": "wrong" }),
         "/v1/register" => json!({ "name": "eve", "password": "correct horse battery" }),
         _ => Value::Null,

@@ -54,6 +54,7 @@ pub(super) async fn add(
     check(&wanted)?;
     let token = make_token(&mut tx, &user, wanted).await?;
     tx.commit().await?;
+    caller.did(format!("token {} of {name}", token.id));
     Ok((StatusCode::CREATED, Json(token)))
 }
 
@@ -73,6 +74,7 @@ pub(super) async fn remove(
         return Err(Fail::not_found("no-token", format!("{name} has no token {id}")));
     }
     tx.commit().await?;
+    caller.did(format!("ended token {id} of {name}"));
     context.principals.forget();
     Ok(StatusCode::NO_CONTENT)
 }

@@ -56,6 +56,7 @@ pub(super) async fn add(
     check_name(&new.name)?;
     let user = tx.add_user(&new.name, new.kind, new.role, &new.ssh_keys, clock::wall()).await?;
     tx.commit().await?;
+    caller.did(format!("user {} ({})", user.name, user.id));
     Ok((StatusCode::CREATED, Json(shown(user))))
 }
 
@@ -147,6 +148,7 @@ pub(super) async fn change(
     tx.set_ssh_keys(&user.id, &change.ssh_keys).await?;
     let user = find(&mut tx, &name).await?;
     tx.commit().await?;
+    caller.did(format!("{} ssh keys", user.ssh_keys.len()));
     Ok(Tagged(shown(user)))
 }
 
@@ -172,6 +174,7 @@ pub(super) async fn remove(
     }
     tx.commit().await?;
     context.principals.forget();
+    caller.did(format!("removed user {name} ({})", user.id));
     Ok(StatusCode::NO_CONTENT)
 }
 

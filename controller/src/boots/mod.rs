@@ -30,6 +30,7 @@ use crate::{
     exports,
     images::manifest::target_name,
     lifecycle::{self, Expected},
+    metrics::METRICS,
     model::{Attempt, AttemptState, Node},
     store::{NewEvent, Result, Tx},
 };
@@ -42,7 +43,8 @@ pub async fn reached(context: &Context, attempt: &str, stage: BootStage) -> Resu
         if stage <= attempt.stage || attempt.state != AttemptState::Open {
             return Ok(());
         }
-        if !tx.advance(&attempt, stage, context.clock.now()).await? {
+        let now = context.clock.now();
+        if !tx.advance(&attempt, stage, now).await? {
             // Another report of the same attempt was first; look again at what it left.
             continue;
         }
@@ -53,6 +55,7 @@ pub async fn reached(context: &Context, attempt: &str, stage: BootStage) -> Resu
         let data = json!({ "boot": attempt.id, "stage": stage });
         let node = event(&mut tx, &attempt, "boot-progressed", data).await?;
         tx.commit().await?;
+        METRICS.boot_reached(&attempt, stage, now);
         info!(node, boot = %attempt.id, %stage, "boot progressed");
         context.changed();
         return Ok(());
@@ -111,6 +114,7 @@ pub async fn store_opened(context: &Context, attempt: &str, report: &StoreReport
         };
         tx.fail_attempt(&attempt.id, &failure, context.clock.now()).await?;
         tx.commit().await?;
+        METRICS.boot_failed(attempt.stage);
         context.exports.reload(&context.store).await?;
         warn!(boot = %attempt.id, cause = failure.cause, "boot has failed");
         context.changed();

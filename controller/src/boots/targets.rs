@@ -18,6 +18,7 @@ use crate::{
     config::{DhcpMode, Network},
     context::Context,
     inventory::{MacUse, PowerSpec},
+    metrics::METRICS,
     model::{Attempt, AttemptState, Cause, Micros, Node, SECOND},
     netboot::{
         boot_target::{
@@ -252,6 +253,7 @@ impl Targets {
         )
         .await?;
         tx.commit().await?;
+        METRICS.boot_failed(attempt.stage);
         self.context.exports.reload(&self.context.store).await?;
         self.context.changed();
         Ok(())

@@ -12,11 +12,11 @@ pub(crate) mod units;
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 pub use problem::{Problem, Problems};
 
@@ -68,6 +68,12 @@ pub struct Config {
     pub boot: BootLimits,
     /// Who may come in.
     pub auth: Auth,
+    /// Who may read what haasd counts.
+    pub metrics: Metrics,
+    /// The event log.
+    pub events: Events,
+    /// Where events may be sent to.
+    pub webhooks: Webhooks,
 }
 
 /// Who may come in.
@@ -77,6 +83,42 @@ pub struct Auth {
     pub mode: AuthMode,
     /// Whether anybody who reaches the API may make an account for himself.
     pub register: bool,
+}
+
+/// Who may read what haasd counts, beside admins at the API.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where it is served without TLS and tokens.
+    pub listen: Vec<SocketAddr>,
+    /// Who may read it there, beside the controller itself.
+    pub allow: Vec<IpNet>,
+}
+
+impl Metrics {
+    /// Whether whoever calls from this address may read without a token.
+    pub fn may_read(&self, peer: IpAddr) -> bool {
+        peer.is_loopback() || self.allow.iter().any(|network| network.contains(&peer))
+    }
+}
+
+/// The event log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Events {
+    /// Seconds after which an event is forgotten.
+    pub keep_s: u64,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { keep_s: 90 * 86_400 }
+    }
+}
+
+/// Where events may be sent to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Webhooks {
+    /// Networks that receivers may be in. Empty: all that `webhooks::address` lets through.
+    pub allow: Vec<IpNet>,
 }
 
 /// Whether callers have to say who they are.
@@ -152,6 +194,9 @@ impl fmt::Debug for Config {
             .field("iscsi", &self.iscsi)
             .field("boot", &self.boot)
             .field("auth", &self.auth)
+            .field("metrics", &self.metrics)
+            .field("events", &self.events)
+            .field("webhooks", &self.webhooks)
             .finish()
     }
 }

@@ -2,8 +2,10 @@
 
 use std::{net::Ipv4Addr, path::Path};
 
+use ipnet::IpNet;
+
 use super::{
-    Auth, AuthMode, BootLimits, Config, Iscsi, Network, Ports,
+    Auth, AuthMode, BootLimits, Config, Events, Iscsi, Metrics, Network, Ports, Webhooks,
     network::{interface, networks},
     problem::Problems,
     reader::{Notes, Table},
@@ -43,6 +45,9 @@ pub(super) fn config(
         iscsi: root.get("iscsi").and_then(|v| v.table()).map(iscsi).unwrap_or_default(),
         boot: root.get("boot").and_then(|v| v.table()).map(boot).unwrap_or_default(),
         auth: root.get("auth").and_then(|v| v.table()).map(auth).unwrap_or_default(),
+        metrics: root.get("metrics").and_then(|v| v.table()).map(metrics).unwrap_or_default(),
+        events: root.get("events").and_then(|v| v.table()).map(events).unwrap_or_default(),
+        webhooks: root.get("webhooks").and_then(|v| v.table()).map(webhooks).unwrap_or_default(),
     };
     config.api_interfaces = api_interfaces(&root, &config.networks);
     root.refuse_unknown();
@@ -56,6 +61,50 @@ fn auth(table: Table<'_>) -> Auth {
     let mode = table.get("mode").and_then(|value| value.word(&modes)).unwrap_or_default();
     table.refuse_unknown();
     Auth { mode, register }
+}
+
+fn metrics(table: Table<'_>) -> Metrics {
+    let mut metrics = Metrics { listen: Vec::new(), allow: networks_in(&table) };
+    if let Some(listen) = table.get("listen") {
+        let right = "a list of addresses with their ports, such as [\"127.0.0.1:9090\"]";
+        for item in listen.items(right) {
+            let Some(address) = item.parsed::<std::net::SocketAddr>(right) else { continue };
+            if !address.ip().is_loopback() && metrics.allow.is_empty() {
+                let wrong =
+                    format!("{address} is reached from elsewhere, and nobody may read there");
+                let _: Option<()> = item.refuse(wrong, "`allow` beside it, or a loopback address");
+            }
+            metrics.listen.push(address);
+        }
+    }
+    table.refuse_unknown();
+    metrics
+}
+
+fn events(table: Table<'_>) -> Events {
+    let read =
+        |text: &str| units::seconds(text).filter(|s| (2 * 86_400..=3_650 * 86_400).contains(s));
+    let right = format!("{DURATION}, from 2d to 3650d");
+    let keep = table.get("keep").and_then(|value| value.with(&right, read));
+    table.refuse_unknown();
+    keep.map_or_else(Events::default, |keep_s| Events { keep_s })
+}
+
+fn webhooks(table: Table<'_>) -> Webhooks {
+    let webhooks = Webhooks { allow: networks_in(&table) };
+    table.refuse_unknown();
+    webhooks
+}
+
+/// The list `allow` of a table. An address stands for itself alone.
+fn networks_in(table: &Table<'_>) -> Vec<IpNet> {
+    let right = "a list of addresses or networks, such as [\"10.0.0.9\", \"10.1.0.0/24\"]";
+    let network = |text: &str| {
+        let one = text.parse::<std::net::IpAddr>().map(IpNet::from);
+        one.ok().or_else(|| text.parse::<IpNet>().ok())
+    };
+    let Some(allow) = table.get("allow") else { return Vec::new() };
+    allow.items(right).iter().filter_map(|item| item.with(right, network)).collect()
 }
 
 fn database_url(root: &Table<'_>, state_dir: &Path) -> String {

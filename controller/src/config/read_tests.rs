@@ -32,6 +32,8 @@ fn the_example_is_right_and_says_the_defaults() {
     assert_eq!((&config.shim, &config.grub), (&bare.shim, &bare.grub));
     assert_eq!(config.templates_dir, bare.templates_dir);
     assert_eq!((&config.iscsi, &config.auth), (&bare.iscsi, &bare.auth));
+    assert_eq!((&config.metrics, &config.webhooks), (&bare.metrics, &bare.webhooks));
+    assert_eq!(config.events, bare.events);
     assert_eq!(config.ports, bare.ports);
     assert_eq!(config.boot, bare.boot);
     assert_eq!(config.api_interfaces, ["br0"]);
@@ -186,4 +188,29 @@ fn networks_behind_a_relay_share_an_interface() {
 fn a_file_that_is_not_there_is_named() {
     let told = Config::load(Path::new("/nowhere/haasd.toml")).unwrap_err().to_string();
     assert_eq!(told, "cannot read the configuration /nowhere/haasd.toml");
+}
+
+#[test]
+fn metrics_are_not_open_to_everybody_by_mistake() {
+    let read = |text: &str| parse(&format!("{NET}{text}"));
+    let config = read("[metrics]\nlisten = ['127.0.0.1:9090', '[::1]:9090']\n").unwrap();
+    assert_eq!(config.metrics.listen.len(), 2);
+    let refused = read("[metrics]\nlisten = ['10.0.0.1:9090']\n").unwrap_err();
+    assert!(refused.contains("`allow` beside it"), "{refused}");
+    let text = "[metrics]\nlisten = ['10.0.0.1:9090']\nallow = ['10.0.0.9', '10.1.0.0/24']\n";
+    let config = read(text).unwrap();
+    for (peer, may) in [
+        ("10.0.0.9", true),
+        ("10.1.0.7", true),
+        ("127.0.0.1", true),
+        ("10.0.0.8", false),
+        ("192.0.2.1", false),
+    ] {
+        assert_eq!(config.metrics.may_read(peer.parse().unwrap()), may, "{peer}");
+    }
+    for wrong in
+        ["[metrics]\nlisten = ['9090']", "[webhooks]\nallow = ['x']", "[events]\nkeep = '1d'"]
+    {
+        assert!(read(&format!("{wrong}\n")).is_err(), "{wrong}");
+    }
 }

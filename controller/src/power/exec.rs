@@ -22,6 +22,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use crate::metrics::METRICS;
+
 use super::{BootDevice, LIMIT, Power, PowerAction, PowerDriver, PowerError, Turn, turn_at};
 
 /// Bytes of its output that are read.
@@ -82,7 +84,8 @@ impl Exec {
     }
 
     async fn call(&self, argument: &'static str) -> Result<String, PowerError> {
-        let deadline = Instant::now() + self.limit;
+        let since = Instant::now();
+        let deadline = since + self.limit;
         let outcome = match timeout_at(deadline, self.turn.lock()).await {
             Err(_) => Err(CommandFault::Busy(self.limit)),
             Ok(_turn) => match timeout_at(deadline, self.run(argument)).await {
@@ -90,6 +93,8 @@ impl Exec {
                 Ok(outcome) => outcome,
             },
         };
+        let call = if argument.starts_with("bootdev") { "bootdev" } else { argument };
+        METRICS.bmc_called("exec", call, outcome.is_ok(), since.elapsed());
         outcome.map_err(|fault| self.error(argument, fault))
     }
 

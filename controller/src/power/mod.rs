@@ -17,7 +17,10 @@ use std::{
 
 use futures_util::future::BoxFuture;
 
-pub use self::{exec::CommandFault, ipmi::BmcFault};
+pub use self::{
+    exec::CommandFault,
+    ipmi::{BmcFault, figures},
+};
 pub use crate::model::Power;
 use crate::{
     inventory::{Firmware, PowerSpec},
@@ -46,6 +49,17 @@ pub enum PowerAction {
     Off,
     /// Press ACPI's button and let the operating system end.
     Soft,
+}
+
+impl PowerAction {
+    /// In a word, for metrics.
+    fn word(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+            Self::Soft => "soft",
+        }
+    }
 }
 
 /// What a node starts from.

@@ -17,6 +17,7 @@ use crate::{
     errors::chain,
     exports,
     lifecycle::Action,
+    metrics::METRICS,
     model::{Attempt, AttemptState, BootOnce, Cause, Ending, Fault, Node, Power},
     power::{self, BootDevice, PowerAction, PowerError},
     store::{NewEvent, Result, StoreError, Tx},
@@ -188,6 +189,7 @@ async fn open(
     event(&mut tx, node, "boot-opened", json!({ "boot": attempt.id, "cause": cause.as_str() }))
         .await?;
     tx.commit().await?;
+    METRICS.boot_started(cause);
     info!(node = %node.name, boot = %attempt.id, generation = attempt.generation, %cause, "boot attempt opened");
     context.exports.reload(&context.store).await?;
     context.told();
@@ -200,11 +202,15 @@ async fn power_on(context: &Context, loaded: &Loaded) -> Result<()> {
     match set_on(node, attempt.cause).await {
         Ok(sent) => {
             let mut tx = context.store.write().await?;
-            tx.set_power(&node.id, Ok(Power::On), context.clock.now()).await?;
-            tx.advance(attempt, BootStage::Firmware, context.clock.now()).await?;
+            let now = context.clock.now();
+            tx.set_power(&node.id, Ok(Power::On), now).await?;
+            let is_news = tx.advance(attempt, BootStage::Firmware, now).await?;
             event(&mut tx, node, "power", json!({ "set": "on", "sent": sent, "boot": attempt.id }))
                 .await?;
             tx.commit().await?;
+            if is_news {
+                METRICS.boot_reached(attempt, BootStage::Firmware, now);
+            }
             info!(node = %node.name, boot = %attempt.id, sent, "power on");
             context.told();
         }
@@ -366,6 +372,7 @@ async fn fail_attempt(context: &Context, loaded: &Loaded, failure: &Failure) -> 
     )
     .await?;
     tx.commit().await?;
+    METRICS.boot_failed(attempt.stage);
     warn!(node = %loaded.node.name, boot = %attempt.id, stage = %failure.stage, code = failure.code,
         cause = failure.cause, "boot attempt failed");
     context.exports.reload(&context.store).await?;
@@ -380,6 +387,7 @@ async fn record_fault(context: &Context, node: &Node, fault: &Fault) -> Result<(
     tx.set_ending(&node.id, None).await?;
     event(&mut tx, node, "fault", json!({ "code": fault.code, "reason": fault.reason })).await?;
     tx.commit().await?;
+    METRICS.fault(&fault.code);
     tracing::error!(node = %node.name, code = fault.code, reason = fault.reason, "fault: a person is needed");
     context.told();
     Ok(())

@@ -10,7 +10,11 @@ mod busy;
 mod observe;
 mod operations;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub use act::{open_attempt, open_started};
 use haas_api::agent::{DiskState, Failure};
@@ -20,9 +24,11 @@ use tracing::{debug, error};
 
 use self::busy::Busy;
 use crate::{
+    api,
     context::Context,
     lifecycle::{Step, View, decide},
-    model::{Attempt, Desired, Micros, Node},
+    metrics::{METRICS, Standings},
+    model::{Attempt, AttemptState, Desired, Micros, Node},
     store::{Result, Tx},
 };
 
@@ -122,7 +128,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
 /// One look at every node: starts a task for each that has something to do, and answers when to
 /// look again.
 async fn pass(context: &Arc<Context>, busy: &Busy, tasks: &mut JoinSet<()>) -> Result<Micros> {
-    let now = context.clock.now();
+    let (since, now) = (Instant::now(), context.clock.now());
     let mut tx = context.store.read().await?;
     let turns = operations::turns(&mut tx).await?;
     let mut loaded = Vec::new();
@@ -163,7 +169,23 @@ async fn pass(context: &Arc<Context>, busy: &Busy, tasks: &mut JoinSet<()>) -> R
         standings.insert(entry.node.id.clone(), (entry, step));
     }
     operations::update(context, &standings).await?;
+    METRICS.nodes(&counted(standings.values()), since.elapsed());
+    context.health.passed();
     Ok(next)
+}
+
+/// How nodes stand, for the metrics.
+fn counted<'a>(nodes: impl Iterator<Item = &'a (Loaded, Step)>) -> Standings {
+    let mut standings = Standings::default();
+    for (loaded, step) in nodes {
+        standings.states.push(api::in_words(step, loaded).0);
+        let attempt = loaded.attempt.as_ref().filter(|one| one.state == AttemptState::Open);
+        standings.booting.extend(attempt.map(|attempt| attempt.stage));
+        if let Step::Fault(fault) = step {
+            standings.faults.push(fault.code.clone());
+        }
+    }
+    standings
 }
 
 /// Takes steps with one node until it must wait.

@@ -31,6 +31,8 @@ pub struct NewEvent<'a> {
 pub struct EventRow {
     /// What happened.
     pub event: Event,
+    /// When, wall clock.
+    pub at: Micros,
     /// The id of a user or project; none: everybody's.
     pub tenant: Option<String>,
 }
@@ -96,7 +98,7 @@ impl Tx {
                     actor: row.actor,
                     data: from_json("events", &row.data)?,
                 };
-                Ok(EventRow { event, tenant: row.tenant })
+                Ok(EventRow { event, at: row.at, tenant: row.tenant })
             })
             .collect()
     }
@@ -107,6 +109,28 @@ impl Tx {
             self,
             c => query_scalar("select value from counters where name = 'event'").fetch_one(c)
         )
+    }
+
+    /// The number of the first event that is kept; none where there is no event at all.
+    pub async fn first_event(&mut self) -> Result<Option<i64>> {
+        on!(self, c => query_scalar("select min(seq) from events").fetch_one(c))
+    }
+
+    /// Forgets the events before the first one that is not older than `before`, but for the last one
+    /// of all and for those that a webhook has yet to deliver. Answers how many.
+    pub async fn forget_events(&mut self, before: Micros) -> Result<u64> {
+        let slowest = self.slowest_webhook().await?.unwrap_or(i64::MAX);
+        let gone = changed!(
+            self,
+            query(
+                "delete from events where seq <= $2 and seq < coalesce(
+                   (select min(seq) from events where at >= $1), (select max(seq) from events))",
+            )
+            .bind(before)
+            .bind(slowest)
+        )?;
+        changed!(self, query("delete from dead_events where seq < (select min(seq) from events)"))?;
+        Ok(gone)
     }
 
     /// The next number of a counter.

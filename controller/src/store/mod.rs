@@ -23,6 +23,7 @@ mod overlays;
 mod projects;
 mod tokens;
 mod users;
+mod webhooks;
 
 use std::{
     str::FromStr,
@@ -30,7 +31,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sqlx::{
@@ -51,6 +52,9 @@ pub use overlays::{OverlayRow, ShardRow};
 pub use projects::{MemberId, MemberRow, ProjectRow};
 pub use tokens::TokenRow;
 pub use users::UserRow;
+pub use webhooks::{DeadEventRow, WebhookRow};
+
+use crate::metrics::{Held, METRICS};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
@@ -125,39 +129,39 @@ impl Store {
 
     /// A transaction for reading; drop it when done.
     pub async fn read(&self) -> Result<Tx> {
-        Ok(Tx {
-            inner: match &self.pools {
-                Pools::Lite(pool) => TxInner::Lite(pool.begin().await?),
-                // SQLite's read transactions are snapshots; PostgreSQL's only when told.
-                Pools::Pg(pool) => TxInner::Pg(
-                    pool.begin_with("begin isolation level repeatable read read only").await?,
-                ),
-            },
-            commits: self.commits.clone(),
-        })
+        let since = Instant::now();
+        let inner = match &self.pools {
+            Pools::Lite(pool) => TxInner::Lite(pool.begin().await?),
+            // SQLite's read transactions are snapshots; PostgreSQL's only when told.
+            Pools::Pg(pool) => TxInner::Pg(
+                pool.begin_with("begin isolation level repeatable read read only").await?,
+            ),
+        };
+        let held = METRICS.store_began("read", since.elapsed());
+        Ok(Tx { inner, commits: self.commits.clone(), held })
     }
 
     /// A transaction for writing; it counts only once [`Tx::commit`] has returned. There is one at a
     /// time on either database, so that what it reads holds until it commits, and two of them never
     /// wait for each other.
     pub async fn write(&self) -> Result<Tx> {
-        Ok(Tx {
-            inner: match &self.pools {
-                // A deferred transaction that turns into a writer can fail with "busy" at once.
-                Pools::Lite(pool) => TxInner::Lite(pool.begin_with("begin immediate").await?),
-                Pools::Pg(pool) => {
-                    let mut tx = pool.begin().await?;
-                    // The gapless numbers of events allow one writer at a time anyway. Taken first,
-                    // its lock cannot close a circle with the locks of rows.
-                    sqlx::query("select pg_advisory_xact_lock($1)")
-                        .bind(WRITER)
-                        .execute(&mut *tx)
-                        .await?;
-                    TxInner::Pg(tx)
-                }
-            },
-            commits: self.commits.clone(),
-        })
+        let since = Instant::now();
+        let inner = match &self.pools {
+            // A deferred transaction that turns into a writer can fail with "busy" at once.
+            Pools::Lite(pool) => TxInner::Lite(pool.begin_with("begin immediate").await?),
+            Pools::Pg(pool) => {
+                let mut tx = pool.begin().await?;
+                // The gapless numbers of events allow one writer at a time anyway. Taken first,
+                // its lock cannot close a circle with the locks of rows.
+                sqlx::query("select pg_advisory_xact_lock($1)")
+                    .bind(WRITER)
+                    .execute(&mut *tx)
+                    .await?;
+                TxInner::Pg(tx)
+            }
+        };
+        let held = METRICS.store_began("write", since.elapsed());
+        Ok(Tx { inner, commits: self.commits.clone(), held })
     }
 
     /// Closes the connections; SQLite then folds its write-ahead log into the file.
@@ -174,6 +178,8 @@ impl Store {
 pub struct Tx {
     inner: TxInner,
     commits: Commits,
+    /// Times it.
+    held: Held,
 }
 
 #[derive(Debug)]
@@ -185,11 +191,13 @@ enum TxInner {
 impl Tx {
     /// Makes what was written here last.
     pub async fn commit(self) -> Result<()> {
-        match self.inner {
+        let Self { inner, commits, held } = self;
+        match inner {
             TxInner::Lite(tx) => tx.commit().await?,
             TxInner::Pg(tx) => tx.commit().await?,
         }
-        self.commits.count();
+        drop(held);
+        commits.count();
         Ok(())
     }
 }

@@ -11,13 +11,16 @@ use crate::{
     grant::{Grant, NewGrant},
     group::{Group, GroupChange, NewGroup},
     image::{BootRead, Image, ImageChange, ImageSessions, ImportKind, TagImage},
-    names::{GroupName, ImageName, ImageRef, ImageTag, NodeName, OverlayLabel, UserName},
+    names::{
+        GroupName, ImageName, ImageRef, ImageTag, NodeName, OverlayLabel, UserName, WebhookName,
+    },
     node::{ApplyRequest, ApplyResult, Discovered, ManageRequest, Node, NodeGroup, Rendered},
     operation::{BootReport, Operation, Plan, PowerRequest, RollbackRequest, SwitchRequest},
     overlay::{AcceptDisk, ClaimDisk, NewOverlay, NodeDisk, Overlay, RepairDisk},
     project::{MembersChange, NewProject, Project, ProjectChange},
     ssh::SshCa,
     user::{Login, NewToken, NewUser, PasswordChange, Token, TokenRequest, User, UserChange},
+    webhook::{DeadEvent, MadeWebhook, NewWebhook, Webhook, WebhookTest},
 };
 
 /// What a request that changes nodes came to.
@@ -425,5 +428,33 @@ impl Client {
     /// `DELETE /v1/grants/{id}`.
     pub async fn remove_grant(&self, id: &str) -> Result<(), ClientError> {
         self.delete(&["v1", "grants", id]).await
+    }
+}
+
+/// Webhooks.
+impl Client {
+    /// `GET /v1/webhooks`.
+    pub async fn webhooks(&self) -> Result<Vec<Webhook>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "webhooks"], &[]).await?.items)
+    }
+
+    /// `POST /v1/webhooks`: the secret is shown this once.
+    pub async fn new_webhook(&self, new: &NewWebhook) -> Result<MadeWebhook, ClientError> {
+        self.post(&["v1", "webhooks"], new).await
+    }
+
+    /// `DELETE /v1/webhooks/{name}`.
+    pub async fn remove_webhook(&self, name: &WebhookName) -> Result<(), ClientError> {
+        self.delete(&["v1", "webhooks", name.as_str()]).await
+    }
+
+    /// `GET /v1/webhooks/{name}/dead`.
+    pub async fn dead_events(&self, name: &WebhookName) -> Result<Vec<DeadEvent>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "webhooks", name.as_str(), "dead"], &[]).await?.items)
+    }
+
+    /// `POST /v1/webhooks/{name}/test`.
+    pub async fn test_webhook(&self, name: &WebhookName) -> Result<WebhookTest, ClientError> {
+        self.post(&["v1", "webhooks", name.as_str(), "test"], &()).await
     }
 }

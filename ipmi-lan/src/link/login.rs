@@ -116,7 +116,7 @@ impl Link {
         if let Phase::Asking(asking) = &mut self.phase {
             asking.again = again;
         }
-        self.send(request);
+        self.repeat(request);
     }
 
     /// It has no list: the login shows whether it has 17. Only its refusal leads to 3, never silence.
@@ -160,6 +160,7 @@ impl Link {
 
     fn log_in(&mut self, now: Instant) {
         let Some(suite) = self.candidates.first() else { return };
+        self.done.logins += 1;
         let (handshake, first) = Handshake::begin(Arc::clone(&self.account), *suite);
         self.phase = Phase::Opening(Opening { handshake, again: self.first_time(now) });
         self.send(first);
@@ -178,7 +179,7 @@ impl Link {
         if let Phase::Opening(opening) = &mut self.phase {
             opening.again = again;
         }
-        self.send(packet);
+        self.repeat(packet);
         let last = again.tries == self.options.tries;
         if last && self.work.as_ref().is_some_and(|work| !work.has_heard()) {
             // It may be one that knows nothing but IPMI 1.5. Any BMC answers this one.

@@ -21,6 +21,7 @@ use crate::{
     account::Account,
     breaker::Breaker,
     error::Error,
+    figures::{Done, Standing},
     options::Options,
     sol::Sol,
     suite::CipherSuite,
@@ -45,6 +46,7 @@ pub(crate) struct Link {
     spoken: Option<CipherSuite>,
     /// When a command was asked last.
     used_at: Instant,
+    done: Done,
     out: VecDeque<Output>,
 }
 
@@ -89,6 +91,7 @@ impl Link {
             candidates: Vec::new(),
             spoken: None,
             used_at: now,
+            done: Done::default(),
             out: VecDeque::new(),
         }
     }
@@ -96,6 +99,19 @@ impl Link {
     /// What is to be done next.
     pub(crate) fn output(&mut self) -> Option<Output> {
         self.out.pop_front()
+    }
+
+    /// What was done since this was asked last.
+    pub(crate) fn take_done(&mut self) -> Done {
+        std::mem::take(&mut self.done)
+    }
+
+    /// How the BMC stands.
+    pub(crate) fn standing(&self) -> Standing {
+        Standing {
+            has_session: matches!(self.phase, Phase::Open(_)),
+            paused_until: self.breaker.paused_until(),
+        }
     }
 
     /// Whether a command may be given.
@@ -287,6 +303,12 @@ impl Link {
         };
         self.breaker.note(outcome.as_ref().map(|_| ()), &self.options, now);
         self.out.push_back(Output::Done(outcome));
+    }
+
+    /// Sends a packet that was sent before.
+    fn repeat(&mut self, bytes: Vec<u8>) {
+        self.done.sent_again += 1;
+        self.send(bytes);
     }
 
     /// Counts a packet of ours and sends it.

@@ -325,7 +325,7 @@ impl Link {
         let Phase::Open(open) = &mut self.phase else { return };
         match open.again(&self.options, now) {
             Some(packet) if keepalive => self.out.push_back(Output::Send(packet)),
-            Some(packet) => self.send(packet),
+            Some(packet) => self.repeat(packet),
             // Its end is silent: a BMC answers nothing to a session that it does not know.
             None => self.restart(Error::Garbled("it stopped answering in a session"), now),
         }

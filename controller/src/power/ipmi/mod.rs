@@ -15,7 +15,7 @@ use std::{
 
 use futures_util::future::{BoxFuture, FutureExt};
 use ipmi_lan::{
-    Account, AccountError, Bmc, CipherSuite, Error, Fleet, Options, Privilege, Suites,
+    Account, AccountError, Bmc, CipherSuite, Error, Figures, Fleet, Options, Privilege, Suites,
     command::{
         self, ChassisControl, GetBootFlags, GetChassisStatus, KeepBootFlags, MarkBootFlagsNew,
         SetBootFlags,
@@ -26,13 +26,21 @@ use tokio::time::timeout_at;
 
 pub use self::fault::BmcFault;
 use super::{BootDevice, LIMIT, Power, PowerAction, PowerDriver, PowerError, Turn, turn_at};
-use crate::inventory::{self, BmcPrivilege, SecretRef};
+use crate::{
+    inventory::{self, BmcPrivilege, SecretRef},
+    metrics::METRICS,
+};
 
 /// All BMCs of this haasd.
 static FLEET: LazyLock<Arc<Fleet>> = LazyLock::new(|| Arc::new(Fleet::new(Options::default())));
 
 /// How often an order is given whose answer does not come and which was not obeyed.
 const ORDERS: usize = 3;
+
+/// What is done with the BMCs, in numbers.
+pub fn figures() -> Figures {
+    FLEET.figures()
+}
 
 /// Closes all sessions: BMCs have few, and keep each for a minute.
 pub(super) async fn close() {
@@ -68,6 +76,15 @@ enum Job {
 }
 
 impl Job {
+    /// In a word, for metrics.
+    fn word(self) -> &'static str {
+        match self {
+            Self::State => "status",
+            Self::Set(action) => action.word(),
+            Self::Boot(_) => "bootdev",
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::State => "read the power state",
@@ -94,6 +111,13 @@ impl Ipmi {
     }
 
     async fn call(&self, job: Job) -> Result<Power, PowerError> {
+        let since = Instant::now();
+        let outcome = self.perform(job).await;
+        METRICS.bmc_called("ipmi", job.word(), outcome.is_ok(), since.elapsed());
+        outcome
+    }
+
+    async fn perform(&self, job: Job) -> Result<Power, PowerError> {
         let bmc = self.login.bmc;
         let deadline = Instant::now() + self.limit;
         let error = |fault| PowerError::Bmc { bmc, tried: job.name(), fault };

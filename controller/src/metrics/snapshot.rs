@@ -1,0 +1,128 @@
+//! What stands somewhere and is read at each scrape, so that nothing of what is gone remains.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+
+use super::gauge;
+use crate::{clock, context::Context, power, store::Result};
+
+/// An image by its first tag, and by the beginning of its digest: tags can move.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Image {
+    image: String,
+    digest: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Hook {
+    webhook: String,
+}
+
+pub(super) async fn take(context: &Context) -> Result<Registry> {
+    let mut tx = context.store.read().await?;
+    let images = tx.images().await?;
+    let webhooks = tx.webhooks().await?;
+    let (first, last) = (tx.first_event().await?, tx.last_event().await?);
+    let operations = tx.running_operations().await?.len();
+    drop(tx);
+    let mut registry = Registry::with_prefix("haas");
+
+    let sessions: Family<Image, Gauge> = Family::default();
+    let logins: Family<Image, Counter> = Family::default();
+    let reads: Family<Image, Counter> = Family::default();
+    let bytes: Family<Image, Counter> = Family::default();
+    let errors: Family<Image, Counter> = Family::default();
+    let unserved = Gauge::<i64>::default();
+    for row in &images {
+        let Some(served) = context.exports.served(&row.digest) else { continue };
+        if served.lun.is_none() {
+            unserved.inc();
+        }
+        let image = Image {
+            image: row.tags.first().map(ToString::to_string).unwrap_or_default(),
+            digest: row.digest.hex().chars().take(12).collect(),
+        };
+        let counts = served.all;
+        let now = i64::try_from(counts.sessions).unwrap_or(i64::MAX);
+        sessions.get_or_create(&image).set(now);
+        logins.get_or_create(&image).inc_by(counts.logins);
+        reads.get_or_create(&image).inc_by(counts.reads);
+        bytes.get_or_create(&image).inc_by(counts.bytes);
+        errors.get_or_create(&image).inc_by(counts.errors.values().sum());
+    }
+    registry.register("iscsi_sessions", "iSCSI sessions that stand, by image", sessions);
+    registry.register("iscsi_logins", "Logins so far", logins);
+    registry.register("iscsi_reads", "READ commands that were answered", reads);
+    registry.register_with_unit("iscsi_read", "What nodes have read", Unit::Bytes, bytes);
+    registry.register("iscsi_errors", "Commands that ended in CHECK CONDITION", errors);
+    registry.register("images_unserved", "Images whose file cannot be opened", unserved);
+
+    let dead: Family<Hook, Gauge> = Family::default();
+    let behind: Family<Hook, Gauge> = Family::default();
+    let failing: Family<Hook, Gauge<f64, AtomicU64>> = Family::default();
+    for hook in &webhooks {
+        let label = Hook { webhook: hook.name.to_string() };
+        dead.get_or_create(&label).set(hook.dead);
+        behind.get_or_create(&label).set((last - hook.position).max(0));
+        let since = hook.failing_since.map_or(0.0, |since| super::seconds(clock::wall() - since));
+        failing.get_or_create(&label).set(since);
+    }
+    registry.register("webhook_dead_events", "Events that were given up", dead);
+    registry.register("webhook_behind_events", "Events that are not done with", behind);
+    let help = "For how long deliveries fail; 0 while they succeed";
+    registry.register_with_unit("webhook_failing", help, Unit::Seconds, failing);
+
+    let events: Counter = Counter::default();
+    events.inc_by(u64::try_from(last).unwrap_or(0));
+    registry.register("events", "Events so far", events);
+    let mut add = |name: &str, help: &str, value: i64| {
+        let figure: Gauge = Gauge::default();
+        figure.set(value);
+        registry.register(name, help, figure);
+    };
+    let kept = first.map_or(0, |first| last - first + 1);
+    add("events_kept", "Events that the log has", kept);
+    add(
+        "operations_running",
+        "Switches, rollbacks and power requests under way",
+        gauge(operations),
+    );
+    add("agents_connected", "Agents that are connected", gauge(context.agents.count()));
+    if let Ok(disk) = nix::sys::statvfs::statvfs(&context.config.state_dir) {
+        let free = disk.blocks_available() * disk.fragment_size();
+        let free = i64::try_from(free).unwrap_or(i64::MAX);
+        add("state_dir_free_bytes", "Room where the images are", free);
+    }
+    bmcs(&mut registry);
+    Ok(registry)
+}
+
+/// The sessions of IPMI.
+fn bmcs(registry: &mut Registry) {
+    let figures = power::figures();
+    let breakers: Family<[(&str, &str); 1], Gauge> = Family::default();
+    for (state, count) in
+        [("closed", figures.working), ("open", figures.left_alone), ("half-open", figures.doubtful)]
+    {
+        breakers.get_or_create(&[("state", state)]).set(gauge(count));
+    }
+    let help =
+        "BMCs that IPMI is spoken with, by the state of their circuit breaker: open is left alone";
+    registry.register("bmc_breakers", help, breakers);
+    let sessions: Gauge = Gauge::default();
+    sessions.set(gauge(figures.sessions));
+    registry.register("bmc_sessions", "IPMI sessions that stand", sessions);
+    for (name, help, count) in [
+        ("bmc_retries", "IPMI requests that were sent again", figures.sent_again),
+        ("bmc_logins", "Logins to BMCs that were begun", figures.logins),
+    ] {
+        let counter: Counter = Counter::default();
+        counter.inc_by(count);
+        registry.register(name, help, counter);
+    }
+}
