@@ -20,6 +20,7 @@ mod disk;
 mod fault;
 mod files;
 mod guards;
+mod hardware;
 mod identity;
 mod init;
 mod iscsi;

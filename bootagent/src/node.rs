@@ -33,7 +33,7 @@ use crate::{
     cmdline::{Addressing, CommandLine},
     dhcp,
     fault::{Fault, OrFault as _},
-    identity, init,
+    hardware, identity, init,
     iscsi::Keeper,
     log, net,
     overlay::{self, Layer},
@@ -184,6 +184,10 @@ impl Node {
         }
         self.pass(BootStage::Root, Self::attach_root);
         self.reached(BootStage::Root);
+        if self.plan.inventory {
+            // Disks have been found by now, and no user's code has run yet.
+            self.channel.say(ToController::Inventory(Box::new(hardware::look())));
+        }
         self.pass(BootStage::Overlay, Self::mount_overlay);
         // Before its ssh server starts, which then shows its certificate from the first moment on.
         let renew_in = self.certify().unwrap_or_else(|error| {

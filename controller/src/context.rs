@@ -51,6 +51,8 @@ pub struct Context {
     pub health: Health,
     /// Wakes the reconciler.
     pub wake: Notify,
+    /// Wakes who asks BMCs how their nodes are.
+    pub bmc_wake: Notify,
     /// Counts up when there are new events; streams of events wait on it.
     pub events: watch::Sender<u64>,
 }

@@ -29,6 +29,7 @@ use crate::{
     enroll,
     exports::Exports,
     health::Health,
+    hardware,
     images::{Images, worker::WorkerCommand},
     netboot::{self, Serving, firmware::Binaries, script::Templates},
     power, reconcile, retention,
@@ -66,6 +67,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         exports: exports.clone(),
         agents: Agents::default(),
         wake: Notify::new(),
+        bmc_wake: Notify::new(),
         events: tokio::sync::watch::Sender::new(0),
         images,
         templates: templates.clone(),
@@ -142,6 +144,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ("retention", Ok(()))
     });
     context.health.listens();
+    let health = hardware::run(context.clone(), stop.clone());
+    parts.spawn(async {
+        health.await;
+        ("hardware", Ok(()))
+    });
     ready();
     let result = until_stopped(&context, &mut parts).await;
     stop.cancel();

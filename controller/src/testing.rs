@@ -30,7 +30,7 @@ use crate::{
         manifest::{Blob, FsType, KernelBlob, Manifest, RootBlob, Verity},
         worker::WorkerCommand,
     },
-    inventory::{Arch, Firmware, Nic, NicRole, NodeSpec, PowerSpec},
+    inventory::{Arch, BmcPrivilege, Firmware, Nic, NicRole, NodeSpec, PowerSpec, SecretRef},
     model::{Attempt, Cause, Node},
     netboot::script::Templates,
     reconcile,
@@ -141,6 +141,7 @@ impl Bench {
             ports: Ports::default(),
             iscsi: crate::config::Iscsi::default(),
             boot: BootLimits::default(),
+            health: crate::config::HealthChecks::default(),
             auth,
             metrics: crate::config::Metrics::default(),
             events: crate::config::Events::default(),
@@ -163,6 +164,7 @@ impl Bench {
             fingerprint: "0".repeat(64),
             health: crate::health::Health::default(),
             wake: tokio::sync::Notify::new(),
+            bmc_wake: tokio::sync::Notify::new(),
             events: tokio::sync::watch::Sender::new(0),
             config,
         });
@@ -229,6 +231,23 @@ impl Bench {
     /// Adds a managed node whose address the inventory leaves open.
     pub(crate) async fn add_node_without_address(&self, number: u8) {
         self.add(&NodeSpec { address: None, ..spec(number) }).await;
+    }
+
+    /// Adds a managed node whose BMC is at this address; the account is `admin` with `s3cret`.
+    pub(crate) async fn add_node_with_bmc(&self, number: u8, bmc: std::net::SocketAddr) {
+        let password = self.context.config.state_dir.join("bmc.password");
+        std::fs::write(&password, "s3cret").unwrap();
+        let power = PowerSpec::Ipmi {
+            address: bmc.ip(),
+            port: bmc.port(),
+            mac: None,
+            user: "admin".to_owned(),
+            password: SecretRef::File(password),
+            kg: None,
+            privilege: BmcPrivilege::Administrator,
+            cipher_suite: None,
+        };
+        self.add(&NodeSpec { power, ..spec(number) }).await;
     }
 
     /// Adds a managed node that only a person can switch.

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     check::{CheckReport, ReadyCheck},
+    hardware::Inventory,
     names::{Digest, Mac, NodeName, UserName},
 };
 
@@ -126,6 +127,9 @@ pub struct BootPlan {
     /// Whom ssh on the node trusts. An agent that has it asks for certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh: Option<SshPlan>,
+    /// Whether haasd takes [`ToController::Inventory`].
+    #[serde(default)]
+    pub inventory: bool,
 }
 
 /// The authorities that ssh on a node trusts. There is no secret in it.
@@ -463,6 +467,9 @@ pub enum ToController {
         /// One entry per disk.
         disks: Vec<Disk>,
     },
+    /// What the node is made of; sent before the overlay is mounted, and only to a haasd whose plan has
+    /// [`BootPlan::inventory`].
+    Inventory(Box<Inventory>),
     /// The store that was opened or made, and the shard in it.
     Store(StoreReport),
     /// How a ready check stands: it begins, fails so far, or has come to its end.

@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod event;
 pub mod grant;
 pub mod group;
+pub mod hardware;
 pub mod image;
 pub mod names;
 pub mod node;

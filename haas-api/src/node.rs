@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::{
     agent::{AddressLease, BootStage},
     check::CheckReport,
+    hardware::{Hardware, Health, Summary},
     names::{Mac, NodeGroupName, NodeName, UserName},
 };
 
@@ -41,6 +42,15 @@ pub struct Node {
     pub desired: Option<Desired>,
     /// What is seen.
     pub observed: Observed,
+    /// How well it is.
+    #[serde(default)]
+    pub health: Health,
+    /// Its hardware in a few numbers, once an agent has told of it.
+    #[serde(default)]
+    pub summary: Option<Summary>,
+    /// All that is known of its hardware. Only where one node is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Box<Hardware>>,
 }
 
 /// A node in one word.

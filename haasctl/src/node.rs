@@ -17,7 +17,7 @@ use crate::{
     cli::{Session, nodeset},
     confirm::Yes,
     error::{Error, io_error},
-    export, format, import,
+    export, format, hardware, import,
     out::Format,
     power, report, status,
     table::{Table, number, or_dash},
@@ -26,17 +26,47 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List nodes.
-    #[command(after_help = "Examples:\n  haasctl node list\n  haasctl node list @rack1 -o json")]
+    #[command(after_help = "\
+Examples:
+  haasctl node list
+  haasctl node list @rack1 -o json
+  haasctl node list --where 'memory>=64G and rack==r1'
+  haasctl node list --where 'health==critical or disk.smart!=ok'")]
     List {
         /// The nodes; all of them where none are given.
         #[arg(value_parser = nodeset)]
         nodeset: Option<String>,
+        /// Only nodes for which this holds: FIELD==VALUE, with and, or, not and parentheses.
+        #[arg(long = "where", value_name = "CONDITION")]
+        condition: Option<String>,
     },
-    /// Show all that is known of a node.
+    /// Show all that is known of a node: what is wanted and seen, its hardware, how well it is.
     #[command(after_help = "Examples:\n  haasctl node show n01")]
     Show {
         /// The node.
         node: NodeName,
+    },
+    /// Show what a node's BMC measured when it was asked last: temperatures, fans, power supplies.
+    #[command(
+        after_help = "Examples:\n  haasctl node sensors n01\n  haasctl node sensors n01 -o json"
+    )]
+    Sensors {
+        /// The node.
+        node: NodeName,
+    },
+    /// Show the log of a node's BMC (SEL), as it was when it was read last.
+    #[command(after_help = "\
+Examples:
+  haasctl node sel n01
+  haasctl node sel n01 --clear --yes")]
+    Sel {
+        /// The node.
+        node: NodeName,
+        /// Have the log cleared, as soon as the BMC can be asked. Asks first; only for admins.
+        #[arg(long)]
+        clear: bool,
+        #[command(flatten)]
+        yes: Yes,
     },
     /// List the node groups, which node sets name as @NAME.
     #[command(after_help = "Examples:\n  haasctl node groups")]
@@ -143,14 +173,31 @@ impl Command {
         let client = session.client()?;
         let out = session.out;
         match self {
-            Self::List { nodeset } => {
-                let list = List::whole(client.nodes(nodeset.as_deref()).await?);
+            Self::List { nodeset, condition } => {
+                let nodes = match condition {
+                    Some(condition) => client.nodes_where(nodeset.as_deref(), &condition).await?,
+                    None => client.nodes(nodeset.as_deref()).await?,
+                };
+                let list = List::whole(nodes);
                 out.show(&list, || list_table(&list.items))
             }
             Self::Show { node } => {
                 let node = client.node(&node).await?;
                 out.show(&node, || show_table(&node))?;
-                show_checks(session, &node.observed.checks)
+                show_checks(session, &node.observed.checks)?;
+                hardware::show(session, &node)
+            }
+            Self::Sensors { node } => hardware::sensors(session, &client.sensors(&node).await?),
+            Self::Sel { node, clear: false, yes: _ } => {
+                hardware::sel(session, &client.sel(&node).await?)
+            }
+            Self::Sel { node, clear: true, yes } => {
+                yes.ask(session, &format!("Clear the log of {node}'s BMC?"))?;
+                let sel = client.clear_sel(&node).await?;
+                out.show_text(&sel, || {
+                    format!("The log of {node}'s BMC is cleared as soon as it can be asked; then there is \
+                             an event sel-cleared.")
+                })
             }
             Self::Groups => {
                 let list = List::whole(client.node_groups().await?);
@@ -252,12 +299,18 @@ fn apply_summary(result: &ApplyResult) -> String {
 }
 
 fn list_table(nodes: &[Node]) -> Table {
-    let mut table = Table::new(["NODE", "STATE", "ADDRESS", "MAC", "GROUPS", "POWER"]);
+    let mut table = Table::new([
+        "NODE", "STATE", "HEALTH", "CORES", "MEMORY", "ADDRESS", "MAC", "GROUPS", "POWER",
+    ]);
     for node in nodes {
         let groups: Vec<_> = node.groups.iter().map(|group| group.as_str()).collect();
+        let summary = node.summary.as_ref();
         table.row([
             (&node.name).into(),
             status::state(node),
+            hardware::level(node.health.level),
+            or_dash(summary.map(|summary| summary.cores)),
+            or_dash(summary.map(|summary| format::bytes(summary.memory))),
             or_dash(node.address.as_deref()),
             node.mac.into(),
             groups.join(",").into(),
@@ -273,6 +326,10 @@ fn show_table(node: &Node) -> Table {
     table.pair("id", &node.id);
     table.pair("state", status::state(node));
     table.pair("reason", &node.reason);
+    table.pair("health", hardware::level(node.health.level));
+    for reason in &node.health.reasons {
+        table.pair("", reason);
+    }
     table.pair("managed", if node.managed { "yes" } else { "no" });
     table.pair("address", or_dash(node.address.as_deref()));
     table.pair("mac", node.mac);
@@ -387,8 +444,8 @@ mod tests {
         let node = status::tests::sample();
         assert_eq!(
             list_table(std::slice::from_ref(&node)).render(None, false),
-            "NODE  STATE  ADDRESS    MAC                GROUPS  POWER\n\
-             n01   ready  10.0.0.11  52:54:00:77:00:01  rack1   ipmi\n"
+            "NODE  STATE  HEALTH  CORES  MEMORY  ADDRESS    MAC                GROUPS  POWER\n\
+             n01   ready  -       -      -       10.0.0.11  52:54:00:77:00:01  rack1   ipmi\n"
         );
         let shown = show_table(&node).render(None, false);
         assert!(shown.contains("wanted overlay  alice/dev\n"), "{shown}");

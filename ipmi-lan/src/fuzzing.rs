@@ -14,7 +14,10 @@ use ipmi_rs_core::{
 
 use crate::{
     account::Account,
-    command::{GetBootFlags, GetChassisStatus, GetCipherSuites},
+    command::{
+        FruArea, GetBootFlags, GetChassisStatus, GetCipherSuites, GetReading, GetSdrInfo,
+        GetSelRecord, ReadFru, SdrRecord, fru_area_length, fru_areas, sdr_length,
+    },
     crypto::{Hash, Keys},
     handshake::{Handshake, Heard},
     link::{Link, Output, Step, Task},
@@ -140,7 +143,7 @@ pub fn consoles(bytes: &[u8]) {
 pub fn answers(bytes: &[u8]) {
     let [which, data @ ..] = bytes else { return };
     suite::offered(data);
-    match which % 8 {
+    match which % 12 {
         0 => drop(GetDeviceId::parse_success_response(data)),
         1 => drop(GetChannelAuthenticationCapabilities::parse_success_response(data)),
         2 => drop(GetSelInfo::parse_success_response(data)),
@@ -148,8 +151,35 @@ pub fn answers(bytes: &[u8]) {
         4 => drop(GetChassisStatus::parse_success_response(data)),
         5 => drop(GetBootFlags::parse_success_response(data)),
         6 => drop(GetCipherSuites::parse_success_response(data)),
+        8 => sensor(data),
+        9 => drop(GetSelRecord::parse_success_response(data).map(|entry| entry.event())),
+        10 => fru(data),
+        11 => drop(GetSdrInfo::parse_success_response(data)),
         _ => drop(crate::command::Activate::parse_success_response(data)),
     }
+}
+
+/// Four bytes of a reading, and a record of the sensor that is read.
+fn sensor(data: &[u8]) {
+    let (reading, record) = data.split_at(data.len().min(4));
+    sdr_length(record);
+    let Some(SdrRecord::Sensor(sensor)) = SdrRecord::parse(record) else { return };
+    if let Ok(reading) = GetReading::parse_success_response(reading) {
+        let measured = sensor.read(&reading);
+        assert!(measured.value.is_none_or(f64::is_finite), "{measured:?}");
+        assert!(measured.states.len() <= 16, "{measured:?}");
+    }
+}
+
+/// A header, and what may be an area.
+fn fru(data: &[u8]) {
+    let (header, area) = data.split_at(data.len().min(8));
+    fru_areas(header);
+    fru_area_length(area);
+    for kind in [FruArea::Chassis, FruArea::Board, FruArea::Product] {
+        assert!(kind.fields(area).len() <= 6);
+    }
+    let _ = ReadFru::parse_success_response(data);
 }
 
 /// Pieces with a byte for their kind and one for their length in front.

@@ -101,6 +101,10 @@ impl Agent<'_> {
             }
         };
         self.reached(BootStage::Root);
+        if plan.inventory {
+            let inventory = Box::new(self.folder.inventory()?);
+            self.link.say(ToController::Inventory(inventory));
+        }
         if let Some(end) = at(self.folder, BootStage::Overlay)? {
             return Ok(Up::Ends(end));
         }
@@ -162,6 +166,9 @@ impl Agent<'_> {
         self.prove(&running)?;
         let mut beat_at = Instant::now();
         loop {
+            if let Some(inventory) = self.folder.take_forged()? {
+                self.link.say(ToController::Inventory(Box::new(inventory)));
+            }
             if Instant::now() >= beat_at {
                 // The session is used, so that one that broke is noticed.
                 let attached = running.session.read(1).is_ok();

@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use haas_api::agent::BootStage;
+use haas_api::{
+    agent::BootStage,
+    hardware::{Cpu, Dimm, DiskDrive, Inventory, Level, NicPort, Smart, System},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Who a node is. Written once, before it is first switched on.
@@ -46,6 +49,8 @@ pub struct Behaviour {
     pub ignores_soft: bool,
     /// How long its dirty pages take to be written back when it shuts down, in seconds.
     pub dirty_s: u64,
+    /// What its agent says of its hardware; none: [`Folder::inventory`] makes something up.
+    pub inventory: Option<Inventory>,
     /// What its BMC does.
     pub bmc: Bmc,
 }
@@ -90,6 +95,54 @@ pub struct PowerLine {
     pub verb: String,
 }
 
+/// The file by which root on a node speaks in its agent's name.
+const FORGED: &str = "forged.json";
+
+/// A node of today's size; serial numbers are its own.
+fn made_up(mac: &str) -> Inventory {
+    let own: String = mac.split(':').skip(3).collect();
+    let text = |text: &str| Some(text.to_owned());
+    let dimm = |slot: &str| Dimm {
+        slot: slot.to_owned(),
+        size: 32 << 30,
+        kind: text("DDR5"),
+        speed_mts: Some(4_800),
+        vendor: text("Sim Works"),
+        part: text("SIM-32G"),
+        serial: Some(format!("{slot}-{own}")),
+    };
+    let cpu = |socket| Cpu { socket, model: "Sim CPU 9000".to_owned(), cores: 16, threads: 32 };
+    Inventory {
+        system: System {
+            vendor: text("Sim Works"),
+            product: text("SIM-2000"),
+            serial: Some(format!("SN-{own}")),
+            firmware: text("1.0"),
+            ..System::default()
+        },
+        cpus: vec![cpu(0), cpu(1)],
+        memory: 63 << 30,
+        dimms: vec![dimm("A1"), dimm("A3")],
+        disks: vec![DiskDrive {
+            name: "nvme0n1".to_owned(),
+            model: text("Sim NVMe"),
+            serial: Some(format!("D-{own}")),
+            size: 960_000_000_000,
+            transport: "nvme".to_owned(),
+            smart: Smart { level: Level::Ok, ..Smart::default() },
+            ..DiskDrive::default()
+        }],
+        nics: vec![NicPort {
+            name: "eth0".to_owned(),
+            mac: mac.to_owned(),
+            driver: text("veth"),
+            speed_mbps: Some(10_000),
+            ..NicPort::default()
+        }],
+        pci: Vec::new(),
+    }
+}
+
 /// The folder.
 #[derive(Debug, Clone)]
 pub struct Folder {
@@ -129,6 +182,28 @@ impl Folder {
     /// Has it behave so from now on.
     pub fn set_behaviour(&self, behaviour: &Behaviour) -> Result<()> {
         self.write("behaviour.json", behaviour)
+    }
+
+    /// What its agent says of its hardware in each boot.
+    pub fn inventory(&self) -> Result<Inventory> {
+        match self.behaviour()?.inventory {
+            Some(inventory) => Ok(inventory),
+            None => Ok(made_up(&self.config()?.mac)),
+        }
+    }
+
+    /// Has root on the node say this of the hardware in the agent's name, while it runs.
+    pub fn forge(&self, inventory: &Inventory) -> Result<()> {
+        self.write(FORGED, inventory)
+    }
+
+    /// What root on the node wants to be said, once.
+    pub(crate) fn take_forged(&self) -> Result<Option<Inventory>> {
+        let forged = self.read(FORGED)?;
+        if forged.is_some() {
+            fs::remove_file(self.path.join(FORGED))?;
+        }
+        Ok(forged)
     }
 
     /// Every power command so far, in order.

@@ -66,6 +66,42 @@ fn ipmitool_reads_and_switches_power_and_sets_the_boot_device() -> Result<()> {
 }
 
 #[test]
+fn ipmitool_reads_sensors_log_and_fru() -> Result<()> {
+    let farm = farm(1)?;
+    farm.bmc(0).sensor("CPU1 Temp").raw = 97;
+    farm.bmc(0).sensor("CPU1 Temp").states = 1 << 4;
+    farm.bmc(0).log("DIMM A3", 1);
+    let tool = |args: &[&str]| ipmitool(farm.addresses()[0], "17", args);
+    let sdr = tool(&["sdr", "elist", "full"])?;
+    let line = |name: &str| sdr.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    ensure!(
+        line("CPU1 Temp").contains("97 degrees C") && line("CPU1 Temp").contains("cr"),
+        "{sdr}"
+    );
+    ensure!(
+        line("FAN1").contains("5400 RPM") && line("Total Power").contains("240 Watts"),
+        "{sdr}"
+    );
+    let compact = tool(&["sdr", "elist", "compact"])?;
+    ensure!(compact.contains("PSU1 Status") && compact.contains("Presence detected"), "{compact}");
+    let sel = tool(&["sel", "elist"])?;
+    ensure!(sel.contains("Memory DIMM A3") && sel.contains("Uncorrectable ECC"), "{sel}");
+    let fru = tool(&["fru", "print", "0"])?;
+    for (name, value) in [
+        ("Board Mfg", "Sim Works"),
+        ("Board Serial", "B-0001"),
+        ("Product Name", "SIM-2000"),
+        ("Product Serial", "P-0001"),
+    ] {
+        let found = fru.lines().any(|line| line.contains(name) && line.ends_with(value));
+        ensure!(found, "no {name} {value} in {fru}");
+    }
+    tool(&["sel", "clear"])?;
+    ensure!(farm.bmc(0).log_entries() == 0);
+    Ok(())
+}
+
+#[test]
 fn ipmitool_finds_the_best_suite_by_itself() -> Result<()> {
     let farm = farm(1)?;
     let at = farm.addresses()[0];

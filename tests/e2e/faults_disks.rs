@@ -92,6 +92,25 @@ fn a_disk_that_is_not_ours_is_told_of_and_never_written_until_it_is_claimed() ->
     Ok(fs::remove_file(content)?)
 }
 
+/// What the agent of the old server found in it: QEMU's memory module, and disks that know SMART.
+fn inventory_is_right(lab: &Lab<'_>) -> Result<()> {
+    let node = lab.node("node1")?;
+    let found = &node["hardware"]["inventory"];
+    ensure!(node["summary"]["memory"] == 512 << 20, "{found}");
+    ensure!(found["cpus"][0]["threads"] == 1, "{found}");
+    let disks = found["disks"].as_array().context("disks")?;
+    for serial in ["THEIRS", "SPARE"] {
+        let disk = disks.iter().find(|disk| disk["serial"] == serial);
+        let disk = disk.with_context(|| format!("no {serial} in {found}"))?;
+        ensure!(disk["transport"] == "sata" && disk["smart"]["level"] == "ok", "{disk}");
+    }
+    // The image's own disk, which is iSCSI's, is none of the node's.
+    ensure!(disks.len() == 2, "{found}");
+    ensure!(found["nics"][0]["driver"] == "e1000", "{found}");
+    ensure!(node["health"]["level"] == "ok", "{}", node["health"]);
+    Ok(())
+}
+
 fn refused(lab: &Lab<'_>) -> Result<()> {
     let rack = lab.rack;
     let before = |node: usize, disk: usize| rack.node(node).disks[disk].fingerprint();
@@ -107,6 +126,7 @@ fn refused(lab: &Lab<'_>) -> Result<()> {
     ensure!(lab.disk_row("node1", "SPARE")?.contains("overlay store"));
     lab.ssh("alice", "node1", "echo kept > /home/alice/file")?;
     ensure!(before(1, 0)? == theirs, "somebody's disk was written to");
+    inventory_is_right(lab)?;
 
     lab.wait_fault(
         "node2",

@@ -6,6 +6,7 @@ mod canaries;
 mod clock;
 mod crash;
 mod faults;
+mod hardware;
 mod inventory;
 mod many;
 mod rack;

@@ -10,6 +10,7 @@ mod attempts;
 mod audit;
 mod desired;
 mod events;
+mod hardware;
 mod host_keys;
 mod images;
 mod networks;

@@ -32,6 +32,7 @@ use super::{Answer, Fail};
 use crate::{
     boots, clock,
     context::Context,
+    hardware,
     inventory::PowerSpec,
     lifecycle,
     model::{Attempt, AttemptState, Ending},
@@ -290,6 +291,7 @@ async fn take(
                 tx.commit().await?;
             }
         }
+        ToController::Inventory(inventory) => hardware::found(context, attempt, *inventory).await?,
         ToController::Store(report) => boots::store_opened(context, attempt, &report).await?,
         ToController::Check(report) => {
             if let Some(report) = bounded(report) {

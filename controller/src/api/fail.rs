@@ -10,6 +10,7 @@ use tracing::error;
 
 use crate::{
     auth::{Denied, passwords::Crowded},
+    condition::ConditionError,
     enroll::EnrollError,
     nodeset::NodeSetError,
     requests::RequestError,
@@ -111,6 +112,12 @@ impl From<Crowded> for Fail {
 impl From<Denied> for Fail {
     fn from(denied: Denied) -> Self {
         Self::new(StatusCode::FORBIDDEN, "denied", denied.to_string())
+    }
+}
+
+impl From<ConditionError> for Fail {
+    fn from(error: ConditionError) -> Self {
+        Self::bad("bad-where", error.to_string())
     }
 }
 

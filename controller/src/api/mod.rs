@@ -15,6 +15,7 @@ mod fail;
 mod grants;
 mod groups;
 mod guard;
+mod hardware;
 mod images;
 mod login;
 mod nodes;
@@ -80,6 +81,8 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(nodes::show))
         .routes(routes!(nodes::boots))
         .routes(routes!(nodes::render))
+        .routes(routes!(hardware::sensors))
+        .routes(routes!(hardware::sel, hardware::clear_sel))
         .routes(routes!(disks::list))
         .routes(routes!(disks::claim))
         .routes(routes!(disks::accept))

@@ -5,6 +5,7 @@ use std::{path::Path as FilePath, sync::Arc};
 use axum::extract::State;
 use haas_api::{
     List,
+    hardware::{Hardware, Health, Summary},
     names::{NodeGroupName, NodeName},
     node::{
         ApplyRequest, ApplyResult, Desired, Discovered, HostKey, ManageRequest, Node, NodeState,
@@ -20,6 +21,7 @@ use super::{Answer, Caller, Fail, Json, Page, Path, Query, Tagged};
 use crate::{
     auth::{Object, Verb},
     boots, clock,
+    condition::Condition,
     context::Context,
     enroll,
     inventory::{self, Inventory, PowerSpec, Seen},
@@ -27,7 +29,7 @@ use crate::{
     model::{self, Attempt, AttemptState, SECOND},
     nodeset,
     reconcile::Loaded,
-    store::{DiscoveredRow, NewEvent, Tx},
+    store::{DiscoveredRow, HardwareRow, NewEvent, Tx},
 };
 
 /// Which nodes.
@@ -35,6 +37,10 @@ use crate::{
 pub(super) struct Filter {
     /// A node set; all nodes where none is given.
     nodeset: Option<String>,
+    /// Only nodes for which this holds: `memory>=64G and rack==r1`.
+    #[serde(rename = "where")]
+    #[param(rename = "where")]
+    condition: Option<String>,
 }
 
 /// A node group and its nodes.
@@ -45,7 +51,7 @@ pub(super) struct NodeGroup {
 }
 
 /// Nodes.
-#[utoipa::path(get, path = "/v1/nodes", params(Filter, Page), responses((status = 200, body = List<Node>)))]
+#[utoipa::path(get, path = "/v1/nodes", params(Filter, Page), responses((status = 200, body = List<Node>), (status = 422, body = Problem)))]
 pub(super) async fn list(
     State(context): State<Arc<Context>>,
     caller: Caller,
@@ -58,10 +64,26 @@ pub(super) async fn list(
     if let Some(set) = &filter.nodeset {
         nodes = nodeset::resolve(set, nodes)?;
     }
-    let nodes = page.of(nodes, |node| node.name.to_string())?;
-    let next_page_token = nodes.next_page_token;
-    let items = shown_all(&context, &mut tx, &caller, nodes.items).await?;
-    Ok(Json(List { items, next_page_token }))
+    let Some(text) = &filter.condition else {
+        let nodes = page.of(nodes, |node| node.name.to_string())?;
+        let next_page_token = nodes.next_page_token;
+        let items = shown_all(&context, &mut tx, &caller, nodes.items).await?;
+        return Ok(Json(List { items, next_page_token }));
+    };
+    let labels = nodes.iter().flat_map(|node| node.spec.labels.keys().cloned()).collect();
+    let condition = Condition::parse(text, &labels)?;
+    let mut items = Vec::new();
+    // Of the nodes as the caller may see them: nobody finds out by asking what is not shown.
+    for node in shown_all(&context, &mut tx, &caller, nodes).await? {
+        let inventory = match condition.needs_inventory() {
+            true => tx.hardware(&node.id).await?.inventory.map(|(inventory, _)| inventory),
+            false => None,
+        };
+        if condition.holds(&node, inventory.as_ref()) {
+            items.push(node);
+        }
+    }
+    Ok(Json(page.of(items, |node| node.name.to_string())?))
 }
 
 /// One node.
@@ -75,7 +97,22 @@ pub(super) async fn show(
     caller.may(Verb::View, Object::Nodes)?;
     let mut tx = context.store.read().await?;
     let node = find(&mut tx, &name).await?;
-    Ok(Tagged(shown(&context, &mut tx, &caller, node).await?))
+    let row = tx.hardware(&node.id).await?;
+    let known = (row.health.clone(), row.inventory.as_ref().map(|(found, _)| found.summary()));
+    let mut node = shown(&context, &mut tx, &caller, node, known).await?;
+    node.hardware = Some(Box::new(shown_hardware(row)));
+    Ok(Tagged(node))
+}
+
+fn shown_hardware(row: HardwareRow) -> Hardware {
+    let (inventory, inventory_at) = row.inventory.unzip();
+    Hardware {
+        inventory,
+        inventory_at: inventory_at.map(clock::rfc3339),
+        bmc: row.bmc,
+        bmc_at: row.bmc_at.map(clock::rfc3339),
+        bmc_error: row.bmc_error,
+    }
 }
 
 /// Node groups.
@@ -277,15 +314,23 @@ async fn shown_all(
     nodes: Vec<model::Node>,
 ) -> Answer<Vec<Node>> {
     let mut items = Vec::with_capacity(nodes.len());
+    let mut healths = tx.healths().await?;
     for node in nodes {
-        items.push(shown(context, tx, caller, node).await?);
+        let known = healths.remove(&node.id).unwrap_or_default();
+        items.push(shown(context, tx, caller, node, known).await?);
     }
     Ok(items)
 }
 
 /// A node as the caller may see it. Of one that somebody else has, or had last, it is told how it
-/// stands, and not what runs or ran there.
-async fn shown(context: &Context, tx: &mut Tx, caller: &Caller, node: model::Node) -> Answer<Node> {
+/// stands, and not what runs or ran there. `known`: how well it is, and its hardware in a few numbers.
+async fn shown(
+    context: &Context,
+    tx: &mut Tx,
+    caller: &Caller,
+    node: model::Node,
+    (health, summary): (Health, Option<Summary>),
+) -> Answer<Node> {
     let mut loaded = Loaded::read(tx, node).await?;
     let step = loaded.decide(context, true, context.clock.now());
     let (state, mut reason) = in_words(&step, &loaded);
@@ -345,6 +390,9 @@ async fn shown(context: &Context, tx: &mut Tx, caller: &Caller, node: model::Nod
             lease: node.heartbeat.and_then(|h| h.lease),
             host_keys,
         },
+        health,
+        summary,
+        hardware: None,
         name: node.name,
     })
 }

@@ -88,6 +88,7 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
         logins,
         ready_checks,
         ssh: Some(super::ssh::plan(context, &desired)),
+        inventory: true,
     }))
 }
 

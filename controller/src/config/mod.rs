@@ -14,6 +14,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ipnet::{IpNet, Ipv4Net};
@@ -66,6 +67,8 @@ pub struct Config {
     pub iscsi: Iscsi,
     /// How long each stage of a boot may take, and how often it is tried.
     pub boot: BootLimits,
+    /// How nodes' hardware is looked after.
+    pub health: HealthChecks,
     /// Who may come in.
     pub auth: Auth,
     /// Who may read what haasd counts.
@@ -74,6 +77,19 @@ pub struct Config {
     pub events: Events,
     /// Where events may be sent to.
     pub webhooks: Webhooks,
+}
+
+/// How nodes' hardware is looked after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthChecks {
+    /// How often each BMC is asked for sensors and log; none: never.
+    pub poll: Option<Duration>,
+}
+
+impl Default for HealthChecks {
+    fn default() -> Self {
+        Self { poll: Some(Duration::from_secs(300)) }
+    }
 }
 
 /// Who may come in.
@@ -193,6 +209,7 @@ impl fmt::Debug for Config {
             .field("ports", &self.ports)
             .field("iscsi", &self.iscsi)
             .field("boot", &self.boot)
+            .field("health", &self.health)
             .field("auth", &self.auth)
             .field("metrics", &self.metrics)
             .field("events", &self.events)

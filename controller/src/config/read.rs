@@ -1,11 +1,11 @@
 //! From the text of haasd.toml to a checked [`Config`]: every key, its default and its limits.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use ipnet::IpNet;
 
 use super::{
-    Auth, AuthMode, BootLimits, Config, Events, Iscsi, Metrics, Network, Ports, Webhooks,
+    Auth, AuthMode, BootLimits, Config, Events, HealthChecks, Iscsi, Metrics, Network, Ports, Webhooks,
     network::{interface, networks},
     problem::Problems,
     reader::{Notes, Table},
@@ -44,6 +44,7 @@ pub(super) fn config(
         ports: root.get("ports").and_then(|v| v.table()).map(ports).unwrap_or_default(),
         iscsi: root.get("iscsi").and_then(|v| v.table()).map(iscsi).unwrap_or_default(),
         boot: root.get("boot").and_then(|v| v.table()).map(boot).unwrap_or_default(),
+        health: root.get("health").and_then(|v| v.table()).map(health).unwrap_or_default(),
         auth: root.get("auth").and_then(|v| v.table()).map(auth).unwrap_or_default(),
         metrics: root.get("metrics").and_then(|v| v.table()).map(metrics).unwrap_or_default(),
         events: root.get("events").and_then(|v| v.table()).map(events).unwrap_or_default(),
@@ -105,6 +106,20 @@ fn networks_in(table: &Table<'_>) -> Vec<IpNet> {
     };
     let Some(allow) = table.get("allow") else { return Vec::new() };
     allow.items(right).iter().filter_map(|item| item.with(right, network)).collect()
+}
+
+fn health(table: Table<'_>) -> HealthChecks {
+    let read = |text: &str| match text {
+        "off" => Some(None),
+        text => {
+            let seconds = units::seconds(text).filter(|s| (10..=86_400).contains(s))?;
+            Some(Some(Duration::from_secs(seconds)))
+        }
+    };
+    let right = format!("{DURATION}, from 10s to 1d, or \"off\"");
+    let poll = table.get("poll").and_then(|value| value.with(&right, read));
+    table.refuse_unknown();
+    poll.map_or_else(HealthChecks::default, |poll| HealthChecks { poll })
 }
 
 fn database_url(root: &Table<'_>, state_dir: &Path) -> String {

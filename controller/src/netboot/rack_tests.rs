@@ -244,6 +244,7 @@ fn config(dhcp: DhcpMode) -> Config {
         ports: Ports::default(),
         iscsi: crate::config::Iscsi::default(),
         boot: BootLimits::default(),
+        health: crate::config::HealthChecks::default(),
         auth: crate::config::Auth::default(),
     }
 }

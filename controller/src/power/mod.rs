@@ -1,7 +1,8 @@
 //! Power: one trait over BMCs, custom software and a person's finger (M8).
 //!
 //! A driver does one thing at a time to one node and says what came of it; whether and when is
-//! decided by `lifecycle`, and only `reconcile::act` calls in here. Each call has its own time
+//! decided by `lifecycle`, and only `reconcile::act` calls a [`PowerDriver`]. How machines are, which
+//! changes nothing, is asked by `hardware` through a [`HealthDriver`]. Each call has its own time
 //! limit. Nothing here reads or writes the store, and no error holds a secret.
 
 mod exec;
@@ -16,6 +17,8 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use haas_api::hardware::{BmcInfo, SelEntry, Sensor};
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     exec::CommandFault,
@@ -38,6 +41,39 @@ pub trait PowerDriver: Send + Sync + Debug {
 
     /// Says what the node starts from the next time it is powered on, that one time.
     fn set_boot_device(&self, device: BootDevice) -> BoxFuture<'_, Result<(), PowerError>>;
+}
+
+/// Looks at how one node's machine is, through its BMC. Power has the way: each of the commands that a
+/// look needs waits until no power call is under way, and no two are with a BMC at the same time.
+pub trait HealthDriver: Send + Sync + Debug {
+    /// What the BMC says of itself, its sensors and its log.
+    fn look(&self) -> BoxFuture<'_, Result<BmcReport, PowerError>>;
+
+    /// Clears the BMC's log.
+    fn clear_sel(&self) -> BoxFuture<'_, Result<(), PowerError>>;
+}
+
+/// What a BMC says of its machine.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BmcReport {
+    /// The BMC, and what it has on file.
+    pub info: BmcInfo,
+    /// Its sensors.
+    pub sensors: Vec<Sensor>,
+    /// Its log.
+    pub sel: SelReport,
+}
+
+/// A BMC's log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SelReport {
+    /// How many entries it has.
+    pub total: u32,
+    /// How full it is, in percent, where the BMC says so.
+    pub used_percent: Option<u32>,
+    /// The last entries, oldest first.
+    pub items: Vec<SelEntry>,
 }
 
 /// What to do with a node's power.
@@ -137,20 +173,24 @@ impl PowerError {
 /// When the specification cannot work whatever the BMC answers.
 pub fn driver(spec: &PowerSpec, firmware: Firmware) -> Result<Arc<dyn PowerDriver>, PowerError> {
     Ok(match spec {
-        PowerSpec::Ipmi { address, port, mac: _, user, password, kg, privilege, cipher_suite } => {
-            let login = ipmi::Login {
-                bmc: std::net::SocketAddr::new(*address, *port),
-                user: user.clone(),
-                password: password.clone(),
-                kg: kg.clone(),
-                privilege: *privilege,
-                cipher_suite: *cipher_suite,
-            };
+        PowerSpec::Ipmi { .. } => {
+            let login = ipmi::Login::of(spec).expect("its specification is IPMI's");
             Arc::new(ipmi::Ipmi::new(login, firmware == Firmware::Uefi))
         }
         PowerSpec::Exec { command } => Arc::new(exec::Exec::new(command)?),
         PowerSpec::Manual => Arc::new(manual::Manual),
     })
+}
+
+/// What looks at how a node is; none where its power driver knows nothing of that.
+pub fn health_driver(spec: &PowerSpec) -> Option<Arc<dyn HealthDriver>> {
+    match spec {
+        PowerSpec::Ipmi { .. } => {
+            let login = ipmi::Login::of(spec)?;
+            Some(Arc::new(ipmi::Ipmi::new(login, false)))
+        }
+        PowerSpec::Exec { .. } | PowerSpec::Manual => None,
+    }
 }
 
 /// Ends what drivers keep open, when haasd ends.

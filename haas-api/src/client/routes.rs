@@ -10,6 +10,7 @@ use crate::{
     doctor::Finding,
     grant::{Grant, NewGrant},
     group::{Group, GroupChange, NewGroup},
+    hardware::{Sel, Sensors},
     image::{BootRead, Image, ImageChange, ImageSessions, ImportKind, TagImage},
     names::{
         GroupName, ImageName, ImageRef, ImageTag, NodeName, OverlayLabel, UserName, WebhookName,
@@ -136,6 +137,34 @@ impl Client {
     pub async fn nodes(&self, nodeset: Option<&str>) -> Result<Vec<Node>, ClientError> {
         let query: Vec<_> = nodeset.map(|set| ("nodeset", set)).into_iter().collect();
         Ok(self.get::<List<_>>(&["v1", "nodes"], &query).await?.items)
+    }
+
+    /// `GET /v1/nodes?where=`: those of a set, or of all nodes, for which a condition holds.
+    pub async fn nodes_where(
+        &self,
+        nodeset: Option<&str>,
+        condition: &str,
+    ) -> Result<Vec<Node>, ClientError> {
+        let mut query = vec![("where", condition)];
+        query.extend(nodeset.map(|set| ("nodeset", set)));
+        Ok(self.get::<List<_>>(&["v1", "nodes"], &query).await?.items)
+    }
+
+    /// `GET /v1/nodes/{name}/sensors`: what its BMC measured.
+    pub async fn sensors(&self, name: &NodeName) -> Result<Sensors, ClientError> {
+        self.get(&["v1", "nodes", name.as_str(), "sensors"], &[]).await
+    }
+
+    /// `GET /v1/nodes/{name}/sel`: its BMC's log.
+    pub async fn sel(&self, name: &NodeName) -> Result<Sel, ClientError> {
+        self.get(&["v1", "nodes", name.as_str(), "sel"], &[]).await
+    }
+
+    /// `DELETE /v1/nodes/{name}/sel`: has its BMC's log cleared, as soon as the BMC can be asked.
+    pub async fn clear_sel(&self, name: &NodeName) -> Result<Sel, ClientError> {
+        let path = ["v1", "nodes", name.as_str(), "sel"];
+        let response = self.call(Method::DELETE, &path, None::<&()>).await?;
+        self.json(response).await
     }
 
     /// `GET /v1/ssh-ca`: what signs the nodes' host keys.

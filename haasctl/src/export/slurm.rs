@@ -8,9 +8,9 @@ use haas_api::node::Node;
 use super::{fold, groups};
 
 const HEAD: &str = "\
-# haasd does not know processors and memory. Complete each NodeName line with what `slurmd -C` says
-# on one of its nodes: CPUs=, Sockets=, CoresPerSocket=, ThreadsPerCore=, RealMemory=, and Gres= if
-# it has GPUs. Then name the nodes, or a NodeSet, in a PartitionName line.
+# Processors and memory are as the nodes' agents found them. Complete each NodeName line that has none
+# with what `slurmd -C` says on one of its nodes, and with Gres= if it has GPUs. Then name the nodes, or a
+# NodeSet, in a PartitionName line.
 ";
 
 /// Nodes of one line.
@@ -18,6 +18,7 @@ struct Run<'a> {
     names: Vec<&'a str>,
     addresses: Vec<&'a str>,
     features: String,
+    hardware: String,
 }
 
 pub(super) fn write(nodes: &[Node]) -> String {
@@ -26,9 +27,11 @@ pub(super) fn write(nodes: &[Node]) -> String {
     for node in nodes {
         let mut features: Vec<_> = node.groups.iter().map(|group| group.as_str()).collect();
         features.sort_unstable();
-        let features = features.join(",");
+        let (features, hardware) = (features.join(","), hardware(node));
         match runs.last_mut() {
-            Some(run) if run.features == features && run.takes(node) => {
+            Some(run)
+                if run.features == features && run.hardware == hardware && run.takes(node) =>
+            {
                 run.names.push(node.name.as_str());
                 run.addresses.extend(node.address.as_deref());
             }
@@ -36,6 +39,7 @@ pub(super) fn write(nodes: &[Node]) -> String {
                 names: vec![node.name.as_str()],
                 addresses: node.address.as_deref().into_iter().collect(),
                 features,
+                hardware,
             }),
         }
     }
@@ -44,6 +48,7 @@ pub(super) fn write(nodes: &[Node]) -> String {
         if !run.addresses.is_empty() {
             let _ = write!(text, " NodeAddr={}", fold::brackets(&run.addresses));
         }
+        text.push_str(&run.hardware);
         if !run.features.is_empty() {
             let _ = write!(text, " Features={}", run.features);
         }
@@ -57,6 +62,22 @@ pub(super) fn write(nodes: &[Node]) -> String {
         };
     }
     text
+}
+
+/// Processors and memory; nothing where they are not known, or the sockets differ.
+fn hardware(node: &Node) -> String {
+    let Some(known) = &node.summary else { return String::new() };
+    let (sockets, cores, threads) = (known.sockets, known.cores, known.threads);
+    let divides = |part: u32, whole: u32| part > 0 && whole.is_multiple_of(part);
+    if !divides(sockets, cores) || !divides(cores, threads) {
+        return String::new();
+    }
+    format!(
+        " Sockets={sockets} CoresPerSocket={} ThreadsPerCore={} RealMemory={}",
+        cores / sockets,
+        threads / cores,
+        known.usable >> 20
+    )
 }
 
 impl Run<'_> {

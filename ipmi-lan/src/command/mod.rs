@@ -5,12 +5,25 @@
 //! [`Bmc`]: crate::Bmc
 
 mod chassis;
+mod event;
+mod fru;
+mod sdr;
+mod sel;
 mod session;
 mod sol;
 
 pub use self::chassis::{
     BootDevice, BootFlags, ChassisControl, ChassisStatus, GetBootFlags, GetChassisStatus,
     KeepBootFlags, MarkBootFlagsNew, SetBootFlags,
+};
+pub use self::{
+    event::{Severity, State, kind},
+    fru::{FRU_HEADER, FruArea, ReadFru, fru_area_length, fru_areas},
+    sdr::{
+        GetReading, GetSdr, GetSdrInfo, Measured, Reading, ReserveSdr, SDR_HEADER, SdrInfo,
+        SdrPart, SdrRecord, SensorRecord, sdr_length,
+    },
+    sel::{GetSelRecord, SelEvent, SelRecord},
 };
 pub(crate) use self::{
     session::{CloseSession, GetCipherSuites, PIECE, PIECES, SetSessionPrivilege},

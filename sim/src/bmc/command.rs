@@ -67,6 +67,11 @@ impl Bmc {
             (0x06, 0x48) => self.activate_console(session, request.data, now),
             (0x06, 0x49) => self.deactivate_console(request.data),
             (0x06, 0x4A) => self.console_status(request.data),
+            // The log is cleared by operators.
+            (0x0A, 0x47) => {
+                self.operator(session, |bmc| bmc.records.answer(0x0A, 0x47, request.data))
+            }
+            (0x04 | 0x0A, command) => self.records.answer(request.function, command, request.data),
             _ => (code::UNKNOWN, Vec::new()),
         }
     }
@@ -177,6 +182,7 @@ impl Bmc {
 
 /// [20.1]
 fn device_id() -> Vec<u8> {
-    // Device and revision, firmware 1.00, IPMI 2.0, a chassis device; manufacturer and product.
-    vec![0x20, 0x01, 0x01, 0x00, 0x02, 0x80, 0xFF, 0xFF, 0x00, 0x01, 0x00]
+    // Device and revision, firmware 1.00, IPMI 2.0; it has a chassis, FRUs, a log, sensors and their
+    // records; manufacturer and product.
+    vec![0x20, 0x01, 0x01, 0x00, 0x02, 0x8F, 0xFF, 0xFF, 0x00, 0x01, 0x00]
 }

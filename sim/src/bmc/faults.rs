@@ -32,6 +32,8 @@ pub struct Faults {
     pub no_suite_list: bool,
     /// How long each answer takes.
     pub slow_ms: u64,
+    /// It answers no more bytes of a sensor's record at once; 0 is no bound.
+    pub piece: u8,
 }
 
 /// What a BMC was asked.

@@ -15,6 +15,7 @@ mod keys;
 mod login;
 mod network;
 mod packet;
+mod records;
 mod session;
 
 use std::{
@@ -26,6 +27,7 @@ use std::{
 use self::{
     chassis::Chassis,
     packet::{Body, Packet},
+    records::Records,
     session::Sessions,
 };
 pub use self::{
@@ -33,6 +35,7 @@ pub use self::{
     farm::Farm,
     faults::{Counts, Faults},
     network::Network,
+    records::Sensor,
 };
 
 /// How a BMC is set up.
@@ -87,6 +90,7 @@ pub struct Bmc {
     faults: Faults,
     counts: Counts,
     chassis: Chassis,
+    records: Records,
     sessions: Sessions,
     /// It restarts, and hears nothing until then.
     starts_at: Option<Instant>,
@@ -103,6 +107,7 @@ impl Bmc {
             faults: Faults::default(),
             counts: Counts::default(),
             chassis: Chassis::default(),
+            records: Records::default(),
             sessions: Sessions::default(),
             starts_at: None,
             out: VecDeque::new(),
@@ -112,6 +117,25 @@ impl Bmc {
     /// How it misbehaves from now on.
     pub fn set_faults(&mut self, faults: Faults) {
         self.faults = faults;
+        self.records.piece = faults.piece;
+    }
+
+    /// A sensor of the machine, to be changed.
+    ///
+    /// # Panics
+    /// If there is none of this name.
+    pub fn sensor(&mut self, name: &str) -> &mut Sensor {
+        self.records.sensor_mut(name).expect("a sensor of this name")
+    }
+
+    /// Writes into its log that a sensor came into a state.
+    pub fn log(&mut self, sensor: &str, state: u8) {
+        self.records.note(sensor, state);
+    }
+
+    /// Entries in its log.
+    pub fn log_entries(&self) -> usize {
+        self.records.entries()
     }
 
     /// How it misbehaves.

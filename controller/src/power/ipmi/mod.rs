@@ -6,6 +6,7 @@
 //! an order twice that may have been obeyed, and to say what a person has to do.
 
 mod fault;
+mod look;
 
 use std::{
     net::SocketAddr,
@@ -27,7 +28,7 @@ use tokio::time::timeout_at;
 pub use self::fault::BmcFault;
 use super::{BootDevice, LIMIT, Power, PowerAction, PowerDriver, PowerError, Turn, turn_at};
 use crate::{
-    inventory::{self, BmcPrivilege, SecretRef},
+    inventory::{self, BmcPrivilege, PowerSpec, SecretRef},
     metrics::METRICS,
 };
 
@@ -131,6 +132,30 @@ impl Ipmi {
 }
 
 impl Login {
+    /// What the inventory says; none where the driver is another one.
+    pub(super) fn of(spec: &PowerSpec) -> Option<Self> {
+        match spec {
+            PowerSpec::Ipmi {
+                address,
+                port,
+                mac: _,
+                user,
+                password,
+                kg,
+                privilege,
+                cipher_suite,
+            } => Some(Self {
+                bmc: SocketAddr::new(*address, *port),
+                user: user.clone(),
+                password: password.clone(),
+                kg: kg.clone(),
+                privilege: *privilege,
+                cipher_suite: *cipher_suite,
+            }),
+            PowerSpec::Exec { .. } | PowerSpec::Manual => None,
+        }
+    }
+
     /// Reads the secrets, anew each time.
     fn account(&self) -> Result<Result<Account, BmcFault>, PowerError> {
         let read = |secret: &SecretRef| {

@@ -17,13 +17,13 @@ use super::{
 use crate::inventory::{BmcPrivilege, CipherSuite, SecretRef};
 
 /// A BMC, and a folder for the secrets that lead to it.
-struct Rig {
+pub(super) struct Rig {
     bmc: SocketAddr,
     dir: tempfile::TempDir,
 }
 
 impl Rig {
-    fn at(bmc: SocketAddr) -> Self {
+    pub(super) fn at(bmc: SocketAddr) -> Self {
         Self { bmc, dir: tempfile::tempdir().unwrap() }
     }
 
@@ -33,7 +33,7 @@ impl Rig {
         SecretRef::File(path)
     }
 
-    fn spec(&self, user: &str, password: &str) -> PowerSpec {
+    pub(super) fn spec(&self, user: &str, password: &str) -> PowerSpec {
         PowerSpec::Ipmi {
             address: self.bmc.ip(),
             port: self.bmc.port(),
@@ -58,14 +58,14 @@ impl Rig {
     }
 
     /// A driver with a fleet of its own, that waits as long as a test wants to.
-    fn quick(&self, options: Options, limit: Duration) -> Ipmi {
+    pub(super) fn quick(&self, options: Options, limit: Duration) -> Ipmi {
         Ipmi::new(self.login(), true).with_patience(options, limit)
     }
 }
 
-const LONG: Duration = Duration::from_secs(20);
+pub(super) const LONG: Duration = Duration::from_secs(20);
 
-fn farm() -> (Farm, Rig) {
+pub(super) fn farm() -> (Farm, Rig) {
     farm_with(&Setup::new(IpmiSim::USER, IpmiSim::PASSWORD))
 }
 

@@ -2,6 +2,7 @@
 
 mod exec;
 mod ipmi;
+mod look;
 
 use super::*;
 

@@ -1,0 +1,200 @@
+//! What nodes are made of, and how well they are: what was told last. What changed is in the events.
+
+use std::collections::HashMap;
+
+use haas_api::hardware::{BmcInfo, Health, Inventory, Sensor, Summary};
+use sqlx::{query, query_as};
+
+use super::{Result, Tx, changed, from_json, on, to_json};
+use crate::{model::Micros, power::SelReport};
+
+/// What is known of a node's hardware.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HardwareRow {
+    /// What its agent has found, and when (wall clock).
+    pub inventory: Option<(Inventory, Micros)>,
+    /// What its BMC has told of itself.
+    pub bmc: Option<BmcInfo>,
+    /// What its sensors measured.
+    pub sensors: Vec<Sensor>,
+    /// Its log.
+    pub sel: SelReport,
+    /// When it told that, wall clock.
+    pub bmc_at: Option<Micros>,
+    /// Why it could not be asked, when the last try failed.
+    pub bmc_error: Option<String>,
+    /// Who wants its log cleared, which is not done yet.
+    pub clear_by: Option<String>,
+    /// How well the node is by all of that.
+    pub health: Health,
+}
+
+/// When a BMC was last asked, and what is to be done with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AskedRow {
+    /// When it was last asked, wall clock.
+    pub asked_at: Option<Micros>,
+    /// Who wants its log cleared.
+    pub clear_by: Option<String>,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    inventory: Option<String>,
+    inventory_at: Option<i64>,
+    bmc: Option<String>,
+    sensors: Option<String>,
+    sel: Option<String>,
+    bmc_at: Option<i64>,
+    bmc_error: Option<String>,
+    clear_by: Option<String>,
+    health: String,
+}
+
+impl Row {
+    fn parse(self) -> Result<HardwareRow> {
+        let inventory = self.inventory.map(|text| from_json("hardware", &text)).transpose()?;
+        Ok(HardwareRow {
+            inventory: inventory.zip(self.inventory_at),
+            bmc: self.bmc.map(|text| from_json("hardware", &text)).transpose()?,
+            sensors: optional(self.sensors)?,
+            sel: optional(self.sel)?,
+            bmc_at: self.bmc_at,
+            bmc_error: self.bmc_error,
+            clear_by: self.clear_by,
+            health: from_json("hardware", &self.health)?,
+        })
+    }
+}
+
+fn optional<T: serde::de::DeserializeOwned + Default>(text: Option<String>) -> Result<T> {
+    text.map_or_else(|| Ok(T::default()), |text| from_json("hardware", &text))
+}
+
+impl Tx {
+    /// What is known of a node's hardware.
+    pub async fn hardware(&mut self, node_id: &str) -> Result<HardwareRow> {
+        let row: Option<Row> = on!(
+            self,
+            c => query_as("select * from hardware where node_id = $1").bind(node_id).fetch_optional(c)
+        )?;
+        row.map_or_else(|| Ok(HardwareRow::default()), Row::parse)
+    }
+
+    /// How well all nodes are, and their hardware in a few numbers, by node. Nodes that nothing is known
+    /// of are not in it.
+    pub async fn healths(&mut self) -> Result<HashMap<String, (Health, Option<Summary>)>> {
+        let rows: Vec<(String, String, Option<String>)> = on!(
+            self,
+            c => query_as("select node_id, health, summary from hardware").fetch_all(c)
+        )?;
+        rows.into_iter()
+            .map(|(node, health, summary)| {
+                let summary = summary.map(|text| from_json("hardware", &text)).transpose()?;
+                Ok((node, (from_json("hardware", &health)?, summary)))
+            })
+            .collect()
+    }
+
+    /// When BMCs were last asked, and which logs are to be cleared, by node.
+    pub async fn bmcs_asked(&mut self) -> Result<HashMap<String, AskedRow>> {
+        let rows: Vec<(String, Option<i64>, Option<String>)> = on!(
+            self,
+            c => query_as("select node_id, asked_at, clear_by from hardware").fetch_all(c)
+        )?;
+        let row = |(node, asked_at, clear_by)| (node, AskedRow { asked_at, clear_by });
+        Ok(rows.into_iter().map(row).collect())
+    }
+
+    /// What a node's agent has found.
+    pub async fn set_inventory(
+        &mut self,
+        node_id: &str,
+        inventory: &Inventory,
+        at: Micros,
+    ) -> Result<()> {
+        self.begin_hardware(node_id).await?;
+        changed!(
+            self,
+            query(
+                "update hardware set inventory = $2, summary = $3, inventory_at = $4 where node_id = $1"
+            )
+            .bind(node_id)
+            .bind(to_json(inventory))
+            .bind(to_json(&inventory.summary()))
+            .bind(at)
+        )?;
+        Ok(())
+    }
+
+    /// What a node's BMC has told.
+    pub async fn set_bmc(
+        &mut self,
+        node_id: &str,
+        bmc: &BmcInfo,
+        sensors: &[Sensor],
+        sel: &SelReport,
+        at: Micros,
+    ) -> Result<()> {
+        self.begin_hardware(node_id).await?;
+        changed!(
+            self,
+            query(
+                "update hardware set bmc = $2, sensors = $3, sel = $4, bmc_at = $5, asked_at = $5,
+                 bmc_error = null where node_id = $1",
+            )
+            .bind(node_id)
+            .bind(to_json(bmc))
+            .bind(to_json(&sensors))
+            .bind(to_json(sel))
+            .bind(at)
+        )?;
+        Ok(())
+    }
+
+    /// Why a node's BMC could not be asked.
+    pub async fn set_bmc_error(&mut self, node_id: &str, error: &str, at: Micros) -> Result<()> {
+        self.begin_hardware(node_id).await?;
+        changed!(
+            self,
+            query("update hardware set bmc_error = $2, asked_at = $3 where node_id = $1")
+                .bind(node_id)
+                .bind(error)
+                .bind(at)
+        )?;
+        Ok(())
+    }
+
+    /// How well a node is.
+    pub async fn set_health(&mut self, node_id: &str, health: &Health) -> Result<()> {
+        changed!(
+            self,
+            query("update hardware set health = $2 where node_id = $1")
+                .bind(node_id)
+                .bind(to_json(health))
+        )?;
+        Ok(())
+    }
+
+    /// Notes who wants the log of a node's BMC cleared; none: it is done.
+    pub async fn set_clear(&mut self, node_id: &str, by: Option<&str>) -> Result<()> {
+        self.begin_hardware(node_id).await?;
+        changed!(
+            self,
+            query("update hardware set clear_by = $2 where node_id = $1").bind(node_id).bind(by)
+        )?;
+        Ok(())
+    }
+
+    async fn begin_hardware(&mut self, node_id: &str) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "insert into hardware (node_id, health) values ($1, $2) on conflict (node_id) do nothing"
+            )
+            .bind(node_id)
+            .bind(to_json(&Health::default()))
+        )?;
+        Ok(())
+    }
+}
