@@ -13,6 +13,7 @@ use crate::{
     health::Health,
     images::Images,
     netboot::script::Templates,
+    probes::Probes,
     ssh_ca::SshCa,
     store::Store,
     tokens::MasterKey,
@@ -45,6 +46,8 @@ pub struct Context {
     pub principals: Principals,
     /// Logins that failed lately.
     pub attempts: Attempts,
+    /// Looks at BMCs that are under way.
+    pub probes: Probes,
     /// SHA-256 of the API's certificate, hexadecimal.
     pub fingerprint: String,
     /// What shows whether haasd works.

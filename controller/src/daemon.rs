@@ -32,7 +32,7 @@ use crate::{
     hardware,
     images::{Images, worker::WorkerCommand},
     netboot::{self, Serving, firmware::Binaries, script::Templates},
-    power, reconcile, retention,
+    power, probes::Probes, reconcile, retention,
     ssh_ca::SshCa,
     store::Store,
     tls,
@@ -77,6 +77,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         clock,
         principals: Principals::default(),
         attempts: Attempts::default(),
+        probes: Probes::default(),
         fingerprint,
         health: Health::default(),
     });

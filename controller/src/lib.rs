@@ -27,6 +27,7 @@ pub mod model;
 pub mod netboot;
 pub mod nodeset;
 pub mod power;
+pub mod probes;
 pub mod reconcile;
 pub mod requests;
 pub mod retention;

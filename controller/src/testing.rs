@@ -161,6 +161,7 @@ impl Bench {
             ssh_ca: SshCa::open(&state_dir).unwrap(),
             principals: Principals::default(),
             attempts: Attempts::default(),
+            probes: crate::probes::Probes::default(),
             fingerprint: "0".repeat(64),
             health: crate::health::Health::default(),
             wake: tokio::sync::Notify::new(),

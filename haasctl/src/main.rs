@@ -31,6 +31,7 @@ mod overlay;
 mod pack;
 mod pci;
 mod power;
+mod probe;
 mod progress;
 mod project;
 mod report;

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, io_error},
     export, format, hardware, import,
     out::Format,
-    power, report, status,
+    power, probe, report, status,
     table::{Table, number, or_dash},
 };
 
@@ -112,6 +112,16 @@ Examples:
         /// The node.
         node: NodeName,
     },
+    /// Look at a BMC: who answers, IPMI or Redfish, and what the account may do. Says what to write into nodes.toml.
+    ///
+    /// haasd does the looking, and changes nothing. By Redfish the account is sent only to a certificate that the
+    /// inventory or `--fingerprint` names: look once without, compare the fingerprint at the BMC, and look again.
+    #[command(after_help = "\
+Examples:
+  haasctl node probe n01
+  haasctl node probe 10.0.1.7
+  haasctl node probe 10.0.1.7 --user haas --password-file bmc.password --fingerprint 9f86d0...")]
+    Probe(probe::ProbeArgs),
     /// Take an inventory file, whole or not at all. Shows the changes and asks first.
     #[command(after_help = "\
 Examples:
@@ -234,6 +244,7 @@ impl Command {
                 out.show_text(&list, || discovered_text(&list.items))
             }
             Self::Import(args) => args.run(session),
+            Self::Probe(args) => args.run(session).await,
             Self::Boot { args, device: Device::Bios } => {
                 args.run(session, PowerVerb::BootBios).await
             }

@@ -41,6 +41,7 @@ pub mod fuzzing;
 mod handshake;
 mod link;
 mod options;
+mod ping;
 #[cfg(test)]
 mod schedules;
 mod session;
@@ -58,5 +59,6 @@ pub use self::{
     figures::Figures,
     fleet::Fleet,
     options::Options,
+    ping::answers,
     suite::{CipherSuite, Suites},
 };

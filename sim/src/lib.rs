@@ -7,8 +7,8 @@
 //! Nothing here may depend on the controller: a simulator that shares its code shares its bugs. Only
 //! the wire types of `haas-api` are common ground.
 //!
-//! Apart from the nodes there are BMCs ([`bmc`]) that speak IPMI over LAN, and [`IpmiSim`], which starts one of
-//! somebody else's.
+//! Apart from the nodes there are BMCs that speak IPMI over LAN ([`bmc`]) and Redfish ([`redfish`]), and
+//! [`IpmiSim`] and [`Sushy`], which start somebody else's.
 
 mod agent;
 pub mod bmc;
@@ -21,7 +21,10 @@ mod ipmi_sim;
 mod iscsi;
 mod link;
 pub mod power;
+pub mod redfish;
+mod sushy;
 
 pub use boot::run;
 pub use folder::{Behaviour, Bmc, Folder, Lie, NodeConfig, PowerLine};
 pub use ipmi_sim::IpmiSim;
+pub use sushy::Sushy;

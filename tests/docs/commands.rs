@@ -317,6 +317,7 @@ impl Desk {
         desk.write("root.erofs", "")?;
         desk.write("vmlinuz", "")?;
         desk.write("lab.token", "none")?;
+        desk.write("bmc.password", "none")?;
         desk.write("agent.cpio.zst", "nobody boots here")?;
         let job = "1 0 -1 60 4 -1 -1 4 90 -1 1 1 1 -1 -1 -1 -1 -1\n";
         desk.write("trace.swf", job)?;

@@ -10,5 +10,6 @@ mod hardware;
 mod inventory;
 mod many;
 mod rack;
+mod redfish;
 mod requests;
 mod watch;

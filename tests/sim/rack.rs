@@ -104,9 +104,18 @@ impl SimRack {
 
     /// The same with an inventory of these nodes only, none of them managed.
     pub(crate) fn haasd_with(&self, limits: &str, numbers: &[usize]) -> Result<Controller<'_>> {
+        self.haasd_with_inventory(limits, &self.nodes_toml_of(numbers)?)
+    }
+
+    /// The same with this inventory.
+    pub(crate) fn haasd_with_inventory(
+        &self,
+        limits: &str,
+        inventory: &str,
+    ) -> Result<Controller<'_>> {
         copy_tree(seed()?, &self.rack.dir().join("state"))?;
         let config = files::haasd_toml(&self.rack)? + limits;
-        let haasd = Haasd::start(&self.rack, &config, &self.nodes_toml_of(numbers)?)?;
+        let haasd = Haasd::start(&self.rack, &config, inventory)?;
         Ok(Controller { sim: self, haasd })
     }
 
@@ -370,7 +379,7 @@ fn is_database(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().contains(".db"))
 }
 
-fn mac(number: usize) -> String {
+pub(crate) fn mac(number: usize) -> String {
     format!("52:54:00:77:01:{number:02x}")
 }
 

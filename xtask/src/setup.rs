@@ -1,4 +1,5 @@
-//! The Debian packages that building, testing and demonstrating need, and why each.
+//! The Debian packages that building, testing and demonstrating need, and why each; and what Debian does not
+//! have, in an environment of its own under `target/`.
 
 use std::path::Path;
 use std::process::Command;
@@ -54,13 +55,34 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-block-extra", "QEMU's own iSCSI initiator"),
     ("curl", "an independent TFTP and HTTP client"),
     ("python3", "makes odd archives for the tests of the import"),
+    ("python3-venv", "holds sushy-tools, which Debian does not have"),
     ("tgt", "an independent iSCSI target, to compare speeds with"),
     ("libfaketime", "makes the controller's clock jump, to see that nothing expires"),
     ("postgresql", "the second database that every store test runs on"),
 ];
 
+/// OpenStack's Redfish emulator, a BMC of somebody else's for the tests of our driver.
+const SUSHY_TOOLS: &str = "sushy-tools==2.2.0";
+
 /// Installs what is missing. Does nothing, quickly, if nothing is.
 pub(crate) fn run() -> Result<()> {
+    debian()?;
+    sushy_tools()
+}
+
+fn sushy_tools() -> Result<()> {
+    // The tests look here, wherever cargo builds (`sim/src/sushy.rs`).
+    let place = run::root().join("target/sushy-tools");
+    if place.join("bin/sushy-emulator").exists() {
+        return Ok(());
+    }
+    run::say(format!("sushy-tools, a Redfish emulator, goes to {}.", place.display()));
+    run::run(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(&place))?;
+    let mut pip = Command::new(place.join("bin/pip"));
+    run::run(pip.args(["install", "--quiet", "--disable-pip-version-check", SUSHY_TOOLS]))
+}
+
+fn debian() -> Result<()> {
     if !Path::new("/etc/debian_version").exists() {
         bail!("this needs Debian (12 or later); by hand: {}", names(PACKAGES).join(" "));
     }

@@ -21,6 +21,7 @@ mod login;
 mod nodes;
 mod operations;
 mod overlays;
+mod probes;
 mod projects;
 mod sessions;
 mod ssh;
@@ -93,6 +94,8 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(operations::power))
         .routes(routes!(operations::list))
         .routes(routes!(operations::show))
+        .routes(routes!(probes::begin))
+        .routes(routes!(probes::show))
         .routes(routes!(doctor::show))
         .routes(routes!(ssh::show))
         .routes(routes!(events::stream))

@@ -24,7 +24,7 @@ use crate::{
     condition::Condition,
     context::Context,
     enroll,
-    inventory::{self, Inventory, PowerSpec, Seen},
+    inventory::{self, Inventory, Seen},
     lifecycle::{Standing, Step},
     model::{self, Attempt, AttemptState, SECOND},
     nodeset,
@@ -366,12 +366,7 @@ async fn shown(
         mac: node.boot_mac,
         groups: node.spec.groups.iter().cloned().collect(),
         labels: node.spec.labels.clone(),
-        power_driver: match node.spec.power {
-            PowerSpec::Ipmi { .. } => "ipmi",
-            PowerSpec::Exec { .. } => "exec",
-            PowerSpec::Manual => "manual",
-        }
-        .to_owned(),
+        power_driver: node.spec.power.driver().to_owned(),
         managed: node.managed,
         state,
         reason,

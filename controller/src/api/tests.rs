@@ -6,6 +6,7 @@ mod channel;
 mod checks;
 mod disks;
 mod initiator;
+mod probes;
 mod requests;
 mod sessions;
 mod tenants;
@@ -76,6 +77,7 @@ fn body_for(path: &str) -> Value {
     match path {
         "/v1/switch" | "/v1/rollback" => set,
         "/v1/power" => json!({ "nodeset": "n01", "action": "off" }),
+        "/v1/probes" => json!({ "of": "node", "node": "n01" }),
         "/v1/nodes/manage" => json!({ "nodeset": "n01", "managed": false }),
         "/v1/nodes/apply" => json!({ "text": "", "file": "nodes.toml", "dry_run": false }),
         "/v1/nodes/{name}/disks/claim" => json!({ "serial": "S1", "wipe": true }),

@@ -15,8 +15,7 @@ const TOPIC: &str = "BMCs";
 pub(super) fn secrets(nodes: &[NodeSpec], inside: bool) -> Vec<Finding> {
     let mut told: Vec<(String, Vec<&str>)> = Vec::new();
     for node in nodes {
-        let PowerSpec::Ipmi { password, kg, .. } = &node.power else { continue };
-        for secret in [Some(password), kg.as_ref()].into_iter().flatten() {
+        for secret in node.power.secrets() {
             if matches!(secret, SecretRef::Env(_)) && !inside {
                 continue;
             }

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt};
 
 use haas_api::{check::command_line, names::NodeName};
 
-use super::{Arch, BmcPrivilege, CipherSuite, Firmware, NicRole, NodeSpec, PowerSpec};
+use super::{
+    Arch, BmcPrivilege, CipherSuite, Firmware, NetworkBoot, NicRole, NodeSpec, PowerSpec,
+    RedfishSpec, TlsTrust,
+};
 
 /// The difference of two inventories.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -158,6 +161,32 @@ fn power_text(power: &PowerSpec) -> String {
             };
             format!(
                 "ipmi {user}@{address} port {port}{mac}, password in {password}{kg}{privilege}{suite}"
+            )
+        }
+        PowerSpec::Redfish(RedfishSpec {
+            address,
+            port,
+            mac,
+            user,
+            password,
+            tls,
+            server_name,
+            system,
+            network_boot,
+        }) => {
+            let mac = mac.map(|mac| format!(" ({mac})")).unwrap_or_default();
+            let tls = match tls {
+                TlsTrust::Fingerprint(fingerprint) => format!("certificate {fingerprint}"),
+                TlsTrust::CaFile(path) => format!("certificate by {}", path.display()),
+            };
+            let name = server_name.as_ref().map(|name| format!(" for {name}")).unwrap_or_default();
+            let system = system.as_ref().map(|id| format!(", system {id}")).unwrap_or_default();
+            let boot = match network_boot {
+                NetworkBoot::Pxe => "",
+                NetworkBoot::Http => ", boots by HTTP",
+            };
+            format!(
+                "redfish {user}@{address} port {port}{mac}, password in {password}, {tls}{name}{system}{boot}"
             )
         }
     }

@@ -152,10 +152,7 @@ impl NodeSpec {
         if let Some(nic) = self.nics.iter().find(|nic| nic.mac == mac) {
             return Some(MacUse::Nic(nic.role));
         }
-        match &self.power {
-            PowerSpec::Ipmi { mac: bmc, .. } if *bmc == Some(mac) => Some(MacUse::Bmc),
-            PowerSpec::Ipmi { .. } | PowerSpec::Exec { .. } | PowerSpec::Manual => None,
-        }
+        (self.power.mac() == Some(mac)).then_some(MacUse::Bmc)
     }
 }
 
@@ -215,6 +212,8 @@ pub enum PowerSpec {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cipher_suite: Option<CipherSuite>,
     },
+    /// Redfish over HTTPS.
+    Redfish(RedfishSpec),
     /// Custom software (M8): a program with arguments, never a shell. It is called with one more
     /// argument: `on`, `off`, `soft`, `status`, `bootdev-pxe`.
     Exec {
@@ -223,6 +222,84 @@ pub enum PowerSpec {
     },
     /// A person presses the button.
     Manual,
+}
+
+/// A BMC that speaks Redfish, and how it is logged in to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedfishSpec {
+    /// The BMC's address.
+    pub address: IpAddr,
+    /// Its TCP port, 443.
+    pub port: u16,
+    /// The BMC's own MAC.
+    pub mac: Option<Mac>,
+    /// The account.
+    pub user: String,
+    /// Where its password is.
+    pub password: SecretRef,
+    /// Which certificate it must have.
+    pub tls: TlsTrust,
+    /// The name in its certificate; none is its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// The Id of the node's system, where the BMC has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// What it is told to boot from when that is the network.
+    #[serde(default)]
+    pub network_boot: NetworkBoot,
+}
+
+impl PowerSpec {
+    /// The driver's name in nodes.toml.
+    pub fn driver(&self) -> &'static str {
+        match self {
+            Self::Ipmi { .. } => "ipmi",
+            Self::Redfish(_) => "redfish",
+            Self::Exec { .. } => "exec",
+            Self::Manual => "manual",
+        }
+    }
+
+    /// The BMC's own MAC, where it is known.
+    pub fn mac(&self) -> Option<Mac> {
+        match self {
+            Self::Ipmi { mac, .. } | Self::Redfish(RedfishSpec { mac, .. }) => *mac,
+            Self::Exec { .. } | Self::Manual => None,
+        }
+    }
+
+    /// Where its secrets are.
+    pub fn secrets(&self) -> Vec<&SecretRef> {
+        match self {
+            Self::Ipmi { password, kg, .. } => {
+                [Some(password), kg.as_ref()].into_iter().flatten().collect()
+            }
+            Self::Redfish(spec) => vec![&spec.password],
+            Self::Exec { .. } | Self::Manual => Vec::new(),
+        }
+    }
+}
+
+/// Which certificate a BMC must have. There is no way to accept any.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TlsTrust {
+    /// The one with this SHA-256, 64 hexadecimal digits in lower case.
+    Fingerprint(String),
+    /// One that the authorities in this file vouch for.
+    CaFile(PathBuf),
+}
+
+/// How a node boots from the network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkBoot {
+    /// PXE: DHCP and TFTP.
+    #[default]
+    Pxe,
+    /// UEFI HTTP boot: DHCP and HTTP.
+    Http,
 }
 
 /// The privilege level of a session with a BMC. Both may switch power.

@@ -99,8 +99,8 @@ impl Reader<'_> {
             self.signed_only(table, &layer);
         }
         let power = layer.power.finish(self.notes, table);
-        if let (Some(PowerSpec::Ipmi { address, port, .. }), Some(span)) = (&power, bmc_at) {
-            self.bmc(*address, *port, span, &who, taken);
+        if let (Some(power), Some(span)) = (&power, bmc_at) {
+            self.bmc(power, span, &who, taken);
         }
         let overlay_disk = layer.overlay_disk.unwrap_or(DiskSelector::Auto);
         let scratch_disks = layer.scratch_disks.unwrap_or_default();
@@ -228,7 +228,12 @@ impl Reader<'_> {
         Some(address)
     }
 
-    fn bmc(&self, address: IpAddr, port: u16, span: Range<usize>, who: &str, taken: &mut Taken) {
+    fn bmc(&self, power: &PowerSpec, span: Range<usize>, who: &str, taken: &mut Taken) {
+        let (address, port, system) = match power {
+            PowerSpec::Ipmi { address, port, .. } => (*address, *port, None),
+            PowerSpec::Redfish(spec) => (spec.address, spec.port, spec.system.clone()),
+            PowerSpec::Exec { .. } | PowerSpec::Manual => return,
+        };
         if let IpAddr::V4(v4) = address {
             let pool = self.networks.iter().find_map(|network| in_pool(network, v4));
             if let Some(pool) = pool {
@@ -236,7 +241,7 @@ impl Reader<'_> {
                 self.notes.add(span.clone(), "node.power.address", wrong, "an address outside it");
             }
         }
-        taken.bmc(self.notes, (address, port), span, who);
+        taken.bmc(self.notes, (address, port), system, span, who);
     }
 }
 
@@ -261,7 +266,8 @@ struct Taken {
     names: BTreeMap<NodeName, usize>,
     macs: BTreeMap<Mac, (String, usize)>,
     addresses: BTreeMap<IpAddr, (String, Range<usize>)>,
-    bmcs: BTreeMap<(IpAddr, u16), (String, usize)>,
+    /// At each address the systems that are taken, by whom and in which line.
+    bmcs: BTreeMap<(IpAddr, u16), Vec<(Option<String>, String, usize)>>,
 }
 
 impl Taken {
@@ -292,13 +298,23 @@ impl Taken {
         }
     }
 
-    fn bmc(&mut self, notes: &Notes<'_>, at: (IpAddr, u16), span: Range<usize>, who: &str) {
-        if let Some((other, line)) = self.bmcs.get(&at) {
+    // One BMC may have the systems of several nodes, if each says which one is its own.
+    fn bmc(
+        &mut self,
+        notes: &Notes<'_>,
+        at: (IpAddr, u16),
+        system: Option<String>,
+        span: Range<usize>,
+        who: &str,
+    ) {
+        let here = self.bmcs.entry(at).or_default();
+        let same = |known: &Option<String>| known.is_none() || system.is_none() || *known == system;
+        if let Some((_, other, line)) = here.iter().find(|(known, ..)| same(known)) {
             let wrong = format!("{} port {} is already {other}'s BMC in line {line}", at.0, at.1);
             let right = "a BMC of its own, or two nodes would be powered as one";
             notes.add(span, "node.power.address", wrong, right);
         } else {
-            self.bmcs.insert(at, (who.to_owned(), notes.line(&span)));
+            here.push((system, who.to_owned(), notes.line(&span)));
         }
     }
 
@@ -306,7 +322,7 @@ impl Taken {
     fn refuse_nodes_at_bmcs(&self, notes: &Notes<'_>) {
         for (address, (_, span)) in &self.addresses {
             let bmc = self.bmcs.iter().find(|((at, _), _)| at == address);
-            if let Some((_, (who, line))) = bmc {
+            if let Some((_, who, line)) = bmc.and_then(|(_, here)| here.first()) {
                 let wrong = format!("{address} is the address of {who}'s BMC in line {line}");
                 notes.add(span.clone(), "node.address", wrong, "an address of its own");
             }

@@ -1,14 +1,18 @@
-//! `[node.power]`: which driver, where its BMC is and where its password is.
+//! `[node.power]`: which driver, where its BMC is, where its password is, and which certificate it has.
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
 use haas_api::names::Mac;
 
-use super::{BmcPrivilege, CipherSuite, PowerSpec, SecretRef};
+use super::{BmcPrivilege, CipherSuite, NetworkBoot, PowerSpec, RedfishSpec, SecretRef, TlsTrust};
 use crate::config::reader::{At, Notes, Table, Value};
 
 /// The UDP port of IPMI over LAN (`asf-rmcp`).
 const IPMI_PORT: u16 = 623;
+/// The TCP port of Redfish (HTTPS).
+const REDFISH_PORT: u16 = 443;
+/// What `driver` may say.
+const DRIVERS: &str = "\"ipmi\", \"redfish\", \"exec\" or \"manual\"";
 
 /// Whose table a layer is: an address belongs to one node only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,7 @@ pub(super) enum Level {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Driver {
     Ipmi,
+    Redfish,
     Exec,
     Manual,
 }
@@ -30,6 +35,7 @@ impl Driver {
     fn name(self) -> &'static str {
         match self {
             Self::Ipmi => "ipmi",
+            Self::Redfish => "redfish",
             Self::Exec => "exec",
             Self::Manual => "manual",
         }
@@ -49,6 +55,19 @@ impl Driver {
                 "privilege",
                 "cipher_suite",
             ],
+            Self::Redfish => &[
+                "address",
+                "port",
+                "mac",
+                "user",
+                "password_file",
+                "password_env",
+                "fingerprint",
+                "ca_file",
+                "server_name",
+                "system",
+                "network_boot",
+            ],
             Self::Exec => &["command"],
             Self::Manual => &[],
         }
@@ -67,6 +86,10 @@ pub(super) struct PowerLayer {
     kg: Option<SecretRef>,
     privilege: Option<BmcPrivilege>,
     cipher_suite: Option<CipherSuite>,
+    tls: Option<TlsTrust>,
+    server_name: Option<String>,
+    system: Option<String>,
+    network_boot: Option<NetworkBoot>,
     command: Option<Vec<String>>,
     // The keys that the table of highest rank holds, to refuse those that its driver never reads.
     own: Vec<(&'static str, At<()>)>,
@@ -76,9 +99,15 @@ pub(super) struct PowerLayer {
 
 impl PowerLayer {
     pub(super) fn read(table: Table<'_>, level: Level, folder: &Path) -> Self {
-        let drivers = [("ipmi", Driver::Ipmi), ("exec", Driver::Exec), ("manual", Driver::Manual)];
+        let drivers = [
+            ("ipmi", Driver::Ipmi),
+            ("redfish", Driver::Redfish),
+            ("exec", Driver::Exec),
+            ("manual", Driver::Manual),
+        ];
         let mut layer =
             Self { driver: table.get("driver").and_then(|v| v.word(&drivers)), ..Self::default() };
+        let is_redfish = layer.driver == Some(Driver::Redfish);
         let mut get = |key: &'static str| {
             let value = table.get(key)?;
             layer.own.push((key, value.at(())));
@@ -88,9 +117,23 @@ impl PowerLayer {
         if level == Level::Node {
             layer.address = get("address").and_then(|v| Some(v.at(v.parsed("an IP address")?)));
             layer.mac = get("mac").and_then(|v| Some(v.at(v.name()?)));
+            layer.system = get("system").and_then(|v| v.text().map(str::to_owned));
         }
+        // A certificate is one BMC's, authorities are many's.
+        let fingerprint = if level == Level::Node { get("fingerprint") } else { None };
+        layer.tls = tls(fingerprint, get("ca_file"), folder);
+        layer.server_name = get("server_name").and_then(|v| v.with("a DNS name", dns_name));
+        let boots = [("pxe", NetworkBoot::Pxe), ("http", NetworkBoot::Http)];
+        layer.network_boot = get("network_boot").and_then(|v| v.word(&boots));
         layer.port = get("port").and_then(|v| v.number(1..=65_535)).and_then(|n| n.try_into().ok());
         layer.user = get("user").and_then(|v| {
+            if is_redfish {
+                // It may go as HTTP Basic, where a colon ends it (RFC 7617).
+                let good = |b: u8| b.is_ascii_graphic() && b != b':';
+                return v.with("1 to 64 ASCII characters without blanks and colons", |user| {
+                    (user.len() <= 64 && user.bytes().all(good)).then(|| user.to_owned())
+                });
+            }
             // IPMI 2.0 section 22.28: a user name has 16 bytes.
             v.with("1 to 16 ASCII characters", |user| {
                 (user.len() <= 16 && user.is_ascii()).then(|| user.to_owned())
@@ -127,6 +170,10 @@ impl PowerLayer {
             kg: self.kg.or(below.kg),
             privilege: self.privilege.or(below.privilege),
             cipher_suite: self.cipher_suite.or(below.cipher_suite),
+            tls: self.tls.or(below.tls),
+            server_name: self.server_name.or(below.server_name),
+            system: self.system.or(below.system),
+            network_boot: self.network_boot.or(below.network_boot),
             command: self.command.or(below.command),
             own: self.own,
             given: self.given.union(&below.given).copied().collect(),
@@ -138,8 +185,7 @@ impl PowerLayer {
     pub(super) fn finish(self, notes: &Notes<'_>, node: &Table<'_>) -> Option<PowerSpec> {
         let Some(driver) = self.driver else {
             if let Some((_, place)) = self.own.first() {
-                let right = "\"ipmi\", \"exec\" or \"manual\"";
-                notes.add(place.span.clone(), "node.power.driver", "is missing", right);
+                notes.add(place.span.clone(), "node.power.driver", "is missing", DRIVERS);
             }
             return Some(PowerSpec::Manual);
         };
@@ -168,19 +214,29 @@ impl PowerLayer {
                 }
                 Some(PowerSpec::Exec { command: self.command? })
             }
-            Driver::Ipmi => {
-                if self.address.is_none() {
-                    missing("address", "the BMC's IP address");
-                }
-                if self.user.is_none() {
-                    missing("user", "the BMC's account, here or in a group or in [defaults]");
-                }
-                if self.password.is_none() && !self.given.contains("password_env") {
+            Driver::Redfish => {
+                self.refuse_missing_account(&missing);
+                if self.tls.is_none() && !self.given.contains("ca_file") {
                     missing(
-                        "password_file",
-                        "password_file = \"FILE\" or password_env = \"VARIABLE\"",
+                        "fingerprint",
+                        "the SHA-256 of the BMC's certificate, which `haasctl node probe ADDRESS` shows, or \
+                         ca_file = \"FILE\"",
                     );
                 }
+                Some(PowerSpec::Redfish(RedfishSpec {
+                    address: self.address?.value,
+                    port: self.port.unwrap_or(REDFISH_PORT),
+                    mac: self.mac.map(|mac| mac.value),
+                    user: self.user?,
+                    password: self.password?,
+                    tls: self.tls?,
+                    server_name: self.server_name,
+                    system: self.system,
+                    network_boot: self.network_boot.unwrap_or_default(),
+                }))
+            }
+            Driver::Ipmi => {
+                self.refuse_missing_account(&missing);
                 Some(PowerSpec::Ipmi {
                     address: self.address?.value,
                     port: self.port.unwrap_or(IPMI_PORT),
@@ -192,6 +248,18 @@ impl PowerLayer {
                     cipher_suite: self.cipher_suite,
                 })
             }
+        }
+    }
+
+    fn refuse_missing_account(&self, missing: &dyn Fn(&str, &str)) {
+        if self.address.is_none() {
+            missing("address", "the BMC's IP address");
+        }
+        if self.user.is_none() {
+            missing("user", "the BMC's account, here or in a group or in [defaults]");
+        }
+        if self.password.is_none() && !self.given.contains("password_env") {
+            missing("password_file", "password_file = \"FILE\" or password_env = \"VARIABLE\"");
         }
     }
 
@@ -223,6 +291,25 @@ fn secret(
             variable.refuse(format!("stands beside {file_key}"), "one of the two")
         }
     }
+}
+
+fn tls(fingerprint: Option<Value<'_>>, file: Option<Value<'_>>, folder: &Path) -> Option<TlsTrust> {
+    match (fingerprint, file) {
+        (None, None) => None,
+        (Some(value), None) => value.with("a SHA-256, 64 hexadecimal digits", |text| {
+            let digits = text.replace(':', "").to_ascii_lowercase();
+            let is_one = digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            is_one.then_some(TlsTrust::Fingerprint(digits))
+        }),
+        (None, Some(file)) => Some(TlsTrust::CaFile(folder.join(file.text()?))),
+        (Some(_), Some(file)) => file.refuse("stands beside fingerprint", "one of the two"),
+    }
+}
+
+fn dns_name(text: &str) -> Option<String> {
+    let good = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
+    let is_name = text.len() <= 253 && text.bytes().all(good) && !text.starts_with(['-', '.']);
+    is_name.then(|| text.to_owned())
 }
 
 fn cipher_suite(value: &Value<'_>) -> Option<CipherSuite> {

@@ -23,7 +23,7 @@ fn the_example_at_the_root_is_right() {
     let inventory = Inventory::parse(text, "nodes.toml", &rack()).unwrap();
     assert_eq!(inventory.hash, Digest::of(text.as_bytes()));
     let nodes = inventory.nodes;
-    assert_eq!(nodes.len(), 4);
+    assert_eq!(nodes.len(), 5);
     let n01 = &nodes[0];
     assert_eq!(n01.boot_mac().to_string(), "52:54:00:77:00:01");
     assert_eq!(n01.owns("52:54:00:77:01:01".parse().unwrap()), Some(MacUse::Bmc));
@@ -31,7 +31,38 @@ fn the_example_at_the_root_is_right() {
     assert!(matches!(&n01.power, PowerSpec::Ipmi { port: 623, password: p, .. } if *p == password));
     assert!(nodes.iter().any(|node| matches!(node.power, PowerSpec::Exec { .. })));
     assert!(nodes.iter().any(|node| node.power == PowerSpec::Manual));
+    assert!(nodes.iter().any(|node| matches!(node.power, PowerSpec::Redfish(_))));
     assert!(nodes.iter().any(|node| node.nics.len() > 1));
+}
+
+#[test]
+fn a_bmc_may_have_the_systems_of_several_nodes_if_each_names_its_own() {
+    let node = |number: u8, system: &str| {
+        format!(
+            "[[node]]\nname='n0{number}'\nmac='52:54:00:00:00:0{number}'\npower={{address='10.9.0.1',fingerprint='{}'{system}}}\n",
+            "AB:".repeat(32).trim_end_matches(':')
+        )
+    };
+    let defaults =
+        "[defaults.power]\ndriver='redfish'\nuser='haas'\npassword_env='BMC'\nca_file='ca.pem'\n";
+    let of = |first: &str, second: &str| {
+        parse(&format!("{defaults}{}{}", node(1, first), node(2, second)))
+    };
+    let nodes = of(",system='a'", ",system='b',network_boot='http'").unwrap();
+    let PowerSpec::Redfish(spec) = &nodes[1].power else { panic!("{:?}", nodes[1].power) };
+    assert_eq!((spec.port, spec.system.as_deref()), (443, Some("b")));
+    assert_eq!(
+        spec.tls,
+        TlsTrust::Fingerprint("ab".repeat(32)),
+        "it goes before the group's authority"
+    );
+    assert_eq!(spec.network_boot, NetworkBoot::Http);
+    let stored = serde_json::to_string(&nodes[1].power).unwrap();
+    assert_eq!(serde_json::from_str::<PowerSpec>(&stored).unwrap(), nodes[1].power);
+    for (first, second) in [("", ""), (",system='a'", ""), (",system='a'", ",system='a'")] {
+        let told = of(first, second).unwrap_err();
+        assert!(told.contains("10.9.0.1 port 443 is already n01's BMC"), "{told}");
+    }
 }
 
 #[test]
@@ -299,7 +330,8 @@ fn each_mistake_is_told_with_place_key_fault_and_remedy() {
         ),
         (
             "N02power={user='a'}\n",
-            "4:13: node.power.driver: is missing; expected \"ipmi\", \"exec\" or \"manual\"",
+            "4:13: node.power.driver: is missing; expected \"ipmi\", \"redfish\", \
+             \"exec\" or \"manual\"",
         ),
         (
             "N02power={driver='exec',command=['pdu']}\n",
@@ -307,9 +339,19 @@ fn each_mistake_is_told_with_place_key_fault_and_remedy() {
              [\"/usr/local/sbin/pdu\", \"outlet7\"]",
         ),
         (
-            "N02power={driver='redfish'}\n",
-            "4:15: node.power.driver: \"redfish\" is not understood; expected \"ipmi\" or \
-             \"exec\" or \"manual\"",
+            "N02power={driver='snmp'}\n",
+            "4:15: node.power.driver: \"snmp\" is not understood; expected \"ipmi\" or \
+             \"redfish\" or \"exec\" or \"manual\"",
+        ),
+        (
+            "N02power={driver='redfish',address='10.9.0.2',user='a',password_env='A'}\n",
+            "1:1: node.power.fingerprint: is missing, and the driver \"redfish\" needs it; expected the \
+             SHA-256 of the BMC's certificate, which `haasctl node probe ADDRESS` shows, or ca_file = \
+             \"FILE\"",
+        ),
+        (
+            "N02power={driver='redfish',address='10.9.0.2',user='a',password_env='A',fingerprint='ab'}\n",
+            "4:85: node.power.fingerprint: \"ab\" is not understood; expected a SHA-256, 64 hexadecimal digits",
         ),
         (
             "N02overlay_disk='sda'\n",

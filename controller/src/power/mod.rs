@@ -8,6 +8,8 @@
 mod exec;
 mod ipmi;
 mod manual;
+pub mod probe;
+mod redfish;
 
 use std::{
     collections::HashMap,
@@ -19,10 +21,12 @@ use std::{
 use futures_util::future::BoxFuture;
 use haas_api::hardware::{BmcInfo, SelEntry, Sensor};
 use serde::{Deserialize, Serialize};
+use haas_api::bmc::Hardware;
 
 pub use self::{
     exec::CommandFault,
     ipmi::{BmcFault, figures},
+    redfish::RedfishFault,
 };
 pub use crate::model::Power;
 use crate::{
@@ -128,6 +132,16 @@ pub enum PowerError {
         /// What came of it and what to check.
         fault: BmcFault,
     },
+    /// A BMC that speaks Redfish did not do what it was asked.
+    #[error("BMC {bmc}: cannot {tried}: {fault}")]
+    Redfish {
+        /// Its address and port.
+        bmc: std::net::SocketAddr,
+        /// What was asked of it.
+        tried: &'static str,
+        /// What came of it and what to check.
+        fault: RedfishFault,
+    },
     /// Custom software did not do what it was asked.
     #[error("power command `{program} … {argument}`: {fault}")]
     Command {
@@ -162,6 +176,7 @@ impl PowerError {
         match self {
             Self::NeedsPerson { .. } | Self::Spec { .. } | Self::Secret { .. } => true,
             Self::Bmc { fault, .. } => fault.needs_person(),
+            Self::Redfish { fault, .. } => fault.needs_person(),
             Self::Command { .. } => false,
         }
     }
@@ -177,6 +192,9 @@ pub fn driver(spec: &PowerSpec, firmware: Firmware) -> Result<Arc<dyn PowerDrive
             let login = ipmi::Login::of(spec).expect("its specification is IPMI's");
             Arc::new(ipmi::Ipmi::new(login, firmware == Firmware::Uefi))
         }
+        PowerSpec::Redfish(spec) => {
+            Arc::new(redfish::Redfish::new(spec.clone(), firmware == Firmware::Uefi))
+        }
         PowerSpec::Exec { command } => Arc::new(exec::Exec::new(command)?),
         PowerSpec::Manual => Arc::new(manual::Manual),
     })
@@ -189,13 +207,26 @@ pub fn health_driver(spec: &PowerSpec) -> Option<Arc<dyn HealthDriver>> {
             let login = ipmi::Login::of(spec)?;
             Some(Arc::new(ipmi::Ipmi::new(login, false)))
         }
-        PowerSpec::Exec { .. } | PowerSpec::Manual => None,
+        PowerSpec::Redfish(_) | PowerSpec::Exec { .. } | PowerSpec::Manual => None,
     }
 }
 
 /// Ends what drivers keep open, when haasd ends.
 pub async fn close() {
-    ipmi::close().await;
+    tokio::join!(ipmi::close(), redfish::close());
+}
+
+/// What hardware the node's BMC sees; none where its driver cannot ask.
+///
+/// # Errors
+/// When the BMC does not say.
+pub async fn hardware(spec: &PowerSpec) -> Result<Option<Hardware>, PowerError> {
+    match spec {
+        PowerSpec::Redfish(spec) => {
+            redfish::Redfish::new(spec.clone(), false).hardware().await.map(Some)
+        }
+        PowerSpec::Ipmi { .. } | PowerSpec::Exec { .. } | PowerSpec::Manual => Ok(None),
+    }
 }
 
 type Turn = Arc<tokio::sync::Mutex<()>>;

@@ -7,6 +7,7 @@ use super::{Client, ClientError, Progress};
 use crate::{
     List,
     audit::AuditEntry,
+    bmc::{Probe, ProbeRequest},
     doctor::Finding,
     grant::{Grant, NewGrant},
     group::{Group, GroupChange, NewGroup},
@@ -44,6 +45,16 @@ impl Client {
     /// `GET /v1/doctor`: what is right and wrong around haasd.
     pub async fn doctor(&self) -> Result<Vec<Finding>, ClientError> {
         Ok(self.get::<List<_>>(&["v1", "doctor"], &[]).await?.items)
+    }
+
+    /// `POST /v1/probes`: begins a look at a BMC.
+    pub async fn begin_probe(&self, request: &ProbeRequest) -> Result<Probe, ClientError> {
+        self.post(&["v1", "probes"], request).await
+    }
+
+    /// `GET /v1/probes/{id}`: what was found, once it is.
+    pub async fn probe(&self, id: &str) -> Result<Probe, ClientError> {
+        self.get(&["v1", "probes", id], &[]).await
     }
 
     /// `GET /v1/whoami`: whom the token belongs to.

@@ -112,7 +112,7 @@ impl BmcFault {
     }
 
     /// `limit` is the time that the call had.
-    pub(super) fn of(error: Error, limit: Duration) -> Self {
+    pub(in super::super) fn of(error: Error, limit: Duration) -> Self {
         match error {
             Error::Silent { packets } => Self::Silent { packets },
             Error::NobodyThere => Self::NobodyThere,

@@ -3,6 +3,7 @@
 mod exec;
 mod ipmi;
 mod look;
+mod redfish;
 
 use super::*;
 
