@@ -30,6 +30,9 @@ use crate::{
     ssh,
 };
 
+/// Whom sudo lets do everything; it reads no file with a dot in its name.
+const SUDOERS: &str = "etc/sudoers.d/haas";
+
 /// `argv[0]` of the process that writes the identity.
 pub(crate) const NAME: &str = "@haas-identity";
 
@@ -105,6 +108,7 @@ fn write_all(root: &Path, identity: &Identity) -> Result<(), String> {
     }
     ssh::fresh_host_keys(root, &identity.own_keys).map_err(|e| format!("ssh host keys: {e}"))?;
     users(root, plan).map_err(|e| format!("users: {e}"))?;
+    sudoers(root, &plan.logins).map_err(|e| format!("sudo: {e}"))?;
     let client = ssh_between_nodes(root, plan).unwrap_or_else(|error| {
         // The node works without it.
         log::error(&format!("ssh from this node to others is not set up: {error}"));
@@ -124,6 +128,7 @@ fn touched(root: &Path, logins: &[Login]) -> Vec<PathBuf> {
     let etc = ["hostname", "machine-id", "hosts", "resolv.conf", "passwd", "group", "shadow"];
     let mut paths: Vec<PathBuf> = etc.iter().map(|name| Path::new("etc").join(name)).collect();
     paths.push(guards::CLOUD_INIT.into());
+    paths.push(SUDOERS.into());
     paths.extend(ssh::host_keys(root));
     let passwd = fs::read_to_string(root.join("etc/passwd")).unwrap_or_default();
     for name in logins.iter().map(|login| login.name.as_str()).chain(["root"]) {
@@ -223,6 +228,26 @@ fn users(root: &Path, plan: &BootPlan) -> io::Result<()> {
     Ok(())
 }
 
+/// Who may do everything by sudo, where the image has it. Written anew at each boot, so that who lost it
+/// has it no more; what an image or a user says in other files stays.
+fn sudoers(root: &Path, logins: &[Login]) -> io::Result<()> {
+    let folder = root.join("etc/sudoers.d");
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    let may = logins.iter().filter(|login| login.sudo);
+    let lines: String =
+        may.map(|login| format!("{} ALL=(ALL:ALL) NOPASSWD: ALL\n", login.name)).collect();
+    let file = root.join(SUDOERS);
+    if !lines.is_empty() {
+        return replace(&file, 0o440, &lines);
+    }
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// What ssh from this node to others needs: whom its client trusts, and a key for each account.
 fn ssh_between_nodes(root: &Path, plan: &BootPlan) -> io::Result<Vec<PathBuf>> {
     let mut written = ssh::write_client(root, plan)?;
@@ -296,7 +321,7 @@ mod tests {
 
     fn login(name: &str, uid: u32, root: bool) -> Login {
         let ssh_keys = vec![format!("ssh-ed25519 {name}")];
-        Login { name: name.parse().expect("a name"), uid, ssh_keys, root }
+        Login { name: name.parse().expect("a name"), uid, ssh_keys, root, sudo: false }
     }
 
     #[test]
@@ -344,6 +369,25 @@ mod tests {
             let text = fs::read_to_string(&file).expect("it is there");
             let line = format!("cert-authority,principals=\"{principals}\" ssh-ed25519 CA\n");
             assert!(text.contains(&line), "{home}: {text}");
+        }
+    }
+
+    #[test]
+    fn sudo_is_for_whom_haasd_says_at_this_boot_and_only_where_the_image_has_it() {
+        let root = tempfile::tempdir().expect("root");
+        let file = root.path().join(SUDOERS);
+        let sudo = Login { sudo: true, ..login("bob", 10_002, false) };
+        let logins = [login("alice", 10_001, true), sudo, login("carol", 10_003, false)];
+        sudoers(root.path(), &logins).expect("no sudo there");
+        assert!(!file.exists());
+        fs::create_dir_all(root.path().join("etc/sudoers.d")).expect("folder");
+        sudoers(root.path(), &logins).expect("written");
+        let text = fs::read_to_string(&file).expect("it is there");
+        assert_eq!(text, "bob ALL=(ALL:ALL) NOPASSWD: ALL\n");
+        assert_eq!(fs::metadata(&file).expect("it is there").permissions().mode() & 0o777, 0o440);
+        for _ in 0..2 {
+            sudoers(root.path(), &[login("bob", 10_002, false)]).expect("removed");
+            assert!(!file.exists());
         }
     }
 

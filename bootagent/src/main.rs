@@ -34,6 +34,7 @@ mod proof;
 mod readonly;
 mod ready;
 mod rtnl;
+mod scratch;
 mod shutdown;
 mod signature;
 mod ssh;

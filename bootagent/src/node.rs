@@ -39,7 +39,7 @@ use crate::{
     overlay::{self, Layer},
     proof,
     readonly::Guard,
-    ready, shutdown, ssh,
+    ready, scratch, shutdown, ssh,
     store::{self, Owner, Store},
     usage,
 };
@@ -111,6 +111,7 @@ fn start() -> Result<Infallible, Fault> {
         store: None,
         is_merged: false,
         is_guarded: false,
+        is_erased: false,
     }
     .bring_up()
 }
@@ -173,6 +174,7 @@ struct Node {
     store: Option<Store>,
     is_merged: bool,
     is_guarded: bool,
+    is_erased: bool,
 }
 
 impl Node {
@@ -341,6 +343,13 @@ impl Node {
     }
 
     fn mount_overlay(&mut self) -> Result<(), Fault> {
+        if self.plan.erase_scratch && !self.is_erased {
+            let disks = scratch::erase(&self.plan.scratch, |disk, done, size| {
+                self.channel.say(ToController::Erasing { disk: disk.to_owned(), done, size });
+            })?;
+            self.channel.say(ToController::Erased { disks });
+            self.is_erased = true;
+        }
         if self.layer.is_none() {
             let layer = match &self.plan.overlay {
                 OverlayPlan::Ram { rank } => overlay::in_ram(store::MOUNT, *rank)?,
@@ -558,6 +567,7 @@ mod tests {
             store: None,
             is_merged: false,
             is_guarded: false,
+            is_erased: false,
         };
         drop(lost);
         let _next = haasd.welcome(fake::plan(1));

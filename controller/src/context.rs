@@ -14,6 +14,7 @@ use crate::{
     images::Images,
     netboot::script::Templates,
     probes::Probes,
+    rates::Doors,
     ssh_ca::SshCa,
     store::Store,
     tokens::MasterKey,
@@ -42,12 +43,14 @@ pub struct Context {
     pub master_key: MasterKey,
     /// Signs host keys, and the keys with which users go from node to node.
     pub ssh_ca: SshCa,
-    /// Who is behind the tokens that were used just now.
+    /// Who is behind the tokens that were used.
     pub principals: Principals,
     /// Logins that failed lately.
     pub attempts: Attempts,
     /// Looks at BMCs that are under way.
     pub probes: Probes,
+    /// How often those who have shown no token yet may knock.
+    pub doors: Doors,
     /// SHA-256 of the API's certificate, hexadecimal.
     pub fingerprint: String,
     /// What shows whether haasd works.

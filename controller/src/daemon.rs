@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 use crate::{
     agents::Agents,
     api,
-    auth::{attempts::Attempts, principals::Principals},
+    auth::{attempts::Attempts, principals},
     boots::Targets,
     clock::{self, Clock},
     config::Config,
@@ -30,9 +30,10 @@ use crate::{
     exports::Exports,
     health::Health,
     hardware,
+    housekeeping,
     images::{Images, worker::WorkerCommand},
     netboot::{self, Serving, firmware::Binaries, script::Templates},
-    power, probes::Probes, reconcile, retention,
+    power, probes::Probes, rates::Doors, reconcile, retention,
     ssh_ca::SshCa,
     store::Store,
     tls,
@@ -75,9 +76,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         cluster_id,
         store,
         clock,
-        principals: Principals::default(),
+        principals: principals::Principals::default(),
         attempts: Attempts::default(),
         probes: Probes::default(),
+        doors: Doors::default(),
         fingerprint,
         health: Health::default(),
     });
@@ -101,17 +103,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     for address in inherited.addresses() {
         warn!(%address, "systemd passes a socket that haasd.toml has no use for");
     }
+    let connections = api::server::Connections::new(api::server::Bounds::default());
     for listener in api_listeners {
-        let tls = axum_server::tls_rustls::RustlsConfig::from_config(tls_config.clone());
-        let handle = axum_server::Handle::new();
-        let server = axum_server::from_tcp_rustls(listener, tls)?
-            .handle(handle.clone())
-            .serve(app.clone().into_make_service_with_connect_info::<SocketAddr>());
-        parts.spawn(async { ("api", server.await.map_err(Into::into)) });
-        let stop = stop.clone();
-        tokio::spawn(async move {
-            stop.cancelled().await;
-            handle.graceful_shutdown(Some(Duration::from_secs(1)));
+        let (connections, stop) = (connections.clone(), stop.clone());
+        let (tls, app) = (tls_config.clone(), app.clone());
+        parts.spawn(async move {
+            ("api", connections.serve(listener, tls, app, stop).await.map_err(Into::into))
         });
     }
     for address in &context.config.metrics.listen {
@@ -149,6 +146,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     parts.spawn(async {
         health.await;
         ("hardware", Ok(()))
+    });
+    let principals = principals::run(context.clone(), stop.clone());
+    parts.spawn(async {
+        principals.await;
+        ("principals", Ok(()))
+    });
+    let housekeeping = housekeeping::run(context.clone(), stop.clone());
+    parts.spawn(async {
+        housekeeping.await;
+        ("housekeeping", Ok(()))
     });
     ready();
     let result = until_stopped(&context, &mut parts).await;

@@ -16,13 +16,14 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     agents::Agents,
     api,
-    auth::{attempts::Attempts, principals::Principals},
+    auth::{attempts::Attempts, principals},
     clock::Clock,
-    config::{Auth, AuthMode, BootLimits, Config, DhcpMode, Network, Ports},
+    config::{Auth, AuthMode, BootLimits, Config, DhcpMode, Network, NetworkHook, Ports},
     context::Context,
     exports::Exports,
     images::{
@@ -33,6 +34,7 @@ use crate::{
     inventory::{Arch, BmcPrivilege, Firmware, Nic, NicRole, NodeSpec, PowerSpec, SecretRef},
     model::{Attempt, Cause, Node},
     netboot::script::Templates,
+    rates::Doors,
     reconcile,
     ssh_ca::SshCa,
     store::{Store, TokenRow, Tx},
@@ -96,22 +98,27 @@ impl Bench {
 
     /// With this network.
     pub(crate) async fn on(network: Network) -> Self {
-        Self::build(network, Auth::default()).await
+        Self::build(network, Auth::default(), None).await
     }
 
     /// Where people may register.
     pub(crate) async fn open_to_all() -> Self {
-        Self::build(network(), Auth { register: true, ..Auth::default() }).await
+        Self::build(network(), Auth { register: true, ..Auth::default() }, None).await
     }
 
     /// Where nobody on the controller itself has to say who they are.
     pub(crate) async fn without_auth() -> Self {
-        Self::build(network(), Auth { mode: AuthMode::Off, ..Auth::default() }).await
+        Self::build(network(), Auth { mode: AuthMode::Off, ..Auth::default() }, None).await
     }
 
     /// With another configuration.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         Self::build_with(network(), Auth::default(), change).await
+    }
+
+    /// With this program for the nodes' networks.
+    pub(crate) async fn with_hook(hook: NetworkHook) -> Self {
+        Self::with(|config| config.network_hook = Some(hook)).await
     }
 
     async fn build(network: Network, auth: Auth) -> Self {
@@ -146,6 +153,7 @@ impl Bench {
             metrics: crate::config::Metrics::default(),
             events: crate::config::Events::default(),
             webhooks: crate::config::Webhooks::default(),
+            network_hook: None,
         };
         change(&mut config);
         let master_key = MasterKey::open(&state_dir.join("master.key")).unwrap();
@@ -159,9 +167,10 @@ impl Bench {
             templates: Arc::new(Templates::load(&templates_dir).unwrap()),
             master_key,
             ssh_ca: SshCa::open(&state_dir).unwrap(),
-            principals: Principals::default(),
+            principals: principals::Principals::default(),
             attempts: Attempts::default(),
             probes: crate::probes::Probes::default(),
+            doors: Doors::default(),
             fingerprint: "0".repeat(64),
             health: crate::health::Health::default(),
             wake: tokio::sync::Notify::new(),
@@ -169,6 +178,8 @@ impl Bench {
             events: tokio::sync::watch::Sender::new(0),
             config,
         });
+        // It ends with the test's runtime.
+        tokio::spawn(principals::run(context.clone(), CancellationToken::new()));
         let router = api::router(context.clone());
         let router = called_from(router, std::net::Ipv4Addr::LOCALHOST);
         let mut bench =

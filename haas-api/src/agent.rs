@@ -119,6 +119,9 @@ pub struct BootPlan {
     /// and none of these ever becomes the store's.
     #[serde(default)]
     pub scratch: Vec<DiskName>,
+    /// Another tenant may have written on these: they are erased before anybody else's code runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub erase_scratch: bool,
     /// Who may log in once the node is ready.
     pub logins: Vec<Login>,
     /// What must succeed in the running system before it is ready, in this order.
@@ -360,6 +363,9 @@ pub struct Login {
     pub ssh_keys: Vec<String>,
     /// Whether the keys open root too.
     pub root: bool,
+    /// Whether it may do everything by sudo, without a password.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sudo: bool,
 }
 
 /// The stages of a boot, in their order. haasd sees the first five by itself.
@@ -470,6 +476,21 @@ pub enum ToController {
     /// What the node is made of; sent before the overlay is mounted, and only to a haasd whose plan has
     /// [`BootPlan::inventory`].
     Inventory(Box<Inventory>),
+    /// A scratch disk is being erased, which may take hours; said now and then. Only for a haasd whose plan
+    /// has [`BootPlan::erase_scratch`].
+    Erasing {
+        /// The disk, as people know it.
+        disk: String,
+        /// Bytes that are erased.
+        done: u64,
+        /// Bytes in all.
+        size: u64,
+    },
+    /// All scratch disks that the node has were erased, and read back as nothing but zeros.
+    Erased {
+        /// As people know them.
+        disks: Vec<String>,
+    },
     /// The store that was opened or made, and the shard in it.
     Store(StoreReport),
     /// How a ready check stands: it begins, fails so far, or has come to its end.

@@ -25,6 +25,8 @@ pub enum MemberRole {
 pub enum Access {
     /// Root, and themselves.
     Root,
+    /// Themselves, and everything by sudo; managers and owners are root too.
+    Sudo,
     /// Themselves; root are managers and owners only.
     User,
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::names::UserName;
+use crate::{names::UserName, overlay::Overlay};
 
 /// What a user may do everywhere. Finer grants come on top of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -44,6 +44,18 @@ pub struct User {
     pub ssh_keys: Vec<String>,
     /// When it was made.
     pub created_at: String,
+    /// Once it was removed: when it is destroyed with its overlays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destroyed_at: Option<String>,
+}
+
+/// What `DELETE /v1/users/{name}` keeps of a user until it is destroyed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RemovedUser {
+    /// The user.
+    pub user: User,
+    /// Its overlays, and on which nodes they lie.
+    pub overlays: Vec<Overlay>,
 }
 
 /// `POST /v1/users`.

@@ -127,7 +127,7 @@ fn none_is_no_overlay() -> Error {
     Error::Usage("\"none\" means no overlay at all; give the name of one".to_owned())
 }
 
-fn list_table(overlays: &[Overlay]) -> Table {
+pub(crate) fn list_table(overlays: &[Overlay]) -> Table {
     let mut table = Table::new(["OVERLAY", "NODES", "SIZE", "LAST USED", "CREATED"]);
     for overlay in overlays {
         let nodes: Vec<_> = overlay.shards.iter().map(|shard| shard.node.as_str()).collect();

@@ -141,6 +141,8 @@ impl LimitArgs {
 pub(crate) enum AccessArg {
     /// Root, and themselves.
     Root,
+    /// Themselves, and everything by sudo; managers and owners are root too.
+    Sudo,
     /// Themselves; root are managers and owners only.
     User,
 }
@@ -149,6 +151,7 @@ impl From<AccessArg> for Access {
     fn from(access: AccessArg) -> Self {
         match access {
             AccessArg::Root => Self::Root,
+            AccessArg::Sudo => Self::Sudo,
             AccessArg::User => Self::User,
         }
     }
@@ -256,6 +259,7 @@ fn members_table(project: &Project) -> Table {
 fn access(access: Access) -> &'static str {
     match access {
         Access::Root => "root",
+        Access::Sudo => "sudo",
         Access::User => "user",
     }
 }

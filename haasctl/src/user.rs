@@ -16,6 +16,7 @@ use crate::{
     error::Error,
     format, input,
     login::{PasswordFile, password_in},
+    overlay,
     table::{Table, number, or_dash},
 };
 
@@ -61,13 +62,28 @@ Examples:
         #[arg(long, conflicts_with = "keys")]
         none: bool,
     },
-    /// Remove a user.
-    #[command(after_help = "Examples:\n  haasctl user rm alice")]
+    /// Remove a user. Its overlays are kept for a while, in which it can be restored.
+    #[command(
+        visible_alias = "delete",
+        after_help = "\
+Examples:
+  haasctl user rm alice
+  haasctl user rm alice --now"
+    )]
     Rm {
         /// The user.
         name: UserName,
+        /// Destroy it and its overlays at once.
+        #[arg(long)]
+        now: bool,
         #[command(flatten)]
         yes: Yes,
+    },
+    /// Take back that a user was removed, as long as its overlays are kept.
+    #[command(after_help = "Examples:\n  haasctl user restore alice")]
+    Restore {
+        /// The user.
+        name: UserName,
     },
     /// Make a token for a user and write it to a file that only the caller can read.
     #[command(after_help = "\
@@ -162,10 +178,33 @@ impl Command {
                 let user = client.change_user(&name, &change).await?;
                 out.show(&user, || table(std::slice::from_ref(&user)))
             }
-            Self::Rm { name, yes } => {
-                yes.ask(session, &format!("Remove user {name}?"))?;
-                client.remove_user(&name).await?;
-                out.note(&format!("User {name} is removed."))
+            Self::Rm { name, now, yes } => {
+                yes.ask(
+                    session,
+                    &match now {
+                        true => format!("Destroy user {name} and all its overlays?"),
+                        false => format!("Remove user {name}?"),
+                    },
+                )?;
+                match client.remove_user(&name, now).await? {
+                    Some(kept) => {
+                        out.show(&kept, || overlay::list_table(&kept.overlays))?;
+                        let end = kept
+                            .user
+                            .destroyed_at
+                            .as_deref()
+                            .map_or_else(String::new, format::time);
+                        out.note(&format!(
+                            "User {name} is removed, and destroyed with these overlays on {end}. \
+                             Until then: haasctl user restore {name}"
+                        ))
+                    }
+                    None => out.note(&format!("User {name} is removed.")),
+                }
+            }
+            Self::Restore { name } => {
+                let user = client.restore_user(&name).await?;
+                out.show(&user, || table(std::slice::from_ref(&user)))
             }
             Self::Token { name, file, purpose, read_only, days } => {
                 let expires_in_s = days.map(|days| days * 24 * 3600);
@@ -240,10 +279,11 @@ fn keys_in(text: &str) -> Result<Vec<String>, usize> {
 fn table(users: &[User]) -> Table {
     let mut table = Table::new(["NAME", "ROLE", "UID", "KEYS", "CREATED"]);
     for user in users {
-        let role = match (user.role, user.kind) {
-            (Role::Admin, _) => "admin",
-            (Role::User, UserKind::Person) => "user",
-            (Role::User, UserKind::Service) => "service",
+        let role = match (&user.destroyed_at, user.role, user.kind) {
+            (Some(_), _, _) => "removed",
+            (None, Role::Admin, _) => "admin",
+            (None, Role::User, UserKind::Person) => "user",
+            (None, Role::User, UserKind::Service) => "service",
         };
         table.row([
             (&user.name).into(),

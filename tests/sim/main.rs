@@ -2,6 +2,7 @@
 //! `sim`) on real sockets in network namespaces. They need root and the workspace's binaries, not
 //! QEMU; `cargo xtask e2e` builds what they start and runs them.
 
+mod api;
 mod canaries;
 mod clock;
 mod crash;

@@ -44,7 +44,7 @@ pub use hardware::{
 pub use loss::Lost;
 pub use netns::Traffic;
 pub use node::Node;
-pub use rack::{CONTROLLER, Lifetime, Rack, built};
+pub use rack::{CONTROLLER, Lifetime, Rack, built, target_dir};
 pub use sys::spawn;
 pub use target::Target;
 pub use wait::{wait_for, wait_some};

@@ -262,7 +262,7 @@ fn profile_dir() -> Result<PathBuf> {
 }
 
 /// Cargo's target folder, where xtask also puts `agent.cpio.zst`.
-pub(crate) fn target_dir() -> Result<PathBuf> {
+pub fn target_dir() -> Result<PathBuf> {
     Ok(profile_dir()?.parent().context("the profile's folder has a parent")?.to_owned())
 }
 

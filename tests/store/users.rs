@@ -11,6 +11,7 @@ promises!(
     every_user_has_a_uid_of_its_own_though_many_are_added_at_once,
     a_user_who_owns_overlays_stays,
     ssh_keys_are_replaced_whole,
+    a_removed_user_is_there_until_it_is_destroyed,
 );
 
 async fn a_user_is_found_by_name_and_id(db: Db) {
@@ -67,4 +68,20 @@ async fn ssh_keys_are_replaced_whole(db: Db) {
         assert_eq!(tx.user("alice").await.unwrap().unwrap().ssh_keys, keys);
         tx.commit().await.unwrap();
     }
+}
+
+async fn a_removed_user_is_there_until_it_is_destroyed(db: Db) {
+    let alice = user(&db.store, "alice").await;
+    user(&db.store, "bob").await;
+    let mut tx = db.store.write().await.unwrap();
+    tx.set_destroy_at(&alice, Some(50)).await.unwrap();
+    assert_eq!(tx.user("alice").await.unwrap(), None);
+    let row = tx.any_user("alice").await.unwrap().unwrap();
+    assert_eq!((row.destroy_at, row.logs_in()), (Some(50), false));
+    assert_eq!(tx.users().await.unwrap().len(), 2);
+    assert_eq!(tx.users_to_destroy(49).await.unwrap(), []);
+    assert_eq!(tx.users_to_destroy(50).await.unwrap(), [row]);
+    tx.set_destroy_at(&alice, None).await.unwrap();
+    assert!(tx.user("alice").await.unwrap().unwrap().logs_in());
+    assert_eq!(tx.users_to_destroy(50).await.unwrap(), []);
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{agent, run, setup};
+use crate::{agent, run, schemathesis, setup};
 
 /// Tests whose names begin so take minutes, and run only when asked for.
 const SLOW: &str = "slow_";
@@ -15,6 +15,7 @@ pub(crate) fn run(slow: bool, args: &[String]) -> Result<()> {
     setup::run()?;
     build()?;
     if slow {
+        schemathesis::install()?;
         fetch(&[
             "images/debian-12",
             "tests/images/el-like",

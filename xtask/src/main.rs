@@ -17,6 +17,7 @@ mod e2e;
 mod fuzz;
 mod openapi;
 mod run;
+mod schemathesis;
 mod setup;
 mod test;
 
@@ -28,7 +29,8 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", about = "Everything that is done to this repository")]
 enum Task {
-    /// Install the Debian packages that are missing, and say why each is needed.
+    /// Install the Debian packages that are missing, and say why each is needed; and schemathesis,
+    /// which Debian has not.
     Setup,
     /// Run the tests of all packages, on SQLite and PostgreSQL.
     Test {
@@ -91,7 +93,7 @@ enum Task {
 
 fn main() -> Result<()> {
     match Task::parse() {
-        Task::Setup => setup::run(),
+        Task::Setup => setup::run().and_then(|()| schemathesis::install()),
         Task::Test { args } => test::run(&args),
         Task::E2e { slow, args } => e2e::run(slow, &args),
         Task::Demo { keep, down } => demo::run(keep, down),

@@ -56,6 +56,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("curl", "an independent TFTP and HTTP client"),
     ("python3", "makes odd archives for the tests of the import"),
     ("python3-venv", "holds sushy-tools, which Debian does not have"),
+    ("python3-venv", "a folder of its own for schemathesis, which asks the API everything"),
     ("tgt", "an independent iSCSI target, to compare speeds with"),
     ("libfaketime", "makes the controller's clock jump, to see that nothing expires"),
     ("postgresql", "the second database that every store test runs on"),

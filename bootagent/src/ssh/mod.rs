@@ -172,6 +172,7 @@ mod tests {
             uid: 10_001,
             ssh_keys: Vec::new(),
             root,
+            sudo: false,
         };
         plan.logins = vec![login("alice", false)];
         assert_eq!(accounts(&plan).len(), 1);

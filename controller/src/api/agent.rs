@@ -8,7 +8,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -36,6 +36,7 @@ use crate::{
     inventory::PowerSpec,
     lifecycle,
     model::{Attempt, AttemptState, Ending},
+    rates::asker,
     store::{Result, StoreError},
     tokens,
 };
@@ -62,6 +63,9 @@ pub(super) async fn connect(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     upgrade: std::result::Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Answer<Response> {
+    if let Err(wait) = context.doors.agents.ask(asker(peer.ip()), Instant::now()) {
+        return Err(Fail::too_often("too-many-requests", wait));
+    }
     let upgrade =
         upgrade.map_err(|r| Fail::new(r.status(), "no-websocket", "agents call by WebSocket"))?;
     Ok(upgrade.max_message_size(MAX_FRAME).max_frame_size(MAX_FRAME).on_upgrade(
@@ -292,6 +296,10 @@ async fn take(
             }
         }
         ToController::Inventory(inventory) => hardware::found(context, attempt, *inventory).await?,
+        ToController::Erasing { disk, done, size } => {
+            boots::erasing(context, attempt, &disk, done, size).await?;
+        }
+        ToController::Erased { disks } => boots::erased(context, attempt, &disks).await?,
         ToController::Store(report) => boots::store_opened(context, attempt, &report).await?,
         ToController::Check(report) => {
             if let Some(report) = bounded(report) {

@@ -1,6 +1,8 @@
 //! Errors as callers see them: a stable code and a sentence, nothing internal. What is internal goes
 //! to the log, once, here.
 
+use std::time::Duration;
+
 use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -22,17 +24,22 @@ pub(super) type Answer<T> = Result<T, Fail>;
 
 /// An error on its way to a caller.
 #[derive(Debug)]
-pub(super) struct Fail(Problem);
+pub(super) struct Fail {
+    problem: Problem,
+    /// When the caller may ask again.
+    retry_after: Option<Duration>,
+}
 
 impl Fail {
     pub(super) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
-        Self(Problem {
+        let problem = Problem {
             status: status.as_u16(),
             code: code.to_owned(),
             title: code.replace('-', " "),
             detail: detail.into(),
             nodes: Vec::new(),
-        })
+        };
+        Self { problem, retry_after: None }
     }
 
     pub(super) fn not_found(code: &str, detail: impl Into<String>) -> Self {
@@ -57,14 +64,22 @@ impl Fail {
         )
     }
 
+    /// To whoever asks too often: when it may ask again.
+    pub(super) fn too_often(code: &str, wait: Duration) -> Self {
+        let wait = wait.max(Duration::from_secs(1));
+        let detail = format!("too many tries; try again in {} s", wait.as_secs());
+        let fail = Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail);
+        Self { retry_after: Some(wait), ..fail }
+    }
+
     fn with_nodes(mut self, nodes: Vec<NodeProblem>) -> Self {
-        self.0.nodes = nodes;
+        self.problem.nodes = nodes;
         self
     }
 
     /// The problem itself, for answers that are streams.
     pub(super) fn into_problem(self) -> Problem {
-        self.0
+        self.problem
     }
 }
 
@@ -75,14 +90,17 @@ pub(super) struct Code(pub(super) String);
 impl IntoResponse for Fail {
     fn into_response(self) -> Response {
         let status =
-            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_string(&self.0).expect("a problem is plain data");
+            StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_string(&self.problem).expect("a problem is plain data");
         let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], body).into_response();
         response.extensions_mut().insert(Code(self.0.code));
         if status == StatusCode::UNAUTHORIZED {
             response
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        }
+        if let Some(wait) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, wait.as_secs().into());
         }
         response
     }

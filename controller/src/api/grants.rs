@@ -58,7 +58,6 @@ pub(super) async fn add(
     let id =
         tx.add_grant(NewGrantRow { to: &to, object: &object, role: new.role, actor, at }).await?;
     tx.commit().await?;
-    context.principals.forget();
     caller.did(format!("{} may {:?} {} (grant {id})", new.subject, new.role, new.object));
     let grant = Grant {
         id,
@@ -86,7 +85,6 @@ pub(super) async fn remove(
     tx.remove_grant(&id).await?;
     tx.commit().await?;
     caller.did(format!("ended grant {id}"));
-    context.principals.forget();
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -61,7 +61,6 @@ pub(super) async fn add(
     tx.add_group_member(&id, me).await?;
     let group = find(&mut tx, new.name.as_str()).await?;
     tx.commit().await?;
-    context.principals.forget();
     caller.did(format!("group {} ({id})", new.name));
     Ok((StatusCode::CREATED, Json(group.shown())))
 }
@@ -108,7 +107,6 @@ pub(super) async fn change(
     }
     let group = find(&mut tx, &name).await?;
     tx.commit().await?;
-    context.principals.forget();
     caller.did(changes(&change.add, &change.remove));
     Ok(Tagged(group.shown()))
 }
@@ -126,7 +124,6 @@ pub(super) async fn remove(
     caller.may(Verb::Manage, group.object(&caller))?;
     tx.remove_group(&group.row.id).await?;
     tx.commit().await?;
-    context.principals.forget();
     caller.did(format!("removed group {name} ({})", group.row.id));
     Ok(StatusCode::NO_CONTENT)
 }

@@ -18,12 +18,16 @@ use tracing::{error, info};
 
 use super::{Fail, fail::Code};
 use crate::{
-    auth::Principal,
+    auth::{
+        Powers, Principal,
+        principals::{Moment, TOUCHED_EACH},
+    },
     clock,
     config::AuthMode,
     context::Context,
-    model::{Micros, SECOND},
-    store::{NewAudit, StoreError},
+    model::Micros,
+    rates::asker,
+    store::{NewAudit, StoreError, TokenRow, UserRow},
     tokens,
 };
 
@@ -31,9 +35,6 @@ use crate::{
 const OPEN: [&str; 2] = ["/v1/login", "/v1/register"];
 /// Characters of a method and path that are kept.
 const MOST_OF_ACTION: usize = 300;
-/// How exactly it is known when a token was last used.
-const TOUCHED_EACH: Micros = 60 * SECOND;
-
 /// A request as the audit log has it. Its handler says by it what it came to.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Deed {
@@ -80,6 +81,9 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     if OPEN.contains(&request.uri().path()) {
+        if let Err(wait) = context.doors.logins.ask(asker(from.ip()), Instant::now()) {
+            return Fail::too_often("too-many-logins", wait).into_response();
+        }
         return to_its_end(async move { next.run(request).await }).await;
     }
     let principal = match authenticate(&context, from, request.headers()).await {
@@ -145,42 +149,55 @@ pub(super) async fn authenticate(
         .and_then(|value| value.strip_prefix("Bearer "))
         .ok_or_else(|| refuse("this needs a token, as `Authorization: Bearer TOKEN`"))?;
     let hash = tokens::hash(token.trim());
-    if let Some(known) = context.principals.get(&hash, Instant::now()) {
-        return Ok(known);
-    }
-    let age = context.principals.age();
     let now = clock::wall();
-    let mut tx = context.store.read().await?;
-    let found = tx.token_by_hash(&hash, now).await?;
-    let (user, token) = found.ok_or_else(|| refuse("this token is unknown, over or revoked"))?;
-    let powers = Arc::new(tx.powers(&user.id).await?);
-    drop(tx);
+    let at = Moment { age: context.store.powers_age(), now: Instant::now(), wall: now };
+    if let Some(seen) = context.principals.get(&hash, at) {
+        if seen.is_to_touch {
+            touch_later(context, &seen.principal.token_id, now);
+        }
+        return Ok(seen.principal);
+    }
+    // Each counts as one that nobody has until it was found, so that many at once are no way around.
+    let asker = asker(from.ip());
+    if let Err(wait) = context.doors.tokens.ask(asker, at.now) {
+        return Err(Fail::too_often("too-many-requests", wait));
+    }
+    let found = read_principal(context, &hash, now).await?;
+    let (user, token, powers) =
+        found.ok_or_else(|| refuse("this token is unknown, over or revoked"))?;
+    context.doors.tokens.pardon(&asker);
     if token.last_used_at.is_none_or(|at| now - at >= TOUCHED_EACH) {
-        let (context, id) = (context.clone(), token.id.clone());
-        // Nobody waits for it.
-        tokio::spawn(async move {
-            if let Err(e) = touch(&context, &id, now).await {
-                info!(error = &e as &dyn std::error::Error, "cannot note the use of a token");
-            }
-        });
+        touch_later(context, &token.id, now);
     }
     let principal = Principal {
         user_id: user.id,
         name: user.name,
         role: user.role,
-        powers,
+        powers: Arc::new(powers),
         token_id: token.id,
         read_only: token.read_only,
     };
-    context.principals.put(hash, principal.clone(), age, Instant::now());
+    context.principals.put(hash, principal.clone(), token.expires_at, at);
     Ok(principal)
+}
+
+/// Who is behind a token, and what it may.
+async fn read_principal(
+    context: &Context,
+    hash: &str,
+    now: Micros,
+) -> Result<Option<(UserRow, TokenRow, Powers)>, StoreError> {
+    let mut tx = context.store.read().await?;
+    let Some((user, token)) = tx.token_by_hash(hash, now).await? else { return Ok(None) };
+    let powers = tx.powers(&user.id).await?;
+    Ok(Some((user, token, powers)))
 }
 
 /// Who calls from the controller itself, where `[auth] mode = "off"`.
 async fn first_admin(context: &Context) -> Result<Principal, Fail> {
     let mut tx = context.store.read().await?;
     let users = tx.users().await?.into_iter();
-    let admins = users.filter(|user| user.role == Role::Admin);
+    let admins = users.filter(|user| user.role == Role::Admin && user.destroy_at.is_none());
     let admin = admins.min_by_key(|user| user.created_at).ok_or_else(|| {
         Fail::new(StatusCode::UNAUTHORIZED, "unauthorized", "there is no admin to be taken for")
     })?;
@@ -192,6 +209,16 @@ async fn first_admin(context: &Context) -> Result<Principal, Fail> {
         token_id: String::new(),
         read_only: false,
     })
+}
+
+/// Notes the use of a token; nobody waits for it.
+fn touch_later(context: &Arc<Context>, token_id: &str, now: Micros) {
+    let (context, id) = (context.clone(), token_id.to_owned());
+    tokio::spawn(async move {
+        if let Err(e) = touch(&context, &id, now).await {
+            info!(error = &e as &dyn std::error::Error, "cannot note the use of a token");
+        }
+    });
 }
 
 async fn touch(context: &Context, id: &str, now: Micros) -> Result<(), StoreError> {

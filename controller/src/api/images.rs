@@ -1,7 +1,7 @@
 //! Images: build, import, tag, remove. Uploads are streamed to disk, and the work is done by a child
 //! process of its own (`images::worker`); the answer streams its log.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -17,7 +17,7 @@ use haas_api::{
     problem::Problem,
 };
 use serde::Deserialize;
-use tokio::{io::AsyncWriteExt, sync::mpsc};
+use tokio::{io::AsyncWriteExt, sync::mpsc, time::timeout};
 use tracing::info;
 
 use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged, guard, projects};
@@ -476,12 +476,16 @@ fn work_folder(context: &Context) -> Answer<tempfile::TempDir> {
         .map_err(|e| Fail::internal(&e))
 }
 
+/// An upload of which nothing came for this long is over.
+const STALL: Duration = Duration::from_secs(120);
+
 /// Streams a body to a file. A disk that fills up is told as such, and nothing is left behind.
 async fn receive(body: Body, to: &std::path::Path) -> Answer<()> {
     let mut file = tokio::fs::File::create(to).await.map_err(|e| no_room(&e))?;
     let mut stream = body.into_data_stream();
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|_| Fail::bad("upload-broke-off", "the upload broke off"))?;
+    let broke_off = || Fail::bad("upload-broke-off", "the upload broke off");
+    while let Some(chunk) = timeout(STALL, stream.next()).await.map_err(|_| broke_off())? {
+        let chunk = chunk.map_err(|_| broke_off())?;
         let written = match file.write_all(&chunk).await {
             // Written behind our back, so that a full disk may show only here.
             Ok(()) => file.flush().await,

@@ -1,14 +1,10 @@
 //! The way in by a password, and the way out.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{
     extract::{ConnectInfo, State},
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use haas_api::{
@@ -45,7 +41,7 @@ pub(super) async fn login(
     let name = login.name.as_str();
     tokens::check(&login.token)?;
     if let Err(wait) = context.attempts.begin(name, from.ip(), Instant::now()) {
-        return Ok(must_wait(wait));
+        return Err(Fail::too_often("too-many-logins", wait));
     }
     let mut tx = context.store.read().await?;
     let user = tx.user(name).await?;
@@ -91,7 +87,7 @@ pub(super) async fn register(
     }
     // Counted like a failed login, so that nobody fills the database with names.
     if let Err(wait) = context.attempts.begin("", from.ip(), Instant::now()) {
-        return Ok(must_wait(wait));
+        return Err(Fail::too_often("too-many-logins", wait));
     }
     check_name(&new.name)?;
     check_keys(&new.ssh_keys)?;
@@ -119,7 +115,6 @@ pub(super) async fn logout(
     tx.remove_token(&caller.0.user_id, &caller.0.token_id).await?;
     tx.commit().await?;
     caller.did(format!("ended token {}", caller.0.token_id));
-    context.principals.forget();
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -150,7 +145,7 @@ pub(super) async fn change_password(
     // Whoever has found a token of somebody must not be able to keep him out with it.
     if is_own && kept.is_some() {
         if let Err(wait) = context.attempts.begin(&name, from.ip(), Instant::now()) {
-            return Ok(must_wait(wait));
+            return Err(Fail::too_often("too-many-logins", wait));
         }
         let is_right = match change.old {
             Some(old) => passwords::is_right(old, kept.clone()).await?,
@@ -178,7 +173,6 @@ pub(super) async fn change_password(
         false => None,
     };
     tx.commit().await?;
-    context.principals.forget();
     caller.did(format!("a new password for {name}, whose tokens are ended"));
     Ok(match token {
         Some(token) => (StatusCode::CREATED, Json(token)).into_response(),
@@ -191,16 +185,6 @@ fn check_password(password: &haas_api::user::Password, name: &str) -> Answer<()>
         Some(problem) => Err(Fail::bad("bad-password", problem)),
         None => Ok(()),
     }
-}
-
-/// The answer to whoever has failed too often lately.
-fn must_wait(wait: Duration) -> Response {
-    let seconds = wait.as_secs().max(1);
-    let detail = format!("too many tries; try again in {seconds} s");
-    let mut response =
-        Fail::new(StatusCode::TOO_MANY_REQUESTS, "too-many-logins", detail).into_response();
-    response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    response
 }
 
 async fn audit(

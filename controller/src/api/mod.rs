@@ -9,6 +9,7 @@ mod caller;
 mod convention;
 mod disks;
 mod doctor;
+mod document;
 mod events;
 mod extract;
 mod fail;
@@ -23,6 +24,7 @@ mod operations;
 mod overlays;
 mod probes;
 mod projects;
+pub mod server;
 mod sessions;
 mod ssh;
 mod tokens;
@@ -57,10 +59,11 @@ use fail::{Answer, Fail};
 struct Document;
 
 fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi())
+    let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(users::whoami))
         .routes(routes!(users::list, users::add))
         .routes(routes!(users::show, users::change, users::remove))
+        .routes(routes!(users::restore))
         .routes(routes!(tokens::list, tokens::add))
         .routes(routes!(tokens::remove))
         .routes(routes!(login::login))
@@ -112,7 +115,9 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(sessions::reads))
         .routes(routes!(overlays::list, overlays::add))
         .routes(routes!(overlays::remove))
-        .split_for_parts()
+        .split_for_parts();
+    document::complete(&mut document);
+    (router, document)
 }
 
 /// The API's router.

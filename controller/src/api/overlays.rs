@@ -45,7 +45,8 @@ pub(super) async fn add(
 ) -> Answer<(StatusCode, Json<Overlay>)> {
     let mut tx = context.store.write().await?;
     let owner = new.owner.unwrap_or_else(|| caller.0.name.clone());
-    let owner = tx.account(owner.as_str()).await?.ok_or_else(|| {
+    let account = tx.account(owner.as_str()).await?.filter(|row| row.destroy_at.is_none());
+    let owner = account.ok_or_else(|| {
         Fail::not_found("no-user", format!("there is no user or project {owner}"))
     })?;
     caller.may(Verb::Manage, Object::Overlay { id: None, owner_id: &owner.id })?;
@@ -103,7 +104,7 @@ fn object(overlay: &OverlayRow) -> Object<'_> {
     Object::Overlay { id: Some(&overlay.id), owner_id: &overlay.owner_id }
 }
 
-async fn shown(tx: &mut Tx, overlay: OverlayRow) -> Answer<Overlay> {
+pub(super) async fn shown(tx: &mut Tx, overlay: OverlayRow) -> Answer<Overlay> {
     let mut shards = Vec::new();
     for shard in tx.shards(&overlay.id).await? {
         let node = tx.node_by_id(&shard.node_id).await?;

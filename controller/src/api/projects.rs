@@ -61,7 +61,6 @@ pub(super) async fn add(
     let row = find(&mut tx, new.name.as_str()).await?;
     let project = shown(&mut tx, row).await?;
     tx.commit().await?;
-    context.principals.forget();
     caller.did(format!("project {} ({id}), owner {}", new.name, new.owner));
     Ok((StatusCode::CREATED, Json(project)))
 }
@@ -125,7 +124,6 @@ pub(super) async fn remove(
         ));
     }
     tx.commit().await?;
-    context.principals.forget();
     caller.did(format!("removed project {name} ({})", row.id));
     Ok(StatusCode::NO_CONTENT)
 }
@@ -174,7 +172,6 @@ pub(super) async fn members(
         return Err(Fail::conflict("no-owner", detail));
     }
     tx.commit().await?;
-    context.principals.forget();
     let set = change.set.iter().map(|one| format!("{} {:?}", one.member, one.role));
     caller.did(changes(&set.collect::<Vec<_>>(), &change.remove));
     Ok(Tagged(project))

@@ -75,7 +75,6 @@ pub(super) async fn remove(
     }
     tx.commit().await?;
     caller.did(format!("ended token {id} of {name}"));
-    context.principals.forget();
     Ok(StatusCode::NO_CONTENT)
 }
 

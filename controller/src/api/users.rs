@@ -2,20 +2,29 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use haas_api::{
     List,
     names::UserName,
     problem::Problem,
-    user::{NewUser, User, UserChange, UserKind},
+    user::{NewUser, RemovedUser, User, UserChange, UserKind},
 };
+use serde::Deserialize;
+use utoipa::IntoParams;
 
-use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged};
+use super::{
+    Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged, guard::CameTo, overlays,
+};
 use crate::{
     auth::{Object, Verb},
     clock,
     context::Context,
-    model::AccountKind,
+    housekeeping::{self, Destroyed},
+    model::{AccountKind, SECOND},
     store::{Tx, UserRow},
 };
 
@@ -124,7 +133,7 @@ pub(super) async fn show(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Answer<Tagged<User>> {
-    let user = find(&mut context.store.read().await?, &name).await?;
+    let user = find_any(&mut context.store.read().await?, &name).await?;
     caller.may(Verb::View, Object::User { id: Some(&user.id) })?;
     Ok(Tagged(shown(user)))
 }
@@ -152,34 +161,100 @@ pub(super) async fn change(
     Ok(Tagged(shown(user)))
 }
 
-/// Removes a user with its tokens.
-#[utoipa::path(delete, path = "/v1/users/{name}", params(("name" = String, Path)),
-    responses((status = 204), (status = 409, body = Problem)))]
+/// How a user is removed.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(super) struct Removal {
+    /// Destroy it at once, with its overlays.
+    #[serde(default)]
+    now: bool,
+}
+
+/// Removes a user with its tokens. If it owns overlays, they and it are kept for a while, in which it
+/// can be restored.
+#[utoipa::path(delete, path = "/v1/users/{name}", params(("name" = String, Path), Removal),
+    responses((status = 200, body = RemovedUser), (status = 204), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
 pub(super) async fn remove(
     State(context): State<Arc<Context>>,
     caller: Caller,
     Path(name): Path<String>,
-) -> Answer<StatusCode> {
+    Query(removal): Query<Removal>,
+) -> Answer<Response> {
     caller.may(Verb::Manage, Object::User { id: None })?;
     if name == caller.0.name.as_str() {
         return Err(Fail::conflict("self", "you cannot remove yourself"));
     }
     let mut tx = context.store.write().await?;
-    let user = find(&mut tx, &name).await?;
-    if !tx.remove_user(&user.id).await? {
-        return Err(Fail::conflict(
-            "owns-overlays",
-            format!("{name} owns overlays; remove them first: haasctl overlay list"),
-        ));
+    let user = find_any(&mut tx, &name).await?;
+    if tx.nodes_of_tenant(&user.id, &[]).await? > 0 {
+        let detail = format!("{name} has nodes; switch them off or to somebody else first");
+        return Err(Fail::conflict("user-has-nodes", detail));
+    }
+    let overlays = tx.overlays_of(&user.id).await?;
+    let keep_s = context.config.auth.keep_removed_s;
+    if removal.now || overlays.is_empty() || keep_s == 0 {
+        return match housekeeping::destroy(&mut tx, user).await? {
+            Destroyed::Gone(had) => {
+                tx.commit().await?;
+                let mut response = StatusCode::NO_CONTENT.into_response();
+                response.extensions_mut().insert(CameTo(format!("destroyed: {had}")));
+                Ok(response)
+            }
+            Destroyed::InUse(nodes) => Err(Fail::conflict(
+                "overlay-in-use",
+                format!("{} run overlays of {name}; switch them to others", nodes.join(", ")),
+            )),
+        };
+    }
+    tx.remove_tokens(&user.id).await?;
+    if user.destroy_at.is_none() {
+        let keep = i64::try_from(keep_s).unwrap_or(i64::MAX).saturating_mul(SECOND);
+        tx.set_destroy_at(&user.id, Some(clock::wall().saturating_add(keep))).await?;
+    }
+    let user = find_any(&mut tx, &name).await?;
+    let mut kept = RemovedUser { user: shown(user), overlays: Vec::new() };
+    for overlay in overlays {
+        kept.overlays.push(overlays::shown(&mut tx, overlay).await?);
     }
     tx.commit().await?;
-    context.principals.forget();
-    caller.did(format!("removed user {name} ({})", user.id));
-    Ok(StatusCode::NO_CONTENT)
+    caller.did(format!("removed user {name} ({})", kept.user.id));
+    Ok(Json(kept).into_response())
 }
 
+/// Takes back that a user was removed, until it is destroyed. Its tokens have ended.
+#[utoipa::path(post, path = "/v1/users/{name}/restore", params(("name" = String, Path)),
+    responses((status = 200, body = User), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
+pub(super) async fn restore(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Answer<Json<User>> {
+    caller.may(Verb::Manage, Object::User { id: None })?;
+    let mut tx = context.store.write().await?;
+    let user = find_any(&mut tx, &name).await?;
+    if user.destroy_at.is_none() {
+        return Err(Fail::conflict("not-removed", format!("{name} was not removed")));
+    }
+    tx.set_destroy_at(&user.id, None).await?;
+    let user = find(&mut tx, &name).await?;
+    tx.commit().await?;
+    Ok(Json(shown(user)))
+}
+
+/// The user of this name, unless it was removed.
 pub(super) async fn find(tx: &mut Tx, name: &str) -> Answer<UserRow> {
-    tx.user(name)
+    let user = find_any(tx, name).await?;
+    if user.destroy_at.is_some() {
+        let detail = format!("{name} was removed; haasctl user restore {name}");
+        return Err(Fail::not_found("no-user", detail));
+    }
+    Ok(user)
+}
+
+/// The user of this name, also if it was removed.
+async fn find_any(tx: &mut Tx, name: &str) -> Answer<UserRow> {
+    tx.any_user(name)
         .await?
         .ok_or_else(|| Fail::not_found("no-user", format!("there is no user {name}")))
 }
@@ -213,5 +288,6 @@ pub(super) fn shown(user: UserRow) -> User {
         uid: user.uid,
         ssh_keys: user.ssh_keys,
         created_at: clock::rfc3339(user.created_at),
+        destroyed_at: user.destroy_at.map(clock::rfc3339),
     }
 }

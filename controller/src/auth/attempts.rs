@@ -2,10 +2,12 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use crate::rates::asker;
 
 /// Failures that cost nothing yet: a name from one address, an address, a name.
 const FREE: [u32; 3] = [5, 20, 50];
@@ -73,14 +75,7 @@ impl Attempts {
 }
 
 fn keys(name: &str, from: IpAddr) -> [Key; 3] {
-    let from = match from {
-        // Whoever has one of these has all of its network.
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        IpAddr::V4(_) => from,
-    };
+    let from = asker(from);
     let name = || Some(name.to_owned());
     [(name(), Some(from)), (None, Some(from)), (name(), None)]
 }

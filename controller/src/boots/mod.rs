@@ -6,6 +6,7 @@
 
 mod foreign;
 mod plan;
+mod scratch;
 mod ssh;
 mod targets;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use tracing::{info, warn};
 
 pub use foreign::lease_seen;
 pub use plan::{plan, preview};
+pub use scratch::{erased, erasing};
 pub use ssh::certify;
 pub use targets::Targets;
 
@@ -42,6 +44,13 @@ pub async fn reached(context: &Context, attempt: &str, stage: BootStage) -> Resu
         let Some(attempt) = tx.attempt(attempt).await? else { return Ok(()) };
         if stage <= attempt.stage || attempt.state != AttemptState::Open {
             return Ok(());
+        }
+        if attempt.stage < BootStage::Overlay
+            && stage >= BootStage::Overlay
+            && let Some(failure) = scratch::hand_over(&mut tx, &attempt).await?
+        {
+            drop(tx);
+            return held(context, &attempt.id, &failure).await;
         }
         let now = context.clock.now();
         if !tx.advance(&attempt, stage, now).await? {

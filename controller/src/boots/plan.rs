@@ -13,16 +13,16 @@ use haas_api::{
 };
 use ipnet::{IpNet, Ipv4Net};
 
-use super::network_of;
+use super::{network_of, scratch};
 use crate::{
     config::DhcpMode,
     context::Context,
     exports,
     images::manifest::{Manifest, target_name},
-    model::{AccountKind, Attempt, AttemptState, Cause, Desired, Node},
+    model::{Attempt, AttemptState, Cause, Desired, Node},
     netboot::{boot_target::BootTarget, script::Loader},
     secret::Secret,
-    store::{Result, StoreError, Tx},
+    store::{Result, StoreError, Tx, UserRow},
 };
 
 /// What this attempt's agent must bring up; none when its desired state is gone or incomplete.
@@ -50,6 +50,8 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
     let overlay = overlay(&mut tx, &node, &desired).await?;
     let ready_checks = ready_checks(&node, &desired, &manifest);
     let elsewhere = elsewhere(&mut tx, &node).await?;
+    let erase_scratch = attempt.stage < BootStage::Overlay
+        && scratch::is_to_erase(&mut tx, &node, &desired).await?;
     let target = target_name(&image.digest);
     let (chap, target_chap) = secrets(context, attempt, &target).unzip();
     Ok(Some(BootPlan {
@@ -84,6 +86,7 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
         },
         overlay,
         elsewhere,
+        erase_scratch,
         scratch: node.spec.scratch_disks,
         logins,
         ready_checks,
@@ -132,35 +135,36 @@ async fn manifest(tx: &mut Tx, desired: &Desired) -> Result<Option<Manifest>> {
 /// project's data also its members, as what the project lets them be.
 async fn logins(tx: &mut Tx, desired: &Desired) -> Result<Vec<Login>> {
     let wanted = &desired.wanted;
-    // By id: whether it is root.
-    let mut people: BTreeMap<String, bool> = BTreeMap::new();
+    // By id: what it is there.
+    let mut people: BTreeMap<String, Access> = BTreeMap::new();
     let project = tx.project_by_id(&wanted.tenant).await?;
     let owner = match &wanted.overlay_id {
         Some(id) => tx.overlay_by_id(id).await?.map(|overlay| overlay.owner_id),
         None => None,
     };
     let is_shared = owner.as_ref().is_none_or(|owner| *owner == wanted.tenant);
-    let mut may_be_root = true;
+    let mut access = Access::Root;
     if let Some(project) = project {
-        may_be_root = project.access == Access::Root;
+        access = project.access;
         for (id, role) in tx.people_of(&project.id).await? {
             let manages = role >= MemberRole::Manager;
             if role >= MemberRole::User && (is_shared || id == wanted.actor_id) {
-                people.insert(id, may_be_root || manages);
+                people.insert(id, if manages { Access::Root } else { access });
             }
         }
     }
     for id in owner.iter().chain([&wanted.actor_id]) {
-        people.entry(id.clone()).or_insert(may_be_root);
+        people.entry(id.clone()).or_insert(access);
     }
     let mut logins = Vec::with_capacity(people.len());
-    for (id, root) in people {
-        let user = tx.user_by_id(&id).await?.filter(|user| user.kind == AccountKind::Person);
+    for (id, access) in people {
+        let user = tx.user_by_id(&id).await?.filter(UserRow::logs_in);
         logins.extend(user.map(|user| Login {
             name: user.name,
             uid: user.uid,
             ssh_keys: user.ssh_keys,
-            root,
+            root: access == Access::Root,
+            sudo: access == Access::Sudo,
         }));
     }
     Ok(logins)

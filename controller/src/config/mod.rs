@@ -90,15 +90,35 @@ impl Default for HealthChecks {
     fn default() -> Self {
         Self { poll: Some(Duration::from_secs(300)) }
     }
+    /// What sets the network of a node for whoever has it next.
+    pub network_hook: Option<NetworkHook>,
+}
+
+/// A program that is called before a node is switched on for another tenant than before, to put it into
+/// that tenant's network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkHook {
+    /// The program and its first arguments.
+    pub command: Vec<String>,
+    /// Seconds that it may take.
+    pub timeout_s: u64,
 }
 
 /// Who may come in.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
     /// Whether callers have to say who they are.
     pub mode: AuthMode,
     /// Whether anybody who reaches the API may make an account for himself.
     pub register: bool,
+    /// Seconds for which a user that was removed can be restored, and its overlays are kept.
+    pub keep_removed_s: u64,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { mode: AuthMode::default(), register: false, keep_removed_s: 30 * 86_400 }
+    }
 }
 
 /// Who may read what haasd counts, beside admins at the API.
@@ -214,6 +234,7 @@ impl fmt::Debug for Config {
             .field("metrics", &self.metrics)
             .field("events", &self.events)
             .field("webhooks", &self.webhooks)
+            .field("network_hook", &self.network_hook)
             .finish()
     }
 }

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, path::Path, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    Auth, AuthMode, BootLimits, Config, Events, HealthChecks, Iscsi, Metrics, Network, Ports, Webhooks,
+    Auth, AuthMode, BootLimits, Config, Events, HealthChecks, Iscsi, Metrics, Network, NetworkHook, Ports, Webhooks,
     network::{interface, networks},
     problem::Problems,
     reader::{Notes, Table},
@@ -49,6 +49,7 @@ pub(super) fn config(
         metrics: root.get("metrics").and_then(|v| v.table()).map(metrics).unwrap_or_default(),
         events: root.get("events").and_then(|v| v.table()).map(events).unwrap_or_default(),
         webhooks: root.get("webhooks").and_then(|v| v.table()).map(webhooks).unwrap_or_default(),
+        network_hook: root.get("network_hook").and_then(|v| v.table()).and_then(network_hook),
     };
     config.api_interfaces = api_interfaces(&root, &config.networks);
     root.refuse_unknown();
@@ -60,8 +61,25 @@ fn auth(table: Table<'_>) -> Auth {
     let register = table.get("register").and_then(|value| value.flag()).unwrap_or_default();
     let modes = [("token", AuthMode::Token), ("off", AuthMode::Off)];
     let mode = table.get("mode").and_then(|value| value.word(&modes)).unwrap_or_default();
+    let read = |text: &str| units::seconds(text).filter(|s| *s <= 3650 * 86_400);
+    let right = format!("{DURATION}, at most 3650d");
+    let keep_removed_s = table.get("keep_removed").and_then(|value| value.with(&right, read));
+    let keep_removed_s = keep_removed_s.unwrap_or(Auth::default().keep_removed_s);
     table.refuse_unknown();
-    Auth { mode, register }
+    Auth { mode, register, keep_removed_s }
+}
+
+fn network_hook(table: Table<'_>) -> Option<NetworkHook> {
+    let read = |text: &str| units::seconds(text).filter(|s| (1..=3600).contains(s));
+    let right = format!("{DURATION}, from 1s to 1h");
+    let timeout_s = table.get("timeout").and_then(|value| value.with(&right, read)).unwrap_or(60);
+    let value = table.get("command");
+    if value.is_none() {
+        table.refuse(&table.path_of("command"), "is missing", "a program and its arguments");
+    }
+    let command = value.and_then(|value| value.command());
+    table.refuse_unknown();
+    Some(NetworkHook { command: command?, timeout_s })
 }
 
 fn metrics(table: Table<'_>) -> Metrics {

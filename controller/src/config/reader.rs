@@ -301,6 +301,24 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A program by its absolute path, with its first arguments.
+    pub(crate) fn command(&self) -> Option<Vec<String>> {
+        const RIGHT: &str = "a list such as [\"/usr/local/sbin/pdu\", \"outlet7\"]";
+        let items = self.items(RIGHT);
+        let words: Vec<_> = items.iter().filter_map(|v| v.text().map(str::to_owned)).collect();
+        match words.first() {
+            // haasd's own folder and PATH are nobody's business to rely on.
+            Some(program) if !program.starts_with('/') => {
+                self.refuse(format!("{program:?} is no absolute path"), RIGHT)
+            }
+            Some(_) if words.len() == items.len() => Some(words),
+            Some(_) => None,
+            None if self.is_empty_list() => self.refuse("is empty", RIGHT),
+            None => None,
+        }
+    }
+
+    /// True or false.
     /// True or false.
     pub(crate) fn flag(&self) -> Option<bool> {
         self.value.as_bool().or_else(|| self.refuse(format!("is {}", self.kind()), "true or false"))

@@ -145,7 +145,7 @@ impl PowerLayer {
             [("operator", BmcPrivilege::Operator), ("administrator", BmcPrivilege::Administrator)];
         layer.privilege = get("privilege").and_then(|v| v.word(&privileges));
         layer.cipher_suite = get("cipher_suite").and_then(|v| cipher_suite(&v));
-        layer.command = get("command").and_then(|v| command(&v));
+        layer.command = get("command").and_then(|v| v.command());
         for (key, right) in [
             ("password", "password_file = \"FILE\" or password_env = \"VARIABLE\""),
             ("kg", "kg_file = \"FILE\" or kg_env = \"VARIABLE\""),
@@ -317,21 +317,5 @@ fn cipher_suite(value: &Value<'_>) -> Option<CipherSuite> {
         3 => Some(CipherSuite::Three),
         17 => Some(CipherSuite::Seventeen),
         other => value.refuse(format!("is {other}"), "3 or 17: the others are not safe"),
-    }
-}
-
-fn command(value: &Value<'_>) -> Option<Vec<String>> {
-    const RIGHT: &str = "a list such as [\"/usr/local/sbin/pdu\", \"outlet7\"]";
-    let items = value.items(RIGHT);
-    let words: Vec<_> = items.iter().filter_map(|v| v.text().map(str::to_owned)).collect();
-    match words.first() {
-        // haasd's own folder and PATH are nobody's business to rely on.
-        Some(program) if !program.starts_with('/') => {
-            value.refuse(format!("{program:?} is no absolute path"), RIGHT)
-        }
-        Some(_) if words.len() == items.len() => Some(words),
-        Some(_) => None,
-        None if value.is_empty_list() => value.refuse("is empty", RIGHT),
-        None => None,
     }
 }

@@ -14,6 +14,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::Arc,
+    time::Instant,
 };
 
 use dhcproto::v4::{MessageType, SERVER_PORT};
@@ -32,13 +33,20 @@ use super::{
     leases::LeaseEvent,
     sockets::{PAUSE, is_passing, send_from},
 };
-use crate::config::{DhcpMode, Network};
+use crate::{
+    config::{DhcpMode, Network},
+    rates::{Rate, Rates},
+};
 
 /// Where DHCP clients listen.
 const CLIENT_PORT: u16 = 68;
 
 /// Requests answered at the same time; more are dropped, and their clients ask again.
-const MAX_IN_FLIGHT: usize = 256;
+const MAX_IN_FLIGHT: usize = 1024;
+/// Requests of one MAC, and not of one address: a whole rack's come from its relay.
+const PER_MAC: Rate = Rate { burst: 40, per_second: 2 };
+/// Requests of all; racks that are switched on at once fit into it.
+const IN_ALL: Rate = Rate { burst: 20_000, per_second: 2000 };
 
 /// One interface and port.
 #[derive(Debug)]
@@ -66,6 +74,7 @@ pub async fn run<T: BootTargets>(
     let slots = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
     let tasks = TaskTracker::new();
     let mut buffer = [0; 2048];
+    let rates = Rates::new(PER_MAC, IN_ALL);
     if let Some(network) = listener.direct().cloned() {
         let (listener, targets, stop) = (listener.clone(), targets.clone(), stop.clone());
         tasks.spawn(async move {
@@ -92,6 +101,10 @@ pub async fn run<T: BootTargets>(
             debug!(%from, length, "not a DHCP request");
             continue;
         };
+        if rates.ask(request.mac, Instant::now()).is_err() {
+            debug!(%from, mac = %request.mac, "too many DHCP requests, dropped one");
+            continue;
+        }
         let Ok(slot) = slots.clone().try_acquire_owned() else {
             debug!(%from, "too many DHCP requests at once, dropped one");
             continue;
@@ -315,7 +328,7 @@ fn seen(request: &Request, network: &Network, kind: DhcpKind) -> DhcpSeen {
 #[cfg(test)]
 mod tests {
     use super::{codec::tests::datagram, *};
-    use crate::netboot::testing::network;
+    use crate::netboot::testing::{MemoryTargets, network};
 
     fn request(options: &[(u8, &[u8])], at: usize, address: [u8; 4]) -> Request {
         let edit = |b: &mut [u8]| b[at..at + 4].copy_from_slice(&address);
@@ -343,6 +356,57 @@ mod tests {
         assert_eq!(name(giaddr, [10, 88, 0, 2]).as_deref(), Some("far"));
         assert_eq!(name(giaddr, [10, 99, 0, 2]), None);
         assert_eq!(name(ciaddr, [10, 88, 0, 7]).as_deref(), Some("far"));
+    }
+
+    #[tokio::test]
+    async fn a_rack_behind_one_relay_is_not_limited_and_one_mac_is() {
+        let listener = Listener {
+            socket: UdpSocket::bind("127.0.0.1:0").await.unwrap(),
+            door: Door::Dhcp,
+            networks: vec![network(DhcpMode::Own)],
+            http_port: 80,
+            outlook: Outlook::new(None),
+        };
+        let address = listener.socket.local_addr().unwrap();
+        let targets = Arc::new(MemoryTargets::default());
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(run(listener, targets.clone(), stop.clone()));
+        let relay = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let discover = |mac: u16| {
+            datagram(&[(53, &[1])], |bytes: &mut [u8]| {
+                bytes[24..28].copy_from_slice(&[10, 77, 0, 254]);
+                bytes[32..34].copy_from_slice(&mac.to_be_bytes());
+            })
+        };
+        let seen = || targets.seen.lock().unwrap().dhcp.len();
+        // Firmware, iPXE and the agent ask twice each, all at once. What is under way at a time is what a
+        // socket's buffer holds.
+        for round in 0..6 {
+            for mac in 0..640 {
+                relay.send_to(&discover(mac), address).await.unwrap();
+                let sent = round * 640 + usize::from(mac) + 1;
+                while sent > seen() + 50 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        while seen() < 6 * 640 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..20 {
+            for _ in 0..50 {
+                relay.send_to(&discover(1000), address).await.unwrap();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        relay.send_to(&discover(1001), address).await.unwrap();
+        let other = |seen: &DhcpSeen| seen.mac.0[4..] == 1001u16.to_be_bytes();
+        while !targets.seen.lock().unwrap().dhcp.iter().any(other) {
+            tokio::task::yield_now().await;
+        }
+        assert!(seen() < 6 * 640 + 200, "one MAC was answered {} times", seen() - 6 * 640);
+        stop.cancel();
+        running.await.unwrap().unwrap();
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -24,6 +24,7 @@ use axum::{
     body::Body,
     extract::{ConnectInfo, Path, Request, State},
     http::{HeaderMap, Method, StatusCode, header},
+    middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::get,
 };
@@ -48,6 +49,7 @@ use super::{
     firmware::{BinaryError, GRUB_CONFIG},
     script::{Loader, Templates},
 };
+use crate::rates::{Rate, Rates, asker};
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4096;
@@ -60,13 +62,19 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// The longest request head, bytes.
 const MAX_HEAD: usize = 16 << 10;
 
+/// Requests of one address: a boot has some ten, and firmware that reads by Range some more.
+const PER_ADDRESS: Rate = Rate { burst: 200, per_second: 20 };
+/// Requests of all; racks that are switched on at once fit into it.
+const IN_ALL: Rate = Rate { burst: 20_000, per_second: 2000 };
+
 /// Serves until `stop`. Downloads in progress are cut then: the node asks the next haasd again.
 pub async fn run<T: BootTargets>(
     listener: TcpListener,
     serving: Serving<T>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let router = router(serving);
+    let rates = Arc::new(Rates::new(PER_ADDRESS, IN_ALL));
+    let router = router(serving).layer(middleware::from_fn_with_state(rates, not_too_often));
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let census = Arc::new(Census::default());
     let tasks = TaskTracker::new();
@@ -118,6 +126,21 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router) {
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Err(error) = connection.await {
         debug!(%peer, %error, "HTTP connection broke");
+    }
+}
+
+async fn not_too_often(
+    State(rates): State<Arc<Rates<IpAddr>>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match rates.ask(asker(peer.ip()), Instant::now()) {
+        Ok(()) => next.run(request).await,
+        Err(_) => {
+            debug!(%peer, "HTTP request refused: too many from this address");
+            line(StatusCode::TOO_MANY_REQUESTS, "too many requests")
+        }
     }
 }
 

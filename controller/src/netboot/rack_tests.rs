@@ -246,6 +246,7 @@ fn config(dhcp: DhcpMode) -> Config {
         boot: BootLimits::default(),
         health: crate::config::HealthChecks::default(),
         auth: crate::config::Auth::default(),
+        network_hook: None,
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr, SocketAddrV4},
+    time::Instant,
 };
 
 use tokio::{net::UdpSocket, task::JoinSet};
@@ -29,12 +30,19 @@ use super::{
     boot_target::BootTargets,
     sockets::{self, PAUSE, is_passing},
 };
-use crate::errors::chain;
+use crate::{
+    errors::chain,
+    rates::{Rate, Rates},
+};
 
 /// Transfers at a time from one address. A node needs one; a relay's NAT might need some more.
 const MAX_PER_PEER: usize = 4;
 /// Transfers at a time in all.
-const MAX_TRANSFERS: usize = 512;
+const MAX_TRANSFERS: usize = 2048;
+/// Requests of one address: firmware asks for a size first, and GRUB looks for its script by many names.
+const PER_ADDRESS: Rate = Rate { burst: 100, per_second: 5 };
+/// Requests of all; racks that are switched on at once fit into it.
+const IN_ALL: Rate = Rate { burst: 20_000, per_second: 2000 };
 
 /// One address that is served.
 #[derive(Debug)]
@@ -57,6 +65,7 @@ pub async fn run<T: BootTargets>(
     let mut transfers = JoinSet::new();
     let mut active: HashMap<SocketAddrV4, tokio::task::AbortHandle> = HashMap::new();
     let mut buffer = [0; 1024];
+    let rates = Rates::new(PER_ADDRESS, IN_ALL);
     loop {
         let received = tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -86,6 +95,10 @@ pub async fn run<T: BootTargets>(
             }
             Opening::Ignore => continue,
         };
+        if rates.ask(IpAddr::V4(*peer.ip()), Instant::now()).is_err() {
+            debug!(%peer, "too many TFTP requests, dropped one");
+            continue;
+        }
         if let Some(old) = active.remove(&peer) {
             old.abort();
         }

@@ -1,48 +1,24 @@
-//! Power by custom software (M8): a program and its arguments, never a shell.
+//! Power by custom software (M8), called as [`program`] says.
 //!
 //! It is called with one more argument: `on`, `off`, `soft`, `status` (prints `on` or `off`),
-//! `bootdev-pxe`, `bootdev-disk` or `bootdev-bios`. Exit code 0 means done; stderr is the text of the error. It
-//! gets no environment of haasd's but PATH, since secrets may stand there, and is killed with all
-//! that it started when its time is up. What it leaves running must close stdout and stderr.
+//! `bootdev-pxe`, `bootdev-disk` or `bootdev-bios`. Exit code 0 means done; stderr is the text of the error.
 
-use std::{
-    fmt,
-    process::{ExitStatus, Stdio},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use futures_util::future::{BoxFuture, FutureExt};
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
-};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    process::Command,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::metrics::METRICS;
 
 use super::{BootDevice, LIMIT, Power, PowerAction, PowerDriver, PowerError, Turn, turn_at};
-
-/// Bytes of its output that are read.
-const MOST: u64 = 64 * 1024;
+use crate::program::{self, ProgramFault};
 
 /// What came of a power command.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandFault {
-    /// It could not be started.
-    #[error("cannot be started: {0}; check the path and that it is executable")]
-    Start(std::io::Error),
-    /// It ended with an error.
-    #[error("{status}, and said {stderr:?}")]
-    Failed {
-        /// Its exit code, or the signal that ended it.
-        status: ExitStatus,
-        /// The beginning of what it wrote to stderr.
-        stderr: String,
-    },
+    /// It could not be started, or ended with an error.
+    #[error(transparent)]
+    Program(#[from] ProgramFault),
     /// It did not end in time and was killed.
     #[error("was killed after {} s without an end", .0.as_secs_f32())]
     TimedOut(Duration),
@@ -99,26 +75,8 @@ impl Exec {
     }
 
     async fn run(&self, argument: &str) -> Result<String, CommandFault> {
-        let mut child = Command::new(&self.program)
-            .args(&self.arguments)
-            .arg(argument)
-            .env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(CommandFault::Start)?;
-        let mut group = Group(child.id());
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (stdout, stderr, status) = tokio::join!(text(stdout), text(stderr), child.wait());
-        // It ended by itself: what it left in the background, closed to us, is its own business.
-        group.0 = None;
-        let status = status.map_err(CommandFault::Start)?;
-        if status.success() { Ok(stdout) } else { Err(CommandFault::Failed { status, stderr }) }
+        let arguments = self.arguments.iter().map(String::as_str).chain([argument]);
+        Ok(program::output(&self.program, arguments).await?)
     }
 
     fn error(&self, argument: &'static str, fault: CommandFault) -> PowerError {
@@ -159,25 +117,4 @@ impl PowerDriver for Exec {
         };
         self.call(argument).map(|outcome| outcome.map(|_| ())).boxed()
     }
-}
-
-/// Ends the program and all that it started, when it is given up.
-struct Group(Option<u32>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0.and_then(|pid| i32::try_from(pid).ok()) {
-            // Nobody may be left, and that is no error.
-            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-    }
-}
-
-async fn text(from: Option<impl AsyncRead + Unpin>) -> String {
-    let mut bytes = Vec::new();
-    if let Some(from) = from {
-        // What was read before an error is the best that there is.
-        let _ = from.take(MOST).read_to_end(&mut bytes).await;
-    }
-    String::from_utf8_lossy(&bytes).trim().chars().take(500).collect()
 }

@@ -10,12 +10,13 @@ use haas_api::agent::{BootStage, Failure, ShutdownHow, ToAgent};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::Loaded;
+use super::{Loaded, hook};
 use crate::{
     clock,
     context::Context,
     errors::chain,
     exports,
+    inventory::PowerSpec,
     lifecycle::Action,
     metrics::METRICS,
     model::{Attempt, AttemptState, BootOnce, Cause, Ending, Fault, Node, Power},
@@ -54,7 +55,13 @@ pub(super) async fn act(
         }
         Action::Adopt => adopt(context, loaded).await?,
         Action::OpenAttempt(cause) => {
-            open_attempt(context, node, loaded.attempt.as_ref(), cause).await?;
+            let attempt = open_attempt(context, node, loaded.attempt.as_ref(), cause).await?;
+            // Nobody tells when a person switches it on.
+            if node.spec.power == PowerSpec::Manual {
+                let serves = loaded.desired.clone();
+                let opened = Loaded { attempt: Some(attempt), serves, ..loaded.clone() };
+                may_start(context, &opened).await?;
+            }
         }
         Action::PowerOn => power_on(context, loaded).await?,
         Action::HandOver(device) => hand_over(context, node, device).await?,
@@ -196,9 +203,26 @@ async fn open(
     Ok(attempt)
 }
 
+/// Whether a node that is off may start for whom it is; else its attempt has failed.
+async fn may_start(context: &Context, loaded: &Loaded) -> Result<bool> {
+    let Err(fault) = hook::set_network(context, loaded).await? else { return Ok(true) };
+    let failure = Failure {
+        stage: BootStage::Power,
+        code: "network-hook".to_owned(),
+        cause: fault.to_string(),
+        kernel_log: Vec::new(),
+        retryable: false,
+    };
+    fail_attempt(context, loaded, &failure).await?;
+    Ok(false)
+}
+
 async fn power_on(context: &Context, loaded: &Loaded) -> Result<()> {
     let node = &loaded.node;
     let Some(attempt) = &loaded.attempt else { return Ok(()) };
+    if !may_start(context, loaded).await? {
+        return Ok(());
+    }
     match set_on(node, attempt.cause).await {
         Ok(sent) => {
             let mut tx = context.store.write().await?;
@@ -402,7 +426,7 @@ async fn bmc_failed(context: &Context, node: &Node, what: &str, error: PowerErro
     Ok(())
 }
 
-async fn event(tx: &mut Tx, node: &Node, kind: &str, data: Value) -> Result<()> {
+pub(super) async fn event(tx: &mut Tx, node: &Node, kind: &str, data: Value) -> Result<()> {
     let operation =
         tx.desired(&node.id, node.generation).await?.and_then(|d| d.wanted.operation_id);
     tx.add_event(NewEvent {

@@ -7,6 +7,7 @@
 
 mod act;
 mod busy;
+mod hook;
 mod observe;
 mod operations;
 

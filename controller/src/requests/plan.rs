@@ -240,6 +240,17 @@ pub(super) async fn switch(
             });
             continue;
         }
+        let keeps = matches!(target.overlay, OverlayTarget::Keep);
+        let is_gone =
+            node.overlay.is_none() && now.as_ref().is_some_and(|w| w.overlay_id.is_some());
+        if keeps && is_gone {
+            refused.push(NodeProblem {
+                node: name,
+                code: "overlay-gone".into(),
+                reason: "the overlay that it had is gone; say --overlay".into(),
+            });
+            continue;
+        }
         let position = u32::try_from(position).unwrap_or(u32::MAX);
         let (overlay_id, overlay_name, rank, new_shard) = match &target.overlay {
             OverlayTarget::Keep => (
@@ -377,6 +388,11 @@ pub(super) fn power(
             refuse("no-image", "haas has never booted it; switch it to an image first");
             continue;
         };
+        let boots = verb != PowerVerb::Off && boot_once.is_none();
+        if boots && now.overlay_id.is_some() && node.overlay.is_none() {
+            refuse("overlay-gone", "the overlay that it had is gone; switch it to another");
+            continue;
+        }
         let wanted = NewDesired {
             power_on: verb != PowerVerb::Off,
             reboot: verb == PowerVerb::Cycle,

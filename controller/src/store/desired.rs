@@ -171,6 +171,24 @@ impl Tx {
         Ok(ids.iter().filter(|id| !but.contains(id)).count())
     }
 
+    /// The names of the nodes that run this overlay, or shall.
+    pub async fn overlay_runs_on(&mut self, overlay_id: &str) -> Result<Vec<String>> {
+        on!(
+            self,
+            c => query_scalar(
+                "select distinct nodes.name from nodes join desired on desired.node_id = nodes.id
+                 where desired.overlay_id = $1
+                   and ((desired.generation = nodes.generation and desired.power_on)
+                        or exists (select 1 from attempts where attempts.node_id = nodes.id
+                                   and attempts.generation = desired.generation
+                                   and attempts.state in ('open', 'ready')))
+                 order by nodes.name",
+            )
+            .bind(overlay_id)
+            .fetch_all(c)
+        )
+    }
+
     /// The names of the nodes whose desired state in force has this overlay.
     pub async fn overlay_users(&mut self, overlay_id: &str) -> Result<Vec<String>> {
         let rows: Vec<(String,)> = on!(

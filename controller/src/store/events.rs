@@ -133,6 +133,14 @@ impl Tx {
         Ok(gone)
     }
 
+    /// How often it was changed who may do what.
+    pub async fn powers_changes(&mut self) -> Result<i64> {
+        on!(
+            self,
+            c => query_scalar("select value from counters where name = 'powers'").fetch_one(c)
+        )
+    }
+
     /// The next number of a counter.
     pub(super) async fn count_up(&mut self, counter: &str) -> Result<i64> {
         on!(

@@ -129,6 +129,7 @@ impl Row {
 impl Tx {
     /// Adds a grant and answers its id. An earlier one of the same to the same gives way to it.
     pub async fn add_grant(&mut self, new: NewGrantRow<'_>) -> Result<String> {
+        self.change_powers();
         let (user, group) = match new.to {
             GrantTo::Account { id, .. } => (Some(id), None),
             GrantTo::Group { id, .. } => (None, Some(id)),
@@ -187,6 +188,7 @@ impl Tx {
 
     /// Ends a grant; false when there is none.
     pub async fn remove_grant(&mut self, id: &str) -> Result<bool> {
+        self.change_powers();
         let done = changed!(self, query("delete from grants where id = $1").bind(id))?;
         Ok(done == 1)
     }

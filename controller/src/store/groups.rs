@@ -115,6 +115,7 @@ impl Tx {
 
     /// Takes a user into a group, or leaves it there.
     pub async fn add_group_member(&mut self, group_id: &str, user_id: &str) -> Result<()> {
+        self.change_powers();
         changed!(
             self,
             query(
@@ -129,6 +130,7 @@ impl Tx {
 
     /// Takes a user out of a group; false when it was not in it.
     pub async fn remove_group_member(&mut self, group_id: &str, user_id: &str) -> Result<bool> {
+        self.change_powers();
         let done = changed!(
             self,
             query("delete from group_members where group_id = $1 and user_id = $2")
@@ -140,6 +142,7 @@ impl Tx {
 
     /// Removes a group, and what was granted to it.
     pub async fn remove_group(&mut self, id: &str) -> Result<()> {
+        self.change_powers();
         changed!(self, query("delete from user_groups where id = $1").bind(id))?;
         Ok(())
     }

@@ -22,6 +22,7 @@ mod nodes;
 mod operations;
 mod overlays;
 mod projects;
+mod tenancies;
 mod tokens;
 mod users;
 mod webhooks;
@@ -52,6 +53,7 @@ pub use host_keys::HostKeyRow;
 pub use images::ImageRow;
 pub use overlays::{OverlayRow, ShardRow};
 pub use projects::{MemberId, MemberRow, ProjectRow};
+pub use tenancies::TenancyRow;
 pub use tokens::TokenRow;
 pub use users::UserRow;
 pub use webhooks::{DeadEventRow, WebhookRow};
@@ -96,6 +98,8 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 pub struct Store {
     pools: Pools,
     commits: Commits,
+    /// How often this process has changed, or seen changed, who may do what.
+    powers_age: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Clone)]
@@ -126,7 +130,7 @@ impl Store {
         } else {
             return Err(StoreError::UnknownDatabase);
         };
-        Ok(Self { pools, commits: Commits::from_env() })
+        Ok(Self { pools, commits: Commits::from_env(), powers_age: Arc::default() })
     }
 
     /// A transaction for reading; drop it when done.
@@ -140,7 +144,13 @@ impl Store {
             ),
         };
         let held = METRICS.store_began("read", since.elapsed());
-        Ok(Tx { inner, commits: self.commits.clone(), held })
+        Ok(Tx {
+            inner,
+            commits: self.commits.clone(),
+            powers_age: self.powers_age.clone(),
+            changes_powers: false,
+            held,
+        })
     }
 
     /// A transaction for writing; it counts only once [`Tx::commit`] has returned. There is one at a
@@ -163,7 +173,28 @@ impl Store {
             }
         };
         let held = METRICS.store_began("write", since.elapsed());
-        Ok(Tx { inner, commits: self.commits.clone(), held })
+        Ok(Tx {
+            inner,
+            commits: self.commits.clone(),
+            powers_age: self.powers_age.clone(),
+            changes_powers: false,
+            held,
+        })
+    }
+
+    /// Another one as soon as anything has changed who may do what; to be taken before it is read.
+    pub fn powers_age(&self) -> u64 {
+        self.powers_age.load(Ordering::Acquire)
+    }
+
+    /// Somebody else has changed who may do what.
+    pub fn powers_changed(&self) {
+        self.powers_age.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How often any process has changed who may do what.
+    pub async fn powers_changes(&self) -> Result<i64> {
+        self.read().await?.powers_changes().await
     }
 
     /// Closes the connections; SQLite then folds its write-ahead log into the file.
@@ -182,6 +213,9 @@ pub struct Tx {
     commits: Commits,
     /// Times it.
     held: Held,
+    powers_age: Arc<AtomicU64>,
+    /// Whether it changes who may do what.
+    changes_powers: bool,
 }
 
 #[derive(Debug)]
@@ -192,15 +226,28 @@ enum TxInner {
 
 impl Tx {
     /// Makes what was written here last.
-    pub async fn commit(self) -> Result<()> {
-        let Self { inner, commits, held } = self;
-        match inner {
-            TxInner::Lite(tx) => tx.commit().await?,
-            TxInner::Pg(tx) => tx.commit().await?,
+    pub async fn commit(mut self) -> Result<()> {
+        if self.changes_powers {
+            self.count_up("powers").await?;
         }
+        let Self { inner, commits, powers_age, changes_powers, held } = self;
+        let done = match inner {
+            TxInner::Lite(tx) => tx.commit().await,
+            TxInner::Pg(tx) => tx.commit().await,
+        };
+        // Also when it failed: then nobody knows whether it was done.
+        if changes_powers {
+            powers_age.fetch_add(1, Ordering::AcqRel);
+        }
+        done?;
         drop(held);
         commits.count();
         Ok(())
+    }
+
+    /// To be called by all that changes what a principal is or may.
+    fn change_powers(&mut self) {
+        self.changes_powers = true;
     }
 }
 

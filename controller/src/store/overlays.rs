@@ -100,6 +100,12 @@ impl Tx {
         rows.into_iter().map(Row::parse).collect()
     }
 
+    /// The overlays of this owner, by name.
+    pub async fn overlays_of(&mut self, owner_id: &str) -> Result<Vec<OverlayRow>> {
+        let rows: Vec<Row> = on!(self, c => query_as("select * from owned_overlays where owner_id = $1 order by name").bind(owner_id).fetch_all(c))?;
+        rows.into_iter().map(Row::parse).collect()
+    }
+
     /// The overlay of this owner and name.
     pub async fn overlay(
         &mut self,

@@ -216,6 +216,7 @@ impl Tx {
         member: &MemberId,
         role: MemberRole,
     ) -> Result<()> {
+        self.change_powers();
         self.remove_member(project_id, member).await?;
         let (user, group) = match member {
             MemberId::User(id) => (Some(id), None),
@@ -237,6 +238,7 @@ impl Tx {
 
     /// Takes somebody out of a project; false when it was not in it.
     pub async fn remove_member(&mut self, project_id: &str, member: &MemberId) -> Result<bool> {
+        self.change_powers();
         let (text, id) = match member {
             MemberId::User(id) => {
                 ("delete from project_members where project_id = $1 and user_id = $2", id)

@@ -60,7 +60,7 @@ impl Tx {
         Ok(())
     }
 
-    /// The token with this SHA-256 and its user, unless it has ended by `now`.
+    /// The token with this SHA-256 and its user, unless it has ended by `now` or its user was removed.
     pub async fn token_by_hash(
         &mut self,
         hash: &str,
@@ -77,6 +77,7 @@ impl Tx {
         )?;
         let Some(row) = row else { return Ok(None) };
         let user = self.user_by_id(&row.user_id).await?;
+        let user = user.filter(|user| user.destroy_at.is_none());
         Ok(user.map(|user| (user, row.token())))
     }
 
@@ -102,6 +103,7 @@ impl Tx {
 
     /// Ends a token of a user; false when there is none.
     pub async fn remove_token(&mut self, user: &str, id: &str) -> Result<bool> {
+        self.change_powers();
         let done = changed!(
             self,
             query("delete from tokens where user_id = $1 and id = $2").bind(user).bind(id)
@@ -111,8 +113,14 @@ impl Tx {
 
     /// Ends all tokens of a user.
     pub async fn remove_tokens(&mut self, user: &str) -> Result<()> {
+        self.change_powers();
         changed!(self, query("delete from tokens where user_id = $1").bind(user))?;
         Ok(())
+    }
+
+    /// Deletes the tokens that had ended by then, and counts them.
+    pub async fn remove_tokens_over(&mut self, by: Micros) -> Result<u64> {
+        changed!(self, query("delete from tokens where expires_at <= $1").bind(by))
     }
 
     /// The hash of a user's password; none when there is no such user or it has no password.

@@ -26,6 +26,15 @@ pub struct UserRow {
     pub ssh_keys: Vec<String>,
     /// When it was made, wall clock.
     pub created_at: Micros,
+    /// Once it was removed: when it is destroyed with its overlays, wall clock.
+    pub destroy_at: Option<Micros>,
+}
+
+impl UserRow {
+    /// Whether it has an account on nodes.
+    pub fn logs_in(&self) -> bool {
+        self.kind == AccountKind::Person && self.destroy_at.is_none()
+    }
 }
 
 #[derive(sqlx::FromRow)]
@@ -37,6 +46,7 @@ struct Row {
     uid: i64,
     ssh_keys: String,
     created_at: i64,
+    destroy_at: Option<i64>,
 }
 
 impl Row {
@@ -50,6 +60,7 @@ impl Row {
                 .map_err(|e| StoreError::Corrupt { table: "users", problem: e.to_string() })?,
             ssh_keys: from_json("users", &self.ssh_keys)?,
             created_at: self.created_at,
+            destroy_at: self.destroy_at,
         })
     }
 }
@@ -106,24 +117,29 @@ impl Tx {
             .ok_or_else(|| StoreError::Conflict(format!("user {name}")))
     }
 
-    /// All users, by name.
+    /// All users, by name, also those that were removed.
     pub async fn users(&mut self) -> Result<Vec<UserRow>> {
         let rows: Vec<Row> = on!(self, c => query_as("select * from users where kind <> 'project' order by name").fetch_all(c))?;
         rows.into_iter().map(Row::parse).collect()
     }
 
-    /// The user of this name.
+    /// The user of this name, unless it was removed.
     pub async fn user(&mut self, name: &str) -> Result<Option<UserRow>> {
+        Ok(self.any_user(name).await?.filter(|row| row.destroy_at.is_none()))
+    }
+
+    /// The user of this name, also if it was removed.
+    pub async fn any_user(&mut self, name: &str) -> Result<Option<UserRow>> {
         Ok(self.account(name).await?.filter(|row| row.kind != AccountKind::Project))
     }
 
-    /// The user or project of this name.
+    /// The user or project of this name, also if it was removed.
     pub async fn account(&mut self, name: &str) -> Result<Option<UserRow>> {
         let row: Option<Row> = on!(self, c => query_as("select * from users where name = $1").bind(name).fetch_optional(c))?;
         row.map(Row::parse).transpose()
     }
 
-    /// The user or project of this id.
+    /// The user or project of this id, also if it was removed.
     pub async fn user_by_id(&mut self, id: &str) -> Result<Option<UserRow>> {
         let row: Option<Row> = on!(self, c => query_as("select * from users where id = $1").bind(id).fetch_optional(c))?;
         row.map(Row::parse).transpose()
@@ -138,8 +154,27 @@ impl Tx {
         Ok(())
     }
 
-    /// Removes a user and its tokens; false when it owns overlays, which must go first.
+    /// Removes a user, which is destroyed later; none: takes that back.
+    pub async fn set_destroy_at(&mut self, id: &str, at: Option<Micros>) -> Result<()> {
+        self.change_powers();
+        changed!(self, query("update users set destroy_at = $2 where id = $1").bind(id).bind(at))?;
+        Ok(())
+    }
+
+    /// The removed users that are to be destroyed by now.
+    pub async fn users_to_destroy(&mut self, now: Micros) -> Result<Vec<UserRow>> {
+        let rows: Vec<Row> = on!(
+            self,
+            c => query_as("select * from users where destroy_at <= $1 order by destroy_at, id")
+                .bind(now)
+                .fetch_all(c)
+        )?;
+        rows.into_iter().map(Row::parse).collect()
+    }
+
+    /// Destroys a user and its tokens; false when it owns overlays, which must go first.
     pub async fn remove_user(&mut self, id: &str) -> Result<bool> {
+        self.change_powers();
         let done = changed!(
             self,
             query("delete from users where id = $1 and not exists (select 1 from overlays where owner_id = $1)")

@@ -21,7 +21,10 @@ use crate::{
     overlay::{AcceptDisk, ClaimDisk, NewOverlay, NodeDisk, Overlay, RepairDisk},
     project::{MembersChange, NewProject, Project, ProjectChange},
     ssh::SshCa,
-    user::{Login, NewToken, NewUser, PasswordChange, Token, TokenRequest, User, UserChange},
+    user::{
+        Login, NewToken, NewUser, PasswordChange, RemovedUser, Token, TokenRequest, User,
+        UserChange,
+    },
     webhook::{DeadEvent, MadeWebhook, NewWebhook, Webhook, WebhookTest},
 };
 
@@ -81,9 +84,25 @@ impl Client {
         self.patch(&["v1", "users", name.as_str()], change).await
     }
 
-    /// `DELETE /v1/users/{name}`.
-    pub async fn remove_user(&self, name: &UserName) -> Result<(), ClientError> {
-        self.delete(&["v1", "users", name.as_str()]).await
+    /// `DELETE /v1/users/{name}`: what is kept of it for a while; none: nothing.
+    pub async fn remove_user(
+        &self,
+        name: &UserName,
+        now: bool,
+    ) -> Result<Option<RemovedUser>, ClientError> {
+        let query: &[_] = if now { &[("now", "true")] } else { &[] };
+        let url = self.at(&["v1", "users", name.as_str()], query);
+        let request = self.request(&self.inner.http, Method::DELETE, url);
+        let response = self.send(request.timeout(super::REQUEST)).await?;
+        match response.status() {
+            StatusCode::NO_CONTENT => Ok(None),
+            _ => self.json(response).await.map(Some),
+        }
+    }
+
+    /// `POST /v1/users/{name}/restore`.
+    pub async fn restore_user(&self, name: &UserName) -> Result<User, ClientError> {
+        self.post(&["v1", "users", name.as_str(), "restore"], &()).await
     }
 
     /// `POST /v1/login`: a token for a name and a password.

@@ -133,6 +133,173 @@ async fn a_token_ends_when_it_was_said_and_at_once_when_it_is_revoked() {
 }
 
 #[tokio::test]
+async fn logins_and_guessed_tokens_of_one_address_are_bounded_and_others_get_in() {
+    let bench = Bench::open_to_all().await;
+    let elsewhere = crate::api::router(bench.context.clone());
+    let elsewhere = crate::testing::called_from(elsewhere, [192, 0, 2, 7].into());
+    let ask = async |router: &axum::Router, path: &str, token: &str, body: Value| {
+        let request = axum::http::Request::builder()
+            .method(if body.is_null() { "GET" } else { "POST" })
+            .uri(path)
+            .header(axum::http::header::AUTHORIZATION, format!("Bearer {token}"))
+            .header(axum::http::header::CONTENT_TYPE, "application/json")
+            .body(axum::body::Body::from(body.to_string()))
+            .unwrap();
+        bench.send_to(router, request).await
+    };
+    // What is no login at all counts too.
+    let mut codes = std::collections::BTreeMap::<String, u32>::new();
+    for _ in 0..80 {
+        let answer = ask(&bench.router, "/v1/login", "", json!({ "name": 7 })).await;
+        *codes.entry(answer.code()).or_default() += 1;
+    }
+    assert!(codes["bad-json"] >= 30 && codes["too-many-logins"] > 0, "{codes:?}");
+    let answer = ask(&elsewhere, "/v1/login", "", json!({ "name": 7 })).await;
+    assert_eq!(answer.code(), "bad-json");
+
+    let mut codes = std::collections::BTreeMap::<String, u32>::new();
+    for guess in 0..2000 {
+        let answer = ask(&bench.router, "/v1/whoami", &format!("guess-{guess}"), Value::Null).await;
+        *codes.entry(answer.code()).or_default() += 1;
+        if codes.contains_key("too-many-requests") {
+            break;
+        }
+    }
+    assert!(codes["unauthorized"] >= 60 && codes.contains_key("too-many-requests"), "{codes:?}");
+    let answer = ask(&elsewhere, "/v1/whoami", &bench.alice, Value::Null).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    // Who is known already is not held up by what others of the same address guess.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while status(&bench, &bench.alice).await != 200 {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    // And right tokens cost nothing.
+    let bench = Bench::new().await;
+    for _ in 0..300 {
+        bench.context.store.powers_changed();
+        assert_eq!(status(&bench, &bench.alice).await, 200);
+    }
+}
+
+#[tokio::test]
+async fn what_another_haasd_on_the_same_database_revokes_is_revoked_here() {
+    let bench = Bench::new().await;
+    bench.post("/v1/projects", json!({ "name": "vision", "owner": "alice" })).await;
+    let sees = async || bench.call(&bench.alice, "GET", "/v1/projects/vision", Value::Null).await;
+    for _ in 0..3 {
+        assert_eq!(sees().await.status, 200);
+    }
+    let other = crate::store::Store::open(&bench.context.config.database_url).await.unwrap();
+    let change = async |token: bool| {
+        let mut tx = other.write().await.unwrap();
+        let alice = tx.user("alice").await.unwrap().unwrap().id;
+        let project = tx.project("vision").await.unwrap().unwrap().id;
+        match token {
+            true => assert!(tx.remove_token(&alice, "alice").await.unwrap()),
+            false => {
+                let member = crate::store::MemberId::User(alice);
+                assert!(tx.remove_member(&project, &member).await.unwrap());
+            }
+        }
+        tx.commit().await.unwrap();
+    };
+    for (token, expected) in [(false, 403), (true, 401)] {
+        change(token).await;
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while sees().await.status != expected {
+            assert!(std::time::Instant::now() < deadline, "{:?}", sees().await);
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_removed_user_may_nothing_can_come_back_and_is_destroyed_in_time() {
+    let bench = Bench::new().await;
+    bench.add_nodes([1]).await;
+    bench.add_image("a").await;
+    with_password(&bench).await;
+    bench.add_overlay("alice", "dev").await;
+    bench.post("/v1/projects", json!({ "name": "vision", "owner": "alice" })).await;
+    let token = token_of(&login(&bench, "alice", WORD).await);
+    let remove = async |query: &str| {
+        let path = format!("/v1/users/alice{query}");
+        bench.call(&bench.admin, "DELETE", &path, Value::Null).await
+    };
+    let restore = async || bench.post("/v1/users/alice/restore", Value::Null).await;
+    assert_eq!(restore().await.code(), "not-removed");
+
+    let body = json!({ "nodeset": "n01", "image": "a", "overlay": "alice/dev" });
+    assert_eq!(bench.post("/v1/switch", body).await.status, 202);
+    for query in ["", "?now=true"] {
+        assert_eq!(remove(query).await.code(), "user-has-nodes");
+    }
+    let body = json!({ "nodeset": "n01", "action": "off", "force": true });
+    assert_eq!(bench.post("/v1/power", body).await.status, 202);
+
+    let removed = remove("").await;
+    assert_eq!((removed.status, &removed.json()["overlays"][0]["name"]), (200, &json!("dev")));
+    let end = removed.json()["user"]["destroyed_at"].clone();
+    assert!(end.is_string(), "{removed:?}");
+    assert_eq!(status(&bench, &token).await, 401, "its tokens have ended");
+    assert_eq!(login(&bench, "alice", WORD).await.code(), "wrong-login");
+    for (path, body) in [
+        ("/v1/users/alice/tokens", json!({})),
+        ("/v1/overlays", json!({ "name": "new", "owner": "alice" })),
+        ("/v1/projects", json!({ "name": "speech", "owner": "alice" })),
+    ] {
+        assert_eq!(bench.post(path, body).await.code(), "no-user", "{path}");
+    }
+    let same_name = json!({ "name": "alice", "role": "user" });
+    assert_eq!(bench.post("/v1/users", same_name).await.code(), "conflict");
+    assert_eq!(remove("").await.json()["user"]["destroyed_at"], end, "no longer by asking again");
+
+    assert_eq!(restore().await.status, 200);
+    let token = token_of(&login(&bench, "alice", WORD).await);
+    let project = bench.call(&token, "GET", "/v1/projects/vision", Value::Null).await;
+    assert_eq!(project.status, 200, "it is a member as before: {project:?}");
+
+    assert_eq!(remove("").await.status, 200);
+    let at = bench.context.store.read().await.unwrap().any_user("alice").await.unwrap().unwrap();
+    let at = at.destroy_at.unwrap();
+    crate::housekeeping::pass(&bench.context, at - 1).await.unwrap();
+    assert_eq!(restore().await.status, 200);
+    assert_eq!(remove("").await.status, 200);
+    let later = at + crate::model::SECOND * 3600;
+    crate::housekeeping::pass(&bench.context, later).await.unwrap();
+    assert_eq!(restore().await.code(), "no-user");
+    let overlays = bench.call(&bench.admin, "GET", "/v1/overlays", Value::Null).await;
+    assert_eq!(overlays.json()["items"], json!([]));
+    let log = bench.call(&bench.admin, "GET", "/v1/audit?actor=haasd", Value::Null).await.json();
+    assert_eq!(log["items"][0]["action"], "destroy user alice");
+    assert!(log["items"][0]["detail"].as_str().unwrap().contains("overlay dev"), "{log}");
+}
+
+#[tokio::test]
+async fn a_user_is_destroyed_at_once_where_that_is_asked_and_never_under_a_node_that_runs() {
+    let bench = Bench::new().await;
+    bench.add_nodes([1]).await;
+    bench.add_image("a").await;
+    bench.add_overlay("alice", "dev").await;
+    let remove = async |query: &str| {
+        let path = format!("/v1/users/alice{query}");
+        bench.call(&bench.admin, "DELETE", &path, Value::Null).await
+    };
+    assert_eq!(remove("").await.status, 200);
+    // An admin saves what is in it.
+    let body = json!({ "nodeset": "n01", "image": "a", "overlay": "alice/dev" });
+    assert_eq!(bench.post("/v1/switch", body).await.status, 202);
+    crate::housekeeping::pass(&bench.context, i64::MAX).await.unwrap();
+    let overlays = bench.call(&bench.admin, "GET", "/v1/overlays", Value::Null).await;
+    assert_eq!(overlays.json()["items"][0]["name"], "dev");
+    let body = json!({ "nodeset": "n01", "image": "a", "overlay": "none" });
+    assert_eq!(bench.post("/v1/switch", body).await.status, 202);
+    assert_eq!(remove("?now=true").await.status, 204);
+    assert_eq!(bench.post("/v1/users/alice/restore", Value::Null).await.code(), "no-user");
+}
+
+#[tokio::test]
 async fn a_token_that_only_looks_changes_nothing_whoevers_it_is() {
     let bench = Bench::new().await;
     let path = "/v1/users/admin/tokens";

@@ -254,16 +254,19 @@ async fn logins_on_a_projects_node_are_its_members_and_root_is_for_whom_it_says(
         let attempt = attempt.await.unwrap();
         let plan = crate::boots::plan(&bench.context, &attempt).await.unwrap().unwrap();
         let mut logins: Vec<_> =
-            plan.logins.into_iter().map(|login| (login.name.to_string(), login.root)).collect();
+            plan.logins.into_iter().map(|l| (l.name.to_string(), l.root, l.sudo)).collect();
         logins.sort();
         logins
     };
-    let (alice, bob) = (("alice".to_owned(), true), ("bob".to_owned(), false));
+    let alice = ("alice".to_owned(), true, false);
+    let bob = ("bob".to_owned(), false, false);
     assert_eq!(attempt(1, "none").await, [alice.clone(), bob]);
     bench.add_overlay("alice", "diary").await;
     assert_eq!(
         attempt(2, "diary").await,
-        [alice],
+        [alice.clone()],
         "what is hers alone is not opened to the others"
     );
+    ok(bench.call(&bench.alice, "PATCH", "/v1/projects/vision", json!({ "access": "sudo" })).await);
+    assert_eq!(attempt(3, "none").await, [alice, ("bob".to_owned(), false, true)]);
 }

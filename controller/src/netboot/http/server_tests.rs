@@ -210,3 +210,21 @@ async fn one_machine_cannot_take_every_connection() {
     assert_eq!(server.curl(&other, "/ipxe/snponly.efi").await.0, 200);
     drop(taken);
 }
+
+#[tokio::test]
+async fn an_address_that_asks_without_end_is_refused_and_another_is_served() {
+    let server = server().await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let burst = PER_ADDRESS.burst;
+    let head = "HEAD /nothing HTTP/1.1\r\nHost: x\r\n\r\n".repeat(usize::try_from(burst).unwrap());
+    stream.write_all((head + "GET /nothing HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).await.unwrap();
+    assert!(answers.contains("HTTP/1.1 404"), "{answers}");
+    let more = ["-I".to_owned(), format!("http://{}/[1-400]", server.address)];
+    let more = tokio::process::Command::new("curl").arg("-s").args(more).output().await.unwrap();
+    let more = String::from_utf8(more.stdout).unwrap();
+    assert!(more.contains("HTTP/1.1 429"), "{more}");
+    let other = ["--interface", "127.0.0.2"];
+    assert_eq!(server.curl(&other, "/ipxe/snponly.efi").await.0, 200);
+}

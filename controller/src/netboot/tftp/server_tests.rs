@@ -252,3 +252,22 @@ async fn one_peer_cannot_take_all_transfers() {
     }
     assert_eq!(answered, MAX_PER_PEER);
 }
+
+#[tokio::test]
+async fn an_address_that_asks_without_end_is_dropped_and_another_is_served() {
+    let server = server().await;
+    let ask = b"\0\x01nothing\0octet\0";
+    let mut answers = 0;
+    let client = server.client().await;
+    for _ in 0..2 * PER_ADDRESS.burst {
+        client.send_to(ask, server.address).await.unwrap();
+        match timeout(Duration::from_millis(200), client.recv(&mut [0; 100])).await {
+            Ok(answer) => answers += u32::from(answer.is_ok()),
+            Err(_) => break,
+        }
+    }
+    assert!((PER_ADDRESS.burst..2 * PER_ADDRESS.burst).contains(&answers), "{answers} answers");
+    let other = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+    other.send_to(ask, server.address).await.unwrap();
+    assert_eq!(receive(&other).await.0[..4], [0, 5, 0, 1]);
+}
