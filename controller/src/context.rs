@@ -9,6 +9,7 @@ use crate::{
     auth::{attempts::Attempts, principals::Principals},
     clock::Clock,
     config::Config,
+    console::Consoles,
     exports::Exports,
     health::Health,
     images::Images,
@@ -37,6 +38,8 @@ pub struct Context {
     pub exports: Arc<Exports>,
     /// The agents that are connected now.
     pub agents: Agents,
+    /// The serial consoles that are open now, and their logs.
+    pub consoles: Consoles,
     /// iPXE script and kernel command line.
     pub templates: Arc<Templates>,
     /// Derives boot tokens and the secrets of boots.

@@ -25,6 +25,7 @@ use crate::{
     boots::Targets,
     clock::{self, Clock},
     config::Config,
+    console::{self, Consoles},
     context::Context,
     enroll,
     exports::Exports,
@@ -67,6 +68,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ssh_ca: SshCa::open(&config.state_dir)?,
         exports: exports.clone(),
         agents: Agents::default(),
+        consoles: Consoles::new(&config),
         wake: Notify::new(),
         bmc_wake: Notify::new(),
         events: tokio::sync::watch::Sender::new(0),
@@ -156,6 +158,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     parts.spawn(async {
         housekeeping.await;
         ("housekeeping", Ok(()))
+    });
+    let consoles = console::run(context.clone(), stop.clone());
+    parts.spawn(async {
+        consoles.await;
+        ("console", Ok(()))
     });
     ready();
     let result = until_stopped(&context, &mut parts).await;

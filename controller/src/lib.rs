@@ -11,6 +11,7 @@ pub mod boots;
 pub mod clock;
 pub mod condition;
 pub mod config;
+pub mod console;
 pub mod context;
 pub mod daemon;
 pub mod doctor;

@@ -23,7 +23,8 @@ use crate::{
     api,
     auth::{attempts::Attempts, principals},
     clock::Clock,
-    config::{Auth, AuthMode, BootLimits, Config, DhcpMode, Network, NetworkHook, Ports},
+    config::{Auth, AuthMode, BootLimits, Config, Console, DhcpMode, Network, NetworkHook, Ports},
+    console::Consoles,
     context::Context,
     exports::Exports,
     images::{
@@ -98,17 +99,17 @@ impl Bench {
 
     /// With this network.
     pub(crate) async fn on(network: Network) -> Self {
-        Self::build(network, Auth::default(), None).await
+        Self::build(network, Auth::default()).await
     }
 
     /// Where people may register.
     pub(crate) async fn open_to_all() -> Self {
-        Self::build(network(), Auth { register: true, ..Auth::default() }, None).await
+        Self::build(network(), Auth { register: true, ..Auth::default() }).await
     }
 
     /// Where nobody on the controller itself has to say who they are.
     pub(crate) async fn without_auth() -> Self {
-        Self::build(network(), Auth { mode: AuthMode::Off, ..Auth::default() }, None).await
+        Self::build(network(), Auth { mode: AuthMode::Off, ..Auth::default() }).await
     }
 
     /// With another configuration.
@@ -119,6 +120,11 @@ impl Bench {
     /// With this program for the nodes' networks.
     pub(crate) async fn with_hook(hook: NetworkHook) -> Self {
         Self::with(|config| config.network_hook = Some(hook)).await
+    }
+
+    /// With consoles that are logged.
+    pub(crate) async fn with_console_logs() -> Self {
+        Self::with(|config| config.console.log = true).await
     }
 
     async fn build(network: Network, auth: Auth) -> Self {
@@ -154,6 +160,7 @@ impl Bench {
             events: crate::config::Events::default(),
             webhooks: crate::config::Webhooks::default(),
             network_hook: None,
+            console: crate::config::Console::default(),
         };
         change(&mut config);
         let master_key = MasterKey::open(&state_dir.join("master.key")).unwrap();
@@ -164,6 +171,7 @@ impl Bench {
             exports: Arc::new(Exports::new(images.clone(), &config, master_key.clone())),
             images,
             agents: Agents::default(),
+            consoles: Consoles::new(&config),
             templates: Arc::new(Templates::load(&templates_dir).unwrap()),
             master_key,
             ssh_ca: SshCa::open(&state_dir).unwrap(),

@@ -4,6 +4,7 @@
 //! followed, since the token travels with each request. The client never waits or tries again by
 //! itself: callers know what is worth repeating ([`ClientError::is_transient`]).
 
+mod console;
 mod error;
 mod events;
 mod routes;
@@ -15,6 +16,7 @@ use reqwest::{Method, StatusCode, Url};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
+    console::{Console, ConsoleHeard, ConsoleMode},
     error::ClientError,
     events::{Events, Wanted},
     routes::Submitted,
@@ -122,12 +124,17 @@ impl Client {
         }
     }
 
-    /// Sends, and turns every answer that is no success into an error.
+    /// Sends, and takes an answer that is a success.
     async fn send(
         &self,
         request: reqwest::RequestBuilder,
     ) -> Result<reqwest::Response, ClientError> {
         let response = request.send().await.map_err(|e| self.failed(e))?;
+        self.checked(response).await
+    }
+
+    /// Turns an answer that is no success into an error.
+    async fn checked(&self, response: reqwest::Response) -> Result<reqwest::Response, ClientError> {
         if response.status().is_success() {
             return Ok(response);
         }

@@ -12,6 +12,7 @@ pub mod agent;
 pub mod audit;
 pub mod bmc;
 pub mod check;
+pub mod console;
 pub mod doctor;
 pub mod event;
 pub mod grant;

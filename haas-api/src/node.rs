@@ -35,6 +35,9 @@ pub struct Node {
     pub state: NodeState,
     /// Why it is in that state, in words.
     pub reason: String,
+    /// The last lines of its console when it came to be in fault, where the console is logged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub console: Vec<String>,
     /// The user or project that has it, where the caller may know; none while it is to be off.
     #[serde(default)]
     pub tenant: Option<UserName>,

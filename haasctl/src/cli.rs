@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use haas_api::client::Client;
 
 use crate::{
-    audit, completion, config, context, disk, doctor,
+    audit, completion, config, console, context, disk, doctor,
     error::Error,
     events, grant, group, image, login, node, operation,
     out::{Format, Out},
@@ -56,6 +56,8 @@ enum Command {
     Exec(ssh::ExecArgs),
     /// Copy files to many nodes at once, or from one.
     Cp(ssh::CpArgs),
+    /// A node's serial console: type, watch, or show its log.
+    Console(console::ConsoleArgs),
     /// Nodes: what there is, how they booted, the inventory.
     #[command(subcommand)]
     Node(node::Command),
@@ -157,6 +159,7 @@ impl Cli {
             Command::Ssh(args) => args.run(&session).await,
             Command::Exec(args) => args.run(&session).await,
             Command::Cp(args) => args.run(&session).await,
+            Command::Console(args) => args.run(&session).await,
             Command::Node(command) => command.run(&session).await,
             Command::Login(args) => args.run(&session).await,
             Command::Logout(args) => args.run(&session).await,

@@ -10,6 +10,7 @@ mod cli;
 mod completion;
 mod config;
 mod confirm;
+mod console;
 mod context;
 mod disk;
 mod doctor;

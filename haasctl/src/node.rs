@@ -7,6 +7,7 @@ use haas_api::{
     List,
     check::CheckReport,
     client::Client,
+    console::plain,
     names::NodeName,
     node::{ApplyRequest, ApplyResult, Discovered, ManageRequest, Node},
     operation::{BootReport, PowerVerb},
@@ -195,7 +196,8 @@ impl Command {
                 let node = client.node(&node).await?;
                 out.show(&node, || show_table(&node))?;
                 show_checks(session, &node.observed.checks)?;
-                hardware::show(session, &node)
+                hardware::show(session, &node)?;
+                show_console(session, &node.console)
             }
             Self::Sensors { node } => hardware::sensors(session, &client.sensors(&node).await?),
             Self::Sel { node, clear: false, yes: _ } => {
@@ -399,6 +401,15 @@ fn show_checks(session: &Session<'_>, checks: &[CheckReport]) -> Result<(), Erro
         "" => Ok(()),
         text => out.text(text),
     }
+}
+
+/// For people; programs have it in the node.
+fn show_console(session: &Session<'_>, lines: &[String]) -> Result<(), Error> {
+    if lines.is_empty() || session.out.format != Format::Table {
+        return Ok(());
+    }
+    session.out.text("\nits console before the fault:")?;
+    lines.iter().try_for_each(|line| session.out.text(&format!("  {}", plain(line))))
 }
 
 fn boots_table(boots: &[BootReport]) -> Table {

@@ -1,6 +1,7 @@
 //! The binary against a small haasd of this test's own: trust, exit codes, streams. It shares no
 //! code with the real one, only the wire types.
 
+mod console;
 mod server;
 mod ssh;
 

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     account::Account,
-    console::{Console, Ends},
+    console::{Console, Ends, Input},
     error::Error,
     figures::{Figures, Shown, Sums},
     link::{Answer, Link, Output, Step, Task},
@@ -125,12 +125,24 @@ impl Bmc {
         parse::<C>(&self.data(Task::Order(command.into()), deadline).await?)
     }
 
-    /// Begins a serial console over LAN. Who has it already loses it.
+    /// Begins a serial console over LAN. One that was begun by this BMC's clones ends.
+    ///
+    /// # Errors
+    /// [`Error::ConsoleInUse`] if another session has it; see [`Error`].
+    pub async fn console(&self, deadline: Instant) -> Result<Console, Error> {
+        self.begin_console(Step::Activate, deadline).await
+    }
+
+    /// The same, and who has it already loses it.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn console(&self, deadline: Instant) -> Result<Console, Error> {
-        match self.call(Task::Console(Step::Activate), deadline).await? {
+    pub async fn take_console(&self, deadline: Instant) -> Result<Console, Error> {
+        self.begin_console(Step::Take, deadline).await
+    }
+
+    async fn begin_console(&self, step: Step, deadline: Instant) -> Result<Console, Error> {
+        match self.call(Task::Console(step), deadline).await? {
             Reply::Console(console) => Ok(console),
             Reply::Data(_) => Err(Error::Closed),
         }
@@ -223,7 +235,10 @@ impl Keeper {
                 }
                 written = written(self.console.as_mut()), if self.link.console_has_room() => {
                     match written {
-                        Some(characters) => self.link.write(&characters, Instant::now()),
+                        Some(Input::Characters(characters)) => {
+                            self.link.write(&characters, Instant::now());
+                        }
+                        Some(Input::Break) => self.link.send_break(Instant::now()),
                         None => {
                             self.link.end_console();
                             self.console = None;
@@ -346,7 +361,7 @@ async fn readable(socket: Option<&UdpSocket>) {
     }
 }
 
-async fn written(console: Option<&mut Ends>) -> Option<Vec<u8>> {
+async fn written(console: Option<&mut Ends>) -> Option<Input> {
     match console {
         Some(console) => console.written().await,
         None => std::future::pending().await,

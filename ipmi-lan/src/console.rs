@@ -11,7 +11,19 @@ const PIECES: usize = 64;
 #[derive(Debug)]
 pub struct Console {
     characters: mpsc::Receiver<Result<Vec<u8>, Error>>,
-    input: mpsc::Sender<Vec<u8>>,
+    input: ConsoleInput,
+}
+
+/// The way to a console; its clones are the same one. It alone does not keep a console that was
+/// dropped.
+#[derive(Debug, Clone)]
+pub struct ConsoleInput(mpsc::Sender<Input>);
+
+/// What is given to the other side.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Characters(Vec<u8>),
+    Break,
 }
 
 impl Console {
@@ -19,7 +31,7 @@ impl Console {
         // One more than is filled: the reason of the end always fits.
         let (give, characters) = mpsc::channel(PIECES + 1);
         let (input, take) = mpsc::channel(PIECES);
-        (Self { characters, input }, Ends { give, take })
+        (Self { characters, input: ConsoleInput(input) }, Ends { give, take })
     }
 
     /// The next characters; none once it is over and the reason was told.
@@ -30,12 +42,31 @@ impl Console {
         self.characters.recv().await
     }
 
+    /// The way to the other side.
+    pub fn input(&self) -> &ConsoleInput {
+        &self.input
+    }
+}
+
+impl ConsoleInput {
     /// Gives characters to the other side, in order. Waits while there are too many on their way.
     ///
     /// # Errors
     /// When the console is over.
     pub async fn write(&self, characters: &[u8]) -> Result<(), Error> {
-        self.input.send(characters.to_vec()).await.map_err(|_| Error::Closed)
+        self.give(Input::Characters(characters.to_vec())).await
+    }
+
+    /// Gives a BREAK, which Linux takes for its SysRq key, behind the characters before it.
+    ///
+    /// # Errors
+    /// When the console is over.
+    pub async fn send_break(&self) -> Result<(), Error> {
+        self.give(Input::Break).await
+    }
+
+    async fn give(&self, input: Input) -> Result<(), Error> {
+        self.0.send(input).await.map_err(|_| Error::Closed)
     }
 }
 
@@ -43,7 +74,7 @@ impl Console {
 #[derive(Debug)]
 pub(crate) struct Ends {
     give: mpsc::Sender<Result<Vec<u8>, Error>>,
-    take: mpsc::Receiver<Vec<u8>>,
+    take: mpsc::Receiver<Input>,
 }
 
 impl Ends {
@@ -57,8 +88,13 @@ impl Ends {
         let _ = self.give.try_send(what);
     }
 
-    /// The next characters to send; none when the console was dropped.
-    pub(crate) async fn written(&mut self) -> Option<Vec<u8>> {
-        self.take.recv().await
+    /// What is to be sent next; none when the console was dropped.
+    pub(crate) async fn written(&mut self) -> Option<Input> {
+        // Whoever only has its input does not keep it.
+        tokio::select! {
+            biased;
+            () = self.give.closed() => None,
+            input = self.take.recv() => input,
+        }
     }
 }

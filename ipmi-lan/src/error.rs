@@ -77,6 +77,12 @@ pub enum Error {
         #[source]
         last: Arc<Error>,
     },
+    /// Another session of the BMC has its console.
+    #[error("another session has its console")]
+    ConsoleInUse,
+    /// Another session has taken the console.
+    #[error("another session has taken the console")]
+    ConsoleTaken,
     /// Somebody closed it: this handle of the BMC, or the console.
     #[error("closed")]
     Closed,
@@ -96,7 +102,7 @@ impl Error {
                 false
             }
             Self::Refused { .. } | Self::Unanswered | Self::Garbled(_) | Self::TooSlow => false,
-            Self::Busy | Self::Closed => false,
+            Self::Busy | Self::Closed | Self::ConsoleInUse | Self::ConsoleTaken => false,
         }
     }
 
@@ -113,6 +119,7 @@ impl Error {
             Self::CipherSuite(_) | Self::Downgrade(_) | Self::OldIpmi => false,
             Self::Refused { .. } | Self::Unanswered | Self::Busy => false,
             Self::Paused { .. } | Self::Closed => false,
+            Self::ConsoleInUse | Self::ConsoleTaken => false,
         }
     }
 }

@@ -97,6 +97,7 @@ pub fn sessions(bytes: &[u8]) {
     for (kind, payload) in pieces(bytes) {
         if link.is_free() {
             let task = match kind >> 6 {
+                0 if kind & 8 == 0 => Task::Console(Step::Take),
                 0 => Task::Console(Step::Activate),
                 1 => Task::Order(GetChassisStatus.into()),
                 _ => Task::Ask(GetChassisStatus.into()),

@@ -54,7 +54,7 @@ pub use ipmi_rs_core;
 pub use self::{
     account::{Account, AccountError, Privilege},
     bmc::Bmc,
-    console::Console,
+    console::{Console, ConsoleInput},
     error::{Error, SuiteRefusal},
     figures::Figures,
     fleet::Fleet,

@@ -60,6 +60,12 @@ impl Session {
         self.newest
     }
 
+    /// Whether the BMC may mean this session by an id. The standard does not say which of its two ids
+    /// a payload's session has, and BMCs differ.
+    pub(crate) fn is_known_as(&self, id: u32) -> bool {
+        [self.console, self.managed].contains(&id)
+    }
+
     /// Seals a payload. The same payload sent again is sealed again: BMCs drop a sequence number that
     /// they have seen.
     pub(crate) fn seal(&mut self, payload_type: u8, payload: &[u8]) -> Vec<u8> {

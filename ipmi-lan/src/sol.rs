@@ -18,25 +18,38 @@ const ROOM: usize = 1024;
 const TRIES: u32 = 10;
 
 /// The bit of the status byte of a packet from the BMC that says that it has ended the console (table
-/// 15-2). Those that say that it takes no characters at the moment say no more than their count, 0.
+/// 15-2).
 const DEACTIVATING: u8 = 0x10;
+/// That it did not take the packet. For characters it says no more than their count, 0.
+const NACK: u8 = 0x40;
+/// The bit of the operation byte of a packet to the BMC that asks for a BREAK.
+const BREAK: u8 = 0x10;
 
 /// Our end of a console.
 #[derive(Debug)]
 pub(crate) struct Sol {
     /// Characters that one packet to the BMC may have.
     room: usize,
-    waiting: VecDeque<u8>,
+    waiting: VecDeque<Key>,
     /// The packet that is not acknowledged yet.
     sent: Option<Sent>,
     /// Of our last packet with characters.
     number: u8,
     /// Number of the BMC's last packet with characters, and how many of these we have.
     taken: Option<(u8, usize)>,
+    /// Whether the BMC has said once that this console is this session's.
+    pub(crate) was_ours: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Character(u8),
+    Break,
 }
 
 #[derive(Debug)]
 struct Sent {
+    /// None are a BREAK, which goes alone.
     characters: Vec<u8>,
     tries: u32,
     wait: std::time::Duration,
@@ -58,7 +71,8 @@ impl Sol {
     /// `longest` is what the BMC takes in one payload.
     pub(crate) fn new(longest: u16) -> Self {
         let room = usize::from(longest).saturating_sub(HEADER).clamp(1, MOST);
-        Self { room, waiting: VecDeque::new(), sent: None, number: 0, taken: None }
+        let waiting = VecDeque::new();
+        Self { room, waiting, sent: None, number: 0, taken: None, was_ours: false }
     }
 
     /// Whether more characters may be given to send.
@@ -68,7 +82,12 @@ impl Sol {
 
     /// Takes characters for the BMC.
     pub(crate) fn write(&mut self, characters: &[u8]) {
-        self.waiting.extend(characters);
+        self.waiting.extend(characters.iter().copied().map(Key::Character));
+    }
+
+    /// Takes a BREAK for the BMC.
+    pub(crate) fn send_break(&mut self) {
+        self.waiting.push_back(Key::Break);
     }
 
     /// The next packet with characters, if it is time for one.
@@ -76,13 +95,22 @@ impl Sol {
         if self.sent.is_some() || self.waiting.is_empty() {
             return None;
         }
-        let count = self.room.min(self.waiting.len());
-        let characters: Vec<u8> = self.waiting.drain(..count).collect();
+        let mut characters = Vec::new();
+        while characters.len() < self.room
+            && let Some(Key::Character(character)) = self.waiting.front()
+        {
+            characters.push(*character);
+            self.waiting.pop_front();
+        }
+        if characters.is_empty() {
+            self.waiting.pop_front();
+        }
         self.number = self.number % 15 + 1;
         let wait = options.first_wait;
         let again_at = now + jittered(wait);
-        let packet = packet(self.number, None, &characters);
-        self.sent = Some(Sent { characters, tries: 1, wait, again_at });
+        let sent = Sent { characters, tries: 1, wait, again_at };
+        let packet = sent.packet(self.number);
+        self.sent = Some(sent);
         Some(packet)
     }
 
@@ -105,7 +133,7 @@ impl Sol {
         sent.tries += 1;
         sent.wait = options.after(sent.wait);
         sent.again_at = now + jittered(sent.wait);
-        Ok(Some(packet(self.number, None, &sent.characters)))
+        Ok(Some(sent.packet(self.number)))
     }
 
     /// Takes a payload. `room` says whether its reader takes characters now; if not they are not
@@ -119,7 +147,8 @@ impl Sol {
         };
         heard.over = status & DEACTIVATING != 0;
         if acknowledged & 0x0F != 0 {
-            self.acknowledged(acknowledged & 0x0F, usize::from(*accepted));
+            let (number, nack) = (acknowledged & 0x0F, status & NACK != 0);
+            self.acknowledged(number, usize::from(*accepted), nack);
         }
         let number = number & 0x0F;
         if number != 0 && room {
@@ -131,16 +160,19 @@ impl Sol {
             heard.characters = characters.get(had..).unwrap_or_default().to_vec();
             self.taken = Some((number, characters.len()));
             let count = u8::try_from(characters.len()).unwrap_or(u8::MAX);
-            heard.answer = Some(packet(0, Some((number, count)), &[]));
+            heard.answer = Some(vec![0, number, count, 0]);
         }
         heard
     }
 
-    fn acknowledged(&mut self, number: u8, accepted: usize) {
+    fn acknowledged(&mut self, number: u8, accepted: usize, nack: bool) {
         if number != self.number {
             return;
         }
         let Some(mut sent) = self.sent.take() else { return };
+        if sent.characters.is_empty() && !nack {
+            return;
+        }
         if accepted == 0 {
             // It cannot at the moment: the same packet again when its time comes.
             self.sent = Some(sent);
@@ -149,14 +181,16 @@ impl Sol {
         // What it did not take goes out again, in front and under another number.
         let rest = sent.characters.split_off(accepted.min(sent.characters.len()));
         for character in rest.into_iter().rev() {
-            self.waiting.push_front(character);
+            self.waiting.push_front(Key::Character(character));
         }
     }
 }
 
-fn packet(number: u8, acknowledges: Option<(u8, u8)>, characters: &[u8]) -> Vec<u8> {
-    let (acknowledged, accepted) = acknowledges.unwrap_or_default();
-    [&[number, acknowledged, accepted, 0], characters].concat()
+impl Sent {
+    fn packet(&self, number: u8) -> Vec<u8> {
+        let operation = if self.characters.is_empty() { BREAK } else { 0 };
+        [&[number, 0, 0, operation], self.characters.as_slice()].concat()
+    }
 }
 
 #[cfg(test)]
@@ -202,6 +236,22 @@ mod tests {
         }
         now += Duration::from_secs(60);
         assert_eq!(sol.tick(&OPTIONS(), now), Err(()));
+    }
+
+    #[test]
+    fn a_break_keeps_its_place_and_goes_again_until_it_is_taken() {
+        let (mut sol, now) = (Sol::new(7), Instant::now());
+        sol.write(b"ab");
+        sol.send_break();
+        sol.write(b"h");
+        assert_eq!(sol.next(&OPTIONS(), now).unwrap(), b"\x01\0\0\0ab");
+        sol.receive(&[0, 1, 2, 0], true);
+        assert_eq!(sol.next(&OPTIONS(), now).unwrap(), [2, 0, 0, BREAK]);
+        sol.receive(&[0, 2, 0, NACK], true);
+        let again_at = sol.wake_at().unwrap();
+        assert_eq!(sol.tick(&OPTIONS(), again_at), Ok(Some(vec![2, 0, 0, BREAK])));
+        sol.receive(&[0, 2, 0, 0], true);
+        assert_eq!(sol.next(&OPTIONS(), now).unwrap(), b"\x03\0\0\0h");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod api;
 mod canaries;
 mod clock;
+mod console;
 mod crash;
 mod faults;
 mod hardware;

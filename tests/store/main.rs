@@ -11,6 +11,7 @@ mod audit;
 mod desired;
 mod events;
 mod hardware;
+mod fault_consoles;
 mod host_keys;
 mod images;
 mod networks;

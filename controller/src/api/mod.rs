@@ -6,6 +6,7 @@
 mod agent;
 mod audit;
 mod caller;
+mod consoles;
 mod convention;
 mod disks;
 mod doctor;
@@ -87,6 +88,8 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(nodes::render))
         .routes(routes!(hardware::sensors))
         .routes(routes!(hardware::sel, hardware::clear_sel))
+        .routes(routes!(consoles::watch))
+        .routes(routes!(consoles::log))
         .routes(routes!(disks::list))
         .routes(routes!(disks::claim))
         .routes(routes!(disks::accept))

@@ -350,6 +350,10 @@ async fn shown(
         reason = if is_on { "somebody has it" } else { "free" }.to_owned();
     }
     let Loaded { node, desired, attempt, .. } = loaded;
+    let console = match state {
+        NodeState::Fault => shown_console(tx, caller, &node).await?,
+        _ => Vec::new(),
+    };
     let desired = match desired {
         Some(desired) => Some(shown_desired(tx, desired).await?),
         None => None,
@@ -370,6 +374,7 @@ async fn shown(
         managed: node.managed,
         state,
         reason,
+        console,
         tenant: tenant.filter(|_| is_on && !is_others),
         desired,
         observed: Observed {
@@ -390,6 +395,13 @@ async fn shown(
         hardware: None,
         name: node.name,
     })
+}
+
+/// The last lines before a fault, for those whose node it was.
+async fn shown_console(tx: &mut Tx, caller: &Caller, node: &model::Node) -> Answer<Vec<String>> {
+    let found = tx.fault_console(&node.id, node.generation).await?;
+    let may = |tenant: &str| caller.may(Verb::View, Object::Deed { actor: None, tenant }).is_ok();
+    Ok(found.filter(|(tenant, _)| may(tenant)).map(|(_, lines)| lines).unwrap_or_default())
 }
 
 /// The host keys of what runs; those of a boot that is over are nobody's.

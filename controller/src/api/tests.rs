@@ -4,6 +4,7 @@ mod access;
 mod boot_path;
 mod channel;
 mod checks;
+mod consoles;
 mod disks;
 mod initiator;
 mod probes;

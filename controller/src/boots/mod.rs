@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 pub use foreign::lease_seen;
-pub use plan::{plan, preview};
+pub use plan::{people, plan, preview};
 pub use scratch::{erased, erasing};
 pub use ssh::certify;
 pub use targets::Targets;

@@ -131,11 +131,11 @@ async fn manifest(tx: &mut Tx, desired: &Desired) -> Result<Option<Manifest>> {
         .map_err(|e| StoreError::Corrupt { table: "images", problem: e.to_string() })
 }
 
-/// The overlay's owner and whoever asked for this state, as root; on a project's node with none but the
-/// project's data also its members, as what the project lets them be.
-async fn logins(tx: &mut Tx, desired: &Desired) -> Result<Vec<Login>> {
+/// Who has an account where this runs, by id, and what it is there: the overlay's owner and
+/// whoever asked for this state, as root; on a project's node with none but the project's data also its
+/// members, as what the project lets them be.
+pub async fn people(tx: &mut Tx, desired: &Desired) -> Result<BTreeMap<String, Access>> {
     let wanted = &desired.wanted;
-    // By id: what it is there.
     let mut people: BTreeMap<String, Access> = BTreeMap::new();
     let project = tx.project_by_id(&wanted.tenant).await?;
     let owner = match &wanted.overlay_id {
@@ -156,6 +156,11 @@ async fn logins(tx: &mut Tx, desired: &Desired) -> Result<Vec<Login>> {
     for id in owner.iter().chain([&wanted.actor_id]) {
         people.entry(id.clone()).or_insert(access);
     }
+    Ok(people)
+}
+
+async fn logins(tx: &mut Tx, desired: &Desired) -> Result<Vec<Login>> {
+    let people = people(tx, desired).await?;
     let mut logins = Vec::with_capacity(people.len());
     for (id, access) in people {
         let user = tx.user_by_id(&id).await?.filter(UserRow::logs_in);

@@ -102,6 +102,25 @@ pub struct NetworkHook {
     pub command: Vec<String>,
     /// Seconds that it may take.
     pub timeout_s: u64,
+    /// The nodes' serial consoles.
+    pub console: Console,
+}
+
+/// What is done with consoles though nobody watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Console {
+    /// Whether they are open all the time, and logged.
+    pub log: bool,
+    /// MiB of one node's log, 8 by default.
+    pub size_mib: u64,
+    /// Seconds after which what was logged is removed, 30 days by default.
+    pub age_s: u64,
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        Self { log: false, size_mib: 8, age_s: 30 * 86_400 }
+    }
 }
 
 /// Who may come in.
@@ -235,6 +254,7 @@ impl fmt::Debug for Config {
             .field("events", &self.events)
             .field("webhooks", &self.webhooks)
             .field("network_hook", &self.network_hook)
+            .field("console", &self.console)
             .finish()
     }
 }

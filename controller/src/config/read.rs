@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, path::Path, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    Auth, AuthMode, BootLimits, Config, Events, HealthChecks, Iscsi, Metrics, Network, NetworkHook, Ports, Webhooks,
+    Auth, AuthMode, BootLimits, Config, Console, Events, HealthChecks, Iscsi, Metrics, Network, NetworkHook, Ports, Webhooks,
     network::{interface, networks},
     problem::Problems,
     reader::{Notes, Table},
@@ -50,6 +50,7 @@ pub(super) fn config(
         events: root.get("events").and_then(|v| v.table()).map(events).unwrap_or_default(),
         webhooks: root.get("webhooks").and_then(|v| v.table()).map(webhooks).unwrap_or_default(),
         network_hook: root.get("network_hook").and_then(|v| v.table()).and_then(network_hook),
+        console: root.get("console").and_then(|v| v.table()).map(console).unwrap_or_default(),
     };
     config.api_interfaces = api_interfaces(&root, &config.networks);
     root.refuse_unknown();
@@ -225,6 +226,25 @@ fn iscsi(table: Table<'_>) -> Iscsi {
     };
     table.refuse_unknown();
     iscsi
+}
+
+fn console(table: Table<'_>) -> Console {
+    let default = Console::default();
+    let size = |text: &str| units::mebibytes(text).filter(|mib| (1..=1 << 20).contains(mib));
+    let age = |text: &str| units::seconds(text).filter(|s| (3600..=3650 * 86_400).contains(s));
+    let console = Console {
+        log: table.get("log").and_then(|value| value.flag()).unwrap_or(default.log),
+        size_mib: table
+            .get("size")
+            .and_then(|value| value.with("a size such as \"8 MiB\", from 1 MiB to 1 TiB", size))
+            .unwrap_or(default.size_mib),
+        age_s: table
+            .get("age")
+            .and_then(|value| value.with("a time such as \"30d\", from 1h to 3650d", age))
+            .unwrap_or(default.age_s),
+    };
+    table.refuse_unknown();
+    console
 }
 
 fn boot(table: Table<'_>) -> BootLimits {

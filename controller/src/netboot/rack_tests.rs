@@ -247,6 +247,7 @@ fn config(dhcp: DhcpMode) -> Config {
         health: crate::config::HealthChecks::default(),
         auth: crate::config::Auth::default(),
         network_hook: None,
+        console: crate::config::Console::default(),
     }
 }
 

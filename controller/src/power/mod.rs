@@ -22,6 +22,7 @@ use futures_util::future::BoxFuture;
 use haas_api::hardware::{BmcInfo, SelEntry, Sensor};
 use serde::{Deserialize, Serialize};
 use haas_api::bmc::Hardware;
+use ipmi_lan::Console;
 
 pub use self::{
     exec::CommandFault,
@@ -160,6 +161,9 @@ pub enum PowerError {
         /// What is wrong with the secret.
         error: SecretError,
     },
+    /// The driver has no serial console.
+    #[error("only nodes with the power driver \"ipmi\" have a console")]
+    NoConsole,
     /// The inventory asks for what the driver cannot do.
     #[error("power driver {driver:?}: {wrong}")]
     Spec {
@@ -175,6 +179,7 @@ impl PowerError {
     pub fn needs_person(&self) -> bool {
         match self {
             Self::NeedsPerson { .. } | Self::Spec { .. } | Self::Secret { .. } => true,
+            Self::NoConsole => true,
             Self::Bmc { fault, .. } => fault.needs_person(),
             Self::Redfish { fault, .. } => fault.needs_person(),
             Self::Command { .. } => false,
@@ -209,6 +214,33 @@ pub fn health_driver(spec: &PowerSpec) -> Option<Arc<dyn HealthDriver>> {
         }
         PowerSpec::Redfish(_) | PowerSpec::Exec { .. } | PowerSpec::Manual => None,
     }
+}
+
+/// Whether a console is taken from another session of the BMC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Only if none has it.
+    IfFree,
+    /// Whoever has it.
+    Take,
+}
+
+/// Whether a node's serial console can be had.
+pub fn has_console(spec: &PowerSpec) -> bool {
+    match spec {
+        PowerSpec::Ipmi { .. } => true,
+        PowerSpec::Redfish(_) | PowerSpec::Exec { .. } | PowerSpec::Manual => false,
+    }
+}
+
+/// Begins a node's serial console, in the BMC's session that its power commands have too. It ends
+/// when it is dropped.
+///
+/// # Errors
+/// When there is none, or it cannot be had.
+pub async fn open_console(spec: &PowerSpec, claim: Claim) -> Result<Console, PowerError> {
+    let login = ipmi::Login::of(spec).ok_or(PowerError::NoConsole)?;
+    ipmi::open_console(&login, claim).await
 }
 
 /// Ends what drivers keep open, when haasd ends.

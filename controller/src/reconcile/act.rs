@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::{Loaded, hook};
 use crate::{
-    clock,
+    clock, console,
     context::Context,
     errors::chain,
     exports,
@@ -120,8 +120,10 @@ async fn adopt(context: &Context, loaded: &Loaded) -> Result<()> {
     let (Some(attempt), Some(desired)) = (&loaded.attempt, &loaded.desired) else { return Ok(()) };
     let mut tx = context.store.write().await?;
     tx.adopt_attempt(&attempt.id, desired.generation).await?;
+    let tenant = console::tenant(&mut tx, &loaded.node).await?;
     event(&mut tx, &loaded.node, "already-so", json!({ "boot": attempt.id })).await?;
     tx.commit().await?;
+    context.consoles.hand_over(&loaded.node.id, &tenant);
     context.changed();
     Ok(())
 }
@@ -192,11 +194,14 @@ async fn open(
         return Err(StoreError::Conflict(format!("node {}", node.name)));
     }
     tx.open_attempt(&attempt, &tokens::hash(token.expose())).await?;
+    let tenant = console::tenant(&mut tx, node).await?;
     tx.set_ending(&node.id, None).await?;
     event(&mut tx, node, "boot-opened", json!({ "boot": attempt.id, "cause": cause.as_str() }))
         .await?;
     tx.commit().await?;
     METRICS.boot_started(cause);
+    // The node is off: what it prints from here on is of what boots now.
+    context.consoles.hand_over(&node.id, &tenant);
     info!(node = %node.name, boot = %attempt.id, generation = attempt.generation, %cause, "boot attempt opened");
     context.exports.reload(&context.store).await?;
     context.told();
@@ -407,6 +412,9 @@ async fn fail_attempt(context: &Context, loaded: &Loaded, failure: &Failure) -> 
 async fn record_fault(context: &Context, node: &Node, fault: &Fault) -> Result<()> {
     let mut tx = context.store.write().await?;
     tx.set_fault(&node.id, fault).await?;
+    if let Some((tenant, lines)) = context.consoles.evidence(&node.id) {
+        tx.set_fault_console(&node.id, fault.generation, &tenant, &lines).await?;
+    }
     // What was tried is over: the next desired state begins anew.
     tx.set_ending(&node.id, None).await?;
     event(&mut tx, node, "fault", json!({ "code": fault.code, "reason": fault.reason })).await?;

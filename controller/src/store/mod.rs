@@ -11,6 +11,7 @@ mod desired;
 mod discovered;
 mod disks;
 mod events;
+mod fault_consoles;
 mod grants;
 mod groups;
 mod hardware;

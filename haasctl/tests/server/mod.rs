@@ -1,6 +1,8 @@
 //! A small haasd: real TLS with a certificate of its own, a few routes with known answers, and the
 //! faults that the tests ask for.
 
+mod console;
+
 use std::{
     collections::HashMap,
     convert::Infallible,
@@ -30,6 +32,8 @@ const BEGAN: &str = "2026-11-21T00:00:00Z";
 
 #[derive(Default)]
 struct Seen {
+    /// Connections to consoles.
+    consoles: usize,
     paths: Vec<String>,
     event_queries: Vec<String>,
     applied: usize,
@@ -123,6 +127,8 @@ impl Drop for Server {
 
 fn router(seen: Shared) -> Router {
     Router::new()
+        .route("/v1/nodes/{name}/console", get(console::watch))
+        .route("/v1/nodes/{name}/console/log", get(console::log))
         .route("/v1/whoami", get(|| async { Json(user()) }))
         .route(
             "/v1/users/{name}/tokens",

@@ -27,5 +27,5 @@ pub use self::{
 };
 pub(crate) use self::{
     session::{CloseSession, GetCipherSuites, PIECE, PIECES, SetSessionPrivilege},
-    sol::{Activate, Deactivate, PAYLOAD_ACTIVE},
+    sol::{Activate, Deactivate, GetHolder, PAYLOAD_ACTIVE},
 };

@@ -1,4 +1,4 @@
-//! The console's payload, begun and ended: IPMI 2.0 sections 24.1 and 24.2.
+//! The console's payload, begun and ended, and whose it is: IPMI 2.0 sections 24.1, 24.2 and 24.4.
 
 use ipmi_rs_core::connection::{IpmiCommand, Message, NetFn, NotEnoughData};
 
@@ -45,5 +45,25 @@ pub(crate) struct Deactivate;
 impl From<Deactivate> for Message {
     fn from(_: Deactivate) -> Self {
         Self::new_request(NetFn::App, 0x49, [&SOL[..], &[0; 4]].concat())
+    }
+}
+
+/// Asks which session has it.
+#[derive(Debug)]
+pub(crate) struct GetHolder;
+
+impl From<GetHolder> for Message {
+    fn from(_: GetHolder) -> Self {
+        Self::new_request(NetFn::App, 0x4B, SOL.to_vec())
+    }
+}
+
+impl IpmiCommand for GetHolder {
+    /// The session's id; 0 where none has it.
+    type Output = u32;
+    type Error = NotEnoughData;
+
+    fn parse_success_response(data: &[u8]) -> Result<u32, NotEnoughData> {
+        data.first_chunk().map(|id| u32::from_le_bytes(*id)).ok_or(NotEnoughData)
     }
 }

@@ -187,6 +187,14 @@ impl Link {
         self.finish(Err(error), now);
     }
 
+    /// Gives a BREAK to the console, behind the characters before it.
+    pub(crate) fn send_break(&mut self, now: Instant) {
+        if let Some(console) = &mut self.console {
+            console.send_break();
+        }
+        self.pump(now);
+    }
+
     /// Gives characters to the console.
     pub(crate) fn write(&mut self, characters: &[u8], now: Instant) {
         if let Some(console) = &mut self.console {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     account::Privilege,
-    command::{Activate, Deactivate, PAYLOAD_ACTIVE, SetSessionPrivilege},
+    command::{Activate, Deactivate, GetHolder, PAYLOAD_ACTIVE, SetSessionPrivilege},
     error::Error,
     options::{Options, jittered},
     session::Session,
@@ -207,8 +207,9 @@ impl Link {
     fn answered(&mut self, exchange: Exchange, code: u8, data: Vec<u8>, now: Instant) {
         let refusal = CompletionErrorCode::try_from(code);
         match (exchange.purpose, refusal) {
-            // Any answer is a sign of life.
-            (Purpose::Keepalive, _) => {}
+            // Any answer is a sign of life; not every BMC can say who has its console.
+            (Purpose::Keepalive, Err(())) => self.note_holder(&exchange, &data),
+            (Purpose::Keepalive, Ok(_)) => {}
             (_, Ok(code)) if is_busy(code) && !self.is_spent() => {
                 let busy = Error::Overloaded("it is busy");
                 if let Some(work) = &mut self.work {
@@ -259,7 +260,16 @@ impl Link {
         match &mut work.task {
             Task::Ask(_) | Task::Order(_) => self.finish(Ok(Answer::Data(data)), now),
             Task::Console(step @ Step::Deactivate) => *step = Step::ActivateAgain,
-            Task::Console(Step::Activate | Step::ActivateAgain) => {
+            Task::Console(step @ Step::AskHolder) => match GetHolder::parse_success_response(&data)
+            {
+                Ok(0) => *step = Step::ActivateAgain,
+                Ok(id) if matches!(&self.phase, Phase::Open(open) if open.session.is_known_as(id)) =>
+                {
+                    *step = Step::Deactivate;
+                }
+                Ok(_) | Err(_) => self.finish(Err(Error::ConsoleInUse), now),
+            },
+            Task::Console(Step::Activate | Step::Take | Step::ActivateAgain) => {
                 let outcome = self.console_begun(&data);
                 self.finish(outcome, now);
             }
@@ -281,10 +291,18 @@ impl Link {
     fn declined(&mut self, command: u8, code: CompletionErrorCode, now: Instant) {
         use CompletionErrorCode as Code;
         match (self.work.as_mut().map(|work| &mut work.task), code) {
-            (Some(Task::Console(step @ Step::Activate)), Code::CommandSpecific(PAYLOAD_ACTIVE)) => {
-                *step = Step::Deactivate;
+            (Some(Task::Console(step)), Code::CommandSpecific(PAYLOAD_ACTIVE)) => match step {
+                Step::Activate => *step = Step::AskHolder,
+                Step::Take => *step = Step::Deactivate,
+                // Whoever had it has ended it just now.
+                Step::Deactivate => *step = Step::ActivateAgain,
+                Step::AskHolder | Step::ActivateAgain => {
+                    self.finish(Err(Error::ConsoleInUse), now);
+                }
+            },
+            (Some(Task::Console(Step::AskHolder)), _) => {
+                self.finish(Err(Error::ConsoleInUse), now);
             }
-            // Whoever had it may have ended it just now.
             (Some(Task::Console(step @ Step::Deactivate)), _) => *step = Step::ActivateAgain,
             (_, code) if is_busy(code) => self.finish(Err(Error::Overloaded("it is busy")), now),
             (_, code) => self.finish(Err(Error::Refused { command, code }), now),
@@ -314,7 +332,9 @@ impl Link {
             }
             None if open.keepalive_at <= now => {
                 let wait = self.options.first_wait;
-                let packet = open.begin(Purpose::Keepalive, GetDeviceId.into(), wait, now);
+                let message =
+                    if self.console.is_some() { GetHolder.into() } else { GetDeviceId.into() };
+                let packet = open.begin(Purpose::Keepalive, message, wait, now);
                 self.out.push_back(Output::Send(packet));
             }
             None => {}
@@ -344,6 +364,21 @@ impl Link {
             self.lose(Error::Closed);
         }
         self.pump(now);
+    }
+
+    /// Another session can take the console without a word to this one.
+    fn note_holder(&mut self, keepalive: &Exchange, data: &[u8]) {
+        let (Phase::Open(open), Some(console)) = (&self.phase, &mut self.console) else { return };
+        if keepalive.message.cmd() != Message::from(GetHolder).cmd() {
+            return;
+        }
+        let Ok(id) = GetHolder::parse_success_response(data) else { return };
+        let ours = open.session.is_known_as(id);
+        if id == 0 || (console.was_ours && !ours) {
+            self.lose(Error::ConsoleTaken);
+        } else {
+            console.was_ours |= ours;
+        }
     }
 
     /// Sends the console's next characters, if it is time for them.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ipmi_rs_core::connection::Message;
 
 use crate::{
-    command::{Activate, Deactivate},
+    command::{Activate, Deactivate, GetHolder},
     error::Error,
     options::{Options, jittered},
 };
@@ -24,9 +24,13 @@ pub(crate) enum Task {
 /// Steps to a console.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Begin one.
+    /// Begin one, if no other session has it.
     Activate,
-    /// Somebody has it, most likely we ourselves before our end was lost: end that one.
+    /// Some session has it: ask which. It is ours if the answer to our first packet was lost.
+    AskHolder,
+    /// Begin one, whoever has it.
+    Take,
+    /// End the one that there is.
     Deactivate,
     /// Begin one, after that.
     ActivateAgain,
@@ -36,7 +40,8 @@ impl Task {
     pub(crate) fn message(&self) -> Message {
         match self {
             Self::Ask(message) | Self::Order(message) => message.clone(),
-            Self::Console(Step::Activate | Step::ActivateAgain) => Activate.into(),
+            Self::Console(Step::Activate | Step::Take | Step::ActivateAgain) => Activate.into(),
+            Self::Console(Step::AskHolder) => GetHolder.into(),
             Self::Console(Step::Deactivate) => Deactivate.into(),
         }
     }

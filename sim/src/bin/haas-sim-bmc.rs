@@ -8,7 +8,8 @@
 //! ```
 //!
 //! It takes orders on standard input, one a line, and ends with it. `counts` prints what all BMCs were
-//! asked; `power on` and `power off` switch all machines; `faults {"lost":0.1}` makes all BMCs
+//! asked; `power on` and `power off` switch all machines; `say TEXT` has all machines print a line on
+//! their serial consoles; `faults {"lost":0.1}` makes all BMCs
 //! misbehave so, and `faults {}` no more. Each prints one line.
 
 use std::{
@@ -55,11 +56,17 @@ fn obey(farm: &Farm, line: &str) -> Result<String> {
         ("counts", "") => Ok(serde_json::to_string(&farm.counts())?),
         ("power", "on") => power(farm, PowerState::On),
         ("power", "off") => power(farm, PowerState::Off),
+        ("say", text) => {
+            for index in 0..farm.addresses().len() {
+                farm.say(index, &format!("{text}\r\n"));
+            }
+            Ok("ok".to_owned())
+        }
         ("faults", faults) => {
             farm.set_faults(&serde_json::from_str(faults)?);
             Ok("ok".to_owned())
         }
-        _ => bail!("{line:?} is none of: counts, power on, power off, faults JSON"),
+        _ => bail!("{line:?} is none of: counts, power on, power off, say TEXT, faults JSON"),
     }
 }
 

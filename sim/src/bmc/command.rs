@@ -72,6 +72,7 @@ impl Bmc {
                 self.operator(session, |bmc| bmc.records.answer(0x0A, 0x47, request.data))
             }
             (0x04 | 0x0A, command) => self.records.answer(request.function, command, request.data),
+            (0x06, 0x4B) => self.console_holder(request.data),
             _ => (code::UNKNOWN, Vec::new()),
         }
     }
@@ -149,6 +150,9 @@ impl Bmc {
             [1, 1, ..] => {}
             _ => return (code::FIELD, Vec::new()),
         }
+        if self.setup.no_console {
+            return (0x81, Vec::new());
+        }
         if self.sessions.with_console().is_some() {
             return (0x80, Vec::new());
         }
@@ -172,11 +176,18 @@ impl Bmc {
         (code::OK, Vec::new())
     }
 
-    /// [24.4]
+    /// [24.3]
     fn console_status(&mut self, data: &[u8]) -> Answer {
         let [1] = data else { return (code::FIELD, Vec::new()) };
         let active = u8::from(self.sessions.with_console().is_some());
         (code::OK, vec![1, active, 0])
+    }
+
+    /// [24.4]
+    fn console_holder(&mut self, data: &[u8]) -> Answer {
+        let [1, 1] = data else { return (code::FIELD, Vec::new()) };
+        let holder = self.sessions.holder().unwrap_or(0);
+        (code::OK, [&holder.to_le_bytes()[..], &[0; 8]].concat())
     }
 }
 

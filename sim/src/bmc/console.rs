@@ -1,4 +1,4 @@
-//! A serial console [15]: it greets, and repeats what it is told.
+//! A serial console [15]: it greets, repeats what it is told, and says what its machine prints.
 
 use std::{
     collections::VecDeque,
@@ -30,6 +30,15 @@ impl Console {
         console
     }
 
+    /// What the machine prints.
+    pub(super) fn say(&mut self, text: &[u8], now: Instant) {
+        self.waiting.extend(text);
+        if self.sent.is_none() {
+            // It goes out by itself, as its first packet does.
+            self.sent = Some((self.next_packet(), now, 0));
+        }
+    }
+
     /// The packet that says that it is over.
     pub(super) fn end(&self) -> Vec<u8> {
         vec![0, 0, 0, 0x10]
@@ -53,7 +62,7 @@ impl Console {
 
     /// Takes a payload, and answers those to send.
     pub(super) fn receive(&mut self, payload: &[u8], now: Instant) -> Vec<Vec<u8>> {
-        let [number, acknowledged, accepted, _operation, characters @ ..] = payload else {
+        let [number, acknowledged, accepted, operation, characters @ ..] = payload else {
             return Vec::new();
         };
         let mut answers = Vec::new();
@@ -71,6 +80,9 @@ impl Console {
             let count = match self.taken {
                 Some((before, count)) if before == *number => count,
                 _ => {
+                    if operation & 0x10 != 0 {
+                        self.waiting.extend(b"<BREAK>");
+                    }
                     let taken = &characters[..characters.len().min(TAKES)];
                     self.waiting.extend(taken);
                     u8::try_from(taken.len()).unwrap_or(0)

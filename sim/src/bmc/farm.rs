@@ -28,6 +28,8 @@ pub struct Farm {
 struct Place {
     address: SocketAddr,
     bmc: Mutex<Bmc>,
+    /// It has something to send that nobody asked for.
+    woken: Notify,
 }
 
 impl Place {
@@ -60,7 +62,7 @@ impl Farm {
             socket.set_nonblocking(true)?;
             let address = socket.local_addr()?;
             let bmc = Mutex::new(Bmc::new(setup.clone(), address.port()));
-            bmcs.push(Arc::new(Place { address, bmc }));
+            bmcs.push(Arc::new(Place { address, bmc, woken: Notify::new() }));
             sockets.push(socket);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -92,6 +94,15 @@ impl Farm {
     /// If there are not so many.
     pub fn bmc(&self, index: usize) -> MutexGuard<'_, Bmc> {
         self.bmcs[index].bmc()
+    }
+
+    /// The machine of one of them prints on its serial line.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn say(&self, index: usize, text: &str) {
+        self.bmcs[index].bmc().say(text, Instant::now());
+        self.bmcs[index].woken.notify_one();
     }
 
     /// How all of them misbehave from now on.
@@ -139,6 +150,7 @@ async fn serve(place: Arc<Place>, socket: Arc<UdpSocket>, seed: u64) {
                     }
                 }
             }
+            () = place.woken.notified() => {}
             () = until(wake_at) => {
                 let sent = place.bmc().tick(Instant::now());
                 send(&place, &socket, &mut network, sent);

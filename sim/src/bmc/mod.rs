@@ -49,6 +49,8 @@ pub struct Setup {
     pub suites: Vec<u8>,
     /// Sessions that it can have at the same time, those of logins among them.
     pub sessions: usize,
+    /// Its serial over LAN is disabled.
+    pub no_console: bool,
     /// It takes every sequence number, as some do: a request that comes twice is answered twice.
     pub sloppy: bool,
 }
@@ -68,7 +70,14 @@ impl Setup {
     /// One administrator, both good suites, and as many sessions as BMCs usually have.
     pub fn new(name: &str, password: &str) -> Self {
         let user = User { name: name.to_owned(), password: password.to_owned(), limit: 4 };
-        Self { users: vec![user], kg: None, suites: vec![3, 17], sessions: 4, sloppy: false }
+        Self {
+            users: vec![user],
+            kg: None,
+            suites: vec![3, 17],
+            sessions: 4,
+            no_console: false,
+            sloppy: false,
+        }
     }
 }
 
@@ -94,6 +103,8 @@ pub struct Bmc {
     sessions: Sessions,
     /// It restarts, and hears nothing until then.
     starts_at: Option<Instant>,
+    /// The next answer to Activate Payload is not sent.
+    loses_activation: bool,
     out: VecDeque<Sent>,
 }
 
@@ -110,6 +121,7 @@ impl Bmc {
             records: Records::default(),
             sessions: Sessions::default(),
             starts_at: None,
+            loses_activation: false,
             out: VecDeque::new(),
         }
     }
@@ -176,6 +188,27 @@ impl Bmc {
     /// Whether somebody has the machine's serial console.
     pub fn has_console(&mut self) -> bool {
         self.sessions.with_console().is_some()
+    }
+
+    /// The machine prints on its serial line; lost where nobody has it.
+    pub(super) fn say(&mut self, text: &str, now: Instant) {
+        if let Some((_, active)) = self.sessions.with_console()
+            && let Some(console) = &mut active.console
+        {
+            console.say(text.as_bytes(), now);
+        }
+    }
+
+    /// The console is over, and who had it is not told.
+    pub fn forget_console(&mut self) {
+        if let Some((_, active)) = self.sessions.with_console() {
+            active.console = None;
+        }
+    }
+
+    /// The next answer to Activate Payload is lost, once.
+    pub fn lose_next_activation(&mut self) {
+        self.loses_activation = true;
     }
 
     /// Gives it other cipher suites, as other firmware would.

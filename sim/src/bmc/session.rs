@@ -95,6 +95,15 @@ impl Sessions {
         })
     }
 
+    /// The BMC's id of the session that has the console.
+    pub(super) fn holder(&self) -> Option<u32> {
+        let holds = |session: &&Session| match &session.stage {
+            Stage::Active(active) => active.console.is_some(),
+            Stage::Opened | Stage::Challenged(_) => false,
+        };
+        self.0.iter().find(holds).map(|session| session.managed)
+    }
+
     pub(super) fn forget_old(&mut self, now: Instant) {
         self.0.retain(|session| {
             let limit = match session.stage {
@@ -185,6 +194,10 @@ impl Bmc {
             0x00 => {
                 let Some(request) = packet::request(&payload) else { return };
                 let (code, data) = self.execute(packet.id, &request, now);
+                let activates = (request.function, request.command) == (0x06, 0x48);
+                if activates && std::mem::take(&mut self.loses_activation) {
+                    return;
+                }
                 let answer = packet::response(&request, code, &data);
                 self.answer_inside(packet.id, from, &answer);
                 if (request.function, request.command, code) == (0x06, 0x3C, 0) {

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use ipmi_lan::{Error, Privilege, ipmi_rs_core::connection::CompletionErrorCode as Code};
 
+/// The command that begins a console.
+const ACTIVATE_PAYLOAD: u8 = 0x48;
+
 /// What came of a call, and what to check.
 #[derive(Debug, thiserror::Error)]
 pub enum BmcFault {
@@ -62,6 +65,14 @@ pub enum BmcFault {
     /// The order makes no sense in its present state.
     #[error("it says that this cannot be done in its present state")]
     NotNow,
+    /// Another session has its console.
+    #[error(
+        "another session has its console; end that one, or take it: `~t` in the console, or `haasctl console --force`"
+    )]
+    ConsoleInUse,
+    /// It gives no console over LAN.
+    #[error("its serial over LAN is disabled; enable it on the BMC and for the account")]
+    ConsoleOff,
     /// It answered with an error code.
     #[error("it answered {code}; check that the BMC supports this command")]
     Rejected {
@@ -104,6 +115,8 @@ impl BmcFault {
             Self::WrongPassword | Self::WrongUser | Self::Privilege(_) | Self::TooLittle => true,
             Self::LongPassword | Self::BadKg | Self::WrongKg | Self::Downgrade(_) => true,
             Self::CipherSuite(_) | Self::OldIpmi | Self::Rejected { .. } => true,
+            Self::ConsoleOff => true,
+            Self::ConsoleInUse => false,
             Self::Silent { .. } | Self::Overloaded(_) | Self::Garbled(_) | Self::NotNow => false,
             Self::NobodyThere | Self::Network(_) | Self::Busy(_) | Self::TooSlow(_) => false,
             Self::Unanswered | Self::Closed => false,
@@ -125,6 +138,9 @@ impl BmcFault {
             Error::Downgrade(refusal) => Self::Downgrade(refusal.to_string()),
             Error::OldIpmi => Self::OldIpmi,
             Error::Overloaded(why) => Self::Overloaded(why),
+            Error::Refused { command: ACTIVATE_PAYLOAD, code: Code::CommandSpecific(0x81) } => {
+                Self::ConsoleOff
+            }
             Error::Refused { code, .. } => match code {
                 Code::InsufficientPrivilege => Self::TooLittle,
                 Code::CannotExecuteCommandInCurrentState => Self::NotNow,
@@ -139,6 +155,7 @@ impl BmcFault {
                 // What only a person can mend is told in its own words, however often it is asked.
                 if last.needs_person() { last } else { Self::Paused { left, last: Box::new(last) } }
             }
+            Error::ConsoleInUse | Error::ConsoleTaken => Self::ConsoleInUse,
             Error::Closed => Self::Closed,
         }
     }

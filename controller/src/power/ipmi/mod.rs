@@ -16,7 +16,7 @@ use std::{
 
 use futures_util::future::{BoxFuture, FutureExt};
 use ipmi_lan::{
-    Account, AccountError, Bmc, CipherSuite, Error, Figures, Fleet, Options, Privilege, Suites,
+    Account, AccountError, Bmc, CipherSuite, Console, Error, Figures, Fleet, Options, Privilege, Suites,
     command::{
         self, ChassisControl, GetBootFlags, GetChassisStatus, KeepBootFlags, MarkBootFlagsNew,
         SetBootFlags,
@@ -26,7 +26,7 @@ use ipmi_lan::{
 use tokio::time::timeout_at;
 
 pub use self::fault::BmcFault;
-use super::{BootDevice, LIMIT, Power, PowerAction, PowerDriver, PowerError, Turn, turn_at};
+use super::{BootDevice, Claim, LIMIT, Power, PowerAction, PowerDriver, PowerError, Turn, turn_at};
 use crate::{
     inventory::{self, BmcPrivilege, PowerSpec, SecretRef},
     metrics::METRICS,
@@ -152,7 +152,7 @@ impl Login {
                 privilege: *privilege,
                 cipher_suite: *cipher_suite,
             }),
-            PowerSpec::Exec { .. } | PowerSpec::Manual => None,
+            PowerSpec::Redfish(_) | PowerSpec::Exec { .. } | PowerSpec::Manual => None,
         }
     }
 
@@ -201,6 +201,18 @@ impl PowerDriver for Ipmi {
     fn set_boot_device(&self, device: BootDevice) -> BoxFuture<'_, Result<(), PowerError>> {
         self.call(Job::Boot(device)).map(|outcome| outcome.map(|_| ())).boxed()
     }
+}
+
+/// Begins a console, in the session that calls have too.
+pub(super) async fn open_console(login: &Login, claim: Claim) -> Result<Console, PowerError> {
+    let error = |fault| PowerError::Bmc { bmc: login.bmc, tried: "begin the console", fault };
+    let bmc = FLEET.bmc(login.bmc, &login.account()?.map_err(error)?);
+    let deadline = Instant::now() + LIMIT;
+    let begun = match claim {
+        Claim::IfFree => bmc.console(deadline).await,
+        Claim::Take => bmc.take_console(deadline).await,
+    };
+    begun.map_err(|told| error(BmcFault::of(told, LIMIT)))
 }
 
 /// A call that is under way.
