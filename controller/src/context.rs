@@ -12,6 +12,7 @@ use crate::{
     console::Consoles,
     exports::Exports,
     health::Health,
+    heartbeats::Heartbeats,
     images::Images,
     netboot::script::Templates,
     probes::Probes,
@@ -40,6 +41,8 @@ pub struct Context {
     pub agents: Agents,
     /// The serial consoles that are open now, and their logs.
     pub consoles: Consoles,
+    /// What they say of themselves every few seconds.
+    pub heartbeats: Heartbeats,
     /// iPXE script and kernel command line.
     pub templates: Arc<Templates>,
     /// Derives boot tokens and the secrets of boots.

@@ -11,7 +11,10 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -63,8 +66,10 @@ pub struct Exports {
     portals: Vec<(Ipv4Net, SocketAddr)>,
     table: RwLock<Table>,
     /// Held from reading the store to writing the table, so that no reload that began earlier
-    /// overwrites a later one.
-    reloading: tokio::sync::Mutex<()>,
+    /// overwrites a later one. It is the last call that a reload has served.
+    reloading: tokio::sync::Mutex<u64>,
+    /// Counts the calls for a reload.
+    calls: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -209,13 +214,20 @@ impl Exports {
             portals: config.networks.iter().map(|n| (n.cidr, portal(n.controller))).collect(),
             table: RwLock::default(),
             reloading: tokio::sync::Mutex::default(),
+            calls: AtomicU64::new(0),
         }
     }
 
     /// Makes the table anew from the store. Disks that are open stay open, and a session that runs
-    /// is not touched.
+    /// is not touched. Whoever waits for a reload that has not begun yet shares it: many nodes that boot
+    /// at once need few.
     pub async fn reload(&self, store: &Store) -> Result<()> {
-        let _turn = self.reloading.lock().await;
+        let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut served = self.reloading.lock().await;
+        if *served >= call {
+            return Ok(());
+        }
+        let serves = self.calls.load(Ordering::SeqCst);
         let mut tx = store.read().await?;
         let images = tx.images().await?;
         let attempts = tx.live_attempts().await?;
@@ -278,6 +290,7 @@ impl Exports {
             .collect();
         table.initiators = initiators;
         table.targets = targets;
+        *served = serves;
         Ok(())
     }
 

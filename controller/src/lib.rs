@@ -21,6 +21,7 @@ pub mod exports;
 pub mod health;
 pub mod hardware;
 pub mod housekeeping;
+pub mod heartbeats;
 pub mod images;
 pub mod inventory;
 pub mod lifecycle;

@@ -100,6 +100,8 @@ pub enum Standing {
     Off,
     /// What is wanted runs, and its agent has proved it.
     Ready,
+    /// What is wanted runs, and its users wait for the other nodes of its operation.
+    Prepared,
     /// It was ready and is on, but its agent is silent. Running nodes are never reset for that.
     Unreachable,
     /// It was ready and somebody powered it off from inside.
@@ -228,7 +230,8 @@ fn start_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Mi
             Known::Off => {}
         }
     }
-    if !view.turn {
+    // What has begun to end is seen through, also when its operation was paused meanwhile.
+    if !view.turn && view.node.ending.is_none() {
         return Step::Queued;
     }
     let cause = match desired.wanted.boot_once {
@@ -298,6 +301,9 @@ fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
     if !is_confirmed(node, attempt) {
         return confirm_step(view, now);
     }
+    if let Some(since) = attempt.held_since {
+        return held_step(view, attempt, since, now);
+    }
     let by_hand = has_no_bmc(view);
     if attempt.stage == BootStage::Power {
         if by_hand {
@@ -345,6 +351,38 @@ fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
         None => format!("boots, stage '{}'", attempt.stage),
     };
     wait(reason, deadline.min(now + POWER_POLL))
+}
+
+/// The attempt is proved, and waits for others as long as they need. It must live meanwhile.
+fn held_step(view: View<'_>, attempt: &Attempt, since: Micros, now: Micros) -> Step {
+    let node = view.node;
+    if agent_is_live(node, attempt, now) {
+        return Step::Converged(Standing::Prepared);
+    }
+    match known_power(view, now) {
+        Known::Ask => return Step::Do(Action::ObservePower),
+        Known::Off => {
+            return Step::Do(Action::FailAttempt(failure(
+                attempt.stage,
+                POWERED_OFF,
+                format!("{} went off before the others of its operation were there", node.name),
+            )));
+        }
+        Known::On | Known::Nobody => {}
+    }
+    // haasd may have been away, so that it was not heard: it calls again at once.
+    let deadline = node.agent_at.unwrap_or(since).max(since) + seconds(view.limits.stage_s);
+    if now >= deadline {
+        return Step::Do(Action::FailAttempt(failure(
+            attempt.stage,
+            "agent-silent",
+            format!(
+                "it was proved, and its agent has been silent for {} s since",
+                view.limits.stage_s
+            ),
+        )));
+    }
+    wait("was proved; waits for its agent to call", deadline.min(now + POWER_POLL))
 }
 
 /// The node has started by itself, or somebody says so in its name. It runs nothing of anybody's, and

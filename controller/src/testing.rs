@@ -27,6 +27,7 @@ use crate::{
     console::Consoles,
     context::Context,
     exports::Exports,
+    heartbeats::Heartbeats,
     images::{
         Images,
         manifest::{Blob, FsType, KernelBlob, Manifest, RootBlob, Verity},
@@ -155,6 +156,7 @@ impl Bench {
             iscsi: crate::config::Iscsi::default(),
             boot: BootLimits::default(),
             health: crate::config::HealthChecks::default(),
+            power_ramp: Default::default(),
             auth,
             metrics: crate::config::Metrics::default(),
             events: crate::config::Events::default(),
@@ -172,6 +174,7 @@ impl Bench {
             images,
             agents: Agents::default(),
             consoles: Consoles::new(&config),
+            heartbeats: Heartbeats::default(),
             templates: Arc::new(Templates::load(&templates_dir).unwrap()),
             master_key,
             ssh_ca: SshCa::open(&state_dir).unwrap(),

@@ -1,12 +1,14 @@
 //! Switch, rollback, power: requests that change nodes, and the operation that follows each.
 
+use std::{fmt, str::FromStr};
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
     agent::BootStage,
     check::CheckReport,
-    names::{ImageRef, OverlayRef, UserName},
+    names::{ImageRef, NameError, OverlayRef, UserName, string_schema},
 };
 
 /// `POST /v1/switch`: move a set of nodes to an image and an overlay.
@@ -30,6 +32,16 @@ pub struct SwitchRequest {
     /// Boot at most this many nodes at once.
     #[serde(default)]
     pub at_most: Option<u32>,
+    /// In which order the nodes have their turn.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// Make it one transaction: users are let in on all nodes at once, when as many as this are there,
+    /// and if that cannot be any more, all go back to what they ran before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_success: Option<MinSuccess>,
+    /// Boot also nodes that run this image and overlay already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reboot: bool,
     /// Also nodes with logins or jobs.
     #[serde(default)]
     pub force: bool,
@@ -37,6 +49,88 @@ pub struct SwitchRequest {
     #[serde(default)]
     pub dry_run: bool,
 }
+
+/// In which order the nodes of a switch have their turn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// All at once, as far as `at_most` lets them.
+    #[default]
+    All,
+    /// One after the other, or `at_most` at once; the first that fails is the last that is begun,
+    /// unless `min_success` says otherwise.
+    Rolling,
+}
+
+impl FromStr for Strategy {
+    type Err = NameError;
+    fn from_str(s: &str) -> Result<Self, NameError> {
+        match s {
+            "all" => Ok(Self::All),
+            "rolling" => Ok(Self::Rolling),
+            _ => Err(NameError { what: "strategy", value: s.to_owned(), expected: "all or rolling" }),
+        }
+    }
+}
+
+/// How many nodes of a switch must get there: `95%`, or a number of nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum MinSuccess {
+    /// This share of them, in percent, from 1 to 100.
+    Percent(u8),
+    /// This many, 1 or more.
+    Nodes(u32),
+}
+
+impl MinSuccess {
+    /// How many of `all` nodes that is; a share is rounded up.
+    pub fn of(self, all: usize) -> usize {
+        match self {
+            Self::Percent(percent) => (all * usize::from(percent)).div_ceil(100),
+            Self::Nodes(nodes) => usize::try_from(nodes).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+impl FromStr for MinSuccess {
+    type Err = NameError;
+    fn from_str(s: &str) -> Result<Self, NameError> {
+        let parsed = match s.strip_suffix('%') {
+            Some(percent) => percent.parse::<u8>().ok().filter(|p| (1..=100).contains(p)).map(Self::Percent),
+            None => s.parse::<u32>().ok().filter(|nodes| *nodes > 0).map(Self::Nodes),
+        };
+        parsed.ok_or_else(|| NameError {
+            what: "least number of nodes",
+            value: s.to_owned(),
+            expected: "a share from 1% to 100%, or a number of nodes, 1 or more",
+        })
+    }
+}
+
+impl fmt::Display for MinSuccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Percent(percent) => write!(f, "{percent}%"),
+            Self::Nodes(nodes) => write!(f, "{nodes}"),
+        }
+    }
+}
+
+impl TryFrom<String> for MinSuccess {
+    type Error = NameError;
+    fn try_from(s: String) -> Result<Self, NameError> {
+        s.parse()
+    }
+}
+
+impl From<MinSuccess> for String {
+    fn from(least: MinSuccess) -> Self {
+        least.to_string()
+    }
+}
+
+string_schema!(MinSuccess);
 
 /// `POST /v1/rollback`: back to the desired state before the last one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -121,6 +215,15 @@ pub struct Operation {
     pub summary: String,
     /// How it stands.
     pub state: OperationState,
+    /// Why it goes back, or ended before its time.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// How many nodes must get there, where it is one transaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_success: Option<MinSuccess>,
+    /// When users were let in on all nodes, where it is one transaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed_at: Option<String>,
     /// When it was asked.
     pub created_at: String,
     /// When it was over.
@@ -132,14 +235,30 @@ pub struct Operation {
 
 /// How an operation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum OperationState {
     /// Some node is not there yet.
     Running,
-    /// Every node is there.
+    /// Nodes that are under way go on, no other one begins, and nothing is committed or taken back.
+    Paused,
+    /// Too few nodes got there, or somebody aborted it: all go back to what they ran before.
+    RollingBack,
+    /// Every node is there, or as many as `min_success` demands.
     Succeeded,
     /// Over, and some nodes are not there.
     Failed,
+    /// Over; the nodes run what they ran before, as far as they can.
+    RolledBack,
+}
+
+impl OperationState {
+    /// Whether nothing more will happen.
+    pub fn is_over(self) -> bool {
+        match self {
+            Self::Running | Self::Paused | Self::RollingBack => false,
+            Self::Succeeded | Self::Failed | Self::RolledBack => true,
+        }
+    }
 }
 
 /// How one node of an operation stands.
@@ -149,10 +268,13 @@ pub struct OperationNode {
     pub node: String,
     /// The generation that this operation gave it.
     pub generation: i64,
-    /// `waiting`, `running`, `succeeded`, `failed` or `superseded`.
+    /// `waiting`, `running`, `prepared`, `succeeded`, `failed`, `superseded` or `rolled-back`.
     pub state: NodeProgress,
     /// What it is doing or why it failed, in words.
     pub reason: String,
+    /// Why it did not get there, where it went back since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
     /// The stage of its boot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stage: Option<BootStage>,
@@ -163,18 +285,33 @@ pub struct OperationNode {
 
 /// How one node of an operation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum NodeProgress {
     /// Others go first (`at_most`).
     Waiting,
     /// On its way.
     Running,
+    /// It runs what is wanted and has proved it. Its users are let in when all nodes of the operation
+    /// have come so far, or as many as `min_success` demands.
+    Prepared,
     /// There.
     Succeeded,
     /// Not there, and nothing more is tried.
     Failed,
     /// A later request took the node over.
     Superseded,
+    /// It is what it was before the operation.
+    RolledBack,
+}
+
+impl NodeProgress {
+    /// Whether the operation has no more to do with it.
+    pub fn is_over(self) -> bool {
+        match self {
+            Self::Waiting | Self::Running | Self::Prepared => false,
+            Self::Succeeded | Self::Failed | Self::Superseded | Self::RolledBack => true,
+        }
+    }
 }
 
 /// One boot attempt: where its seconds and bytes went.
@@ -218,4 +355,21 @@ pub struct StageTime {
     pub stage: BootStage,
     /// Seconds from its beginning to the beginning of the next.
     pub seconds: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_rounded_up_and_nonsense_is_refused() {
+        let least = |text: &str| text.parse::<MinSuccess>();
+        for (text, all, of) in [("95%", 20, 19), ("95%", 10, 10), ("1%", 3, 1), ("100%", 7, 7)] {
+            assert_eq!(least(text).map(|least| least.of(all)), Ok(of), "{text} of {all}");
+        }
+        assert_eq!(least("12").map(|least| (least.of(5), least.to_string())), Ok((12, "12".into())));
+        for text in ["", "0", "0%", "101%", "-1", "95 %", "%", "1.5%", "all"] {
+            assert!(least(text).is_err(), "{text:?}");
+        }
+    }
 }

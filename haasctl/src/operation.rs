@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use haas_api::{
     List,
-    operation::{NodeProgress, Operation, OperationState},
+    operation::{NodeProgress, Operation, OperationNode, OperationState},
 };
 
 use crate::{
@@ -39,6 +39,25 @@ Examples:
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<u64>,
     },
+    /// Let nodes that are under way go on, begin no other one, and neither commit nor take back.
+    #[command(after_help = "Examples:\n  haasctl operation pause 01JD3F7Q8Z")]
+    Pause {
+        /// The operation.
+        id: String,
+    },
+    /// Let a paused operation go on.
+    #[command(after_help = "Examples:\n  haasctl operation resume 01JD3F7Q8Z")]
+    Resume {
+        /// The operation.
+        id: String,
+    },
+    /// End an operation early. With --min-success all its nodes go back to what they ran before; else
+    /// those stay as they are that have not begun.
+    #[command(after_help = "Examples:\n  haasctl operation abort 01JD3F7Q8Z")]
+    Abort {
+        /// The operation.
+        id: String,
+    },
 }
 
 impl Command {
@@ -58,8 +77,15 @@ impl Command {
                 let timeout = timeout.map(Duration::from_secs);
                 wait::follow(session, &client, operation, timeout).await
             }
+            Self::Pause { id } => shown(session, &client.pause(&id).await?),
+            Self::Resume { id } => shown(session, &client.resume(&id).await?),
+            Self::Abort { id } => shown(session, &client.abort(&id).await?),
         }
     }
+}
+
+fn shown(session: &Session<'_>, operation: &Operation) -> Result<(), Error> {
+    session.out.show_text(operation, || show_text(operation))
 }
 
 fn list_table(operations: &[Operation]) -> Table {
@@ -84,6 +110,17 @@ fn state(state: OperationState) -> Field {
         OperationState::Running => toned("running", Tone::Busy),
         OperationState::Succeeded => toned("succeeded", Tone::Good),
         OperationState::Failed => toned("failed", Tone::Bad),
+        OperationState::Paused => toned("paused", Tone::Faint),
+        OperationState::RollingBack => toned("rolling back", Tone::Bad),
+        OperationState::RolledBack => toned("rolled back", Tone::Bad),
+    }
+}
+
+/// What a node does, and why it did not get there where it goes back.
+fn reason(node: &OperationNode) -> String {
+    match &node.failure {
+        Some(failure) => format!("{}; it had failed: {failure}", node.reason),
+        None => node.reason.clone(),
     }
 }
 
@@ -92,6 +129,13 @@ fn show_text(operation: &Operation) -> String {
     head.pair("id", &operation.id);
     head.pair("summary", &operation.summary);
     head.pair("state", state(operation.state));
+    if !operation.reason.is_empty() {
+        head.pair("reason", &operation.reason);
+    }
+    if let Some(least) = operation.min_success {
+        head.pair("must get there", least.to_string());
+        head.pair("committed", or_dash(operation.committed_at.as_deref().map(format::time)));
+    }
     head.pair("by", &operation.actor);
     head.pair("created", format::time(&operation.created_at));
     head.pair("ended", or_dash(operation.ended_at.as_deref().map(format::time)));
@@ -100,16 +144,18 @@ fn show_text(operation: &Operation) -> String {
         let state = match node.state {
             NodeProgress::Waiting => "waiting",
             NodeProgress::Running => "running",
+            NodeProgress::Prepared => "prepared",
             NodeProgress::Succeeded => "succeeded",
             NodeProgress::Failed => "failed",
             NodeProgress::Superseded => "superseded",
+            NodeProgress::RolledBack => "rolled back",
         };
         nodes.row([
             (&node.node).into(),
             state.into(),
             or_dash(node.stage),
             node.generation.into(),
-            (&node.reason).into(),
+            reason(node).into(),
         ]);
     }
     let mut text = head.render(None, false) + "\n" + &nodes.render(None, false);

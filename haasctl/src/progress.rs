@@ -68,7 +68,7 @@ impl Progress {
             if view.state != node.state {
                 view.state = node.state;
                 self.lines.extend(view.end_line(elapsed));
-                if is_over(node.state) {
+                if node.state.is_over() {
                     view.since = elapsed;
                 }
             }
@@ -90,7 +90,7 @@ impl Progress {
         };
         // The stream may tell again what a look at the operation has shown already.
         let told_already = !view.by_event && view.stage.is_some_and(|shown| stage <= shown);
-        if view.stage == Some(stage) || told_already || is_over(view.state) {
+        if view.stage == Some(stage) || told_already || view.state.is_over() {
             return;
         }
         view.stage = Some(stage);
@@ -117,7 +117,8 @@ impl Progress {
                 NodeProgress::Failed | NodeProgress::Superseded => 0,
                 NodeProgress::Running => 1,
                 NodeProgress::Waiting => 2,
-                NodeProgress::Succeeded => 3,
+                NodeProgress::Prepared | NodeProgress::RolledBack => 3,
+                NodeProgress::Succeeded => 4,
             });
             shown.truncate(room);
         }
@@ -127,9 +128,10 @@ impl Progress {
                 NodeProgress::Succeeded => Tone::Good,
                 NodeProgress::Failed | NodeProgress::Superseded => Tone::Bad,
                 NodeProgress::Running => Tone::Busy,
-                NodeProgress::Waiting => Tone::Faint,
+                NodeProgress::Prepared => Tone::Good,
+                NodeProgress::Waiting | NodeProgress::RolledBack => Tone::Faint,
             };
-            let seconds = if is_over(view.state) { view.since } else { elapsed - view.since };
+            let seconds = if view.state.is_over() { view.since } else { elapsed - view.since };
             table.row([
                 (&view.name).into(),
                 toned(view.word(), tone),
@@ -171,6 +173,8 @@ impl NodeView {
         let name = &self.name;
         match self.state {
             NodeProgress::Waiting | NodeProgress::Running => None,
+            NodeProgress::Prepared => Some(format!("{name} prepared {elapsed:.1}s")),
+            NodeProgress::RolledBack => Some(format!("{name} rolled back {elapsed:.1}s")),
             NodeProgress::Succeeded if self.stage == Some(BootStage::Ready) => None,
             NodeProgress::Succeeded => Some(format!("{name} succeeded {elapsed:.1}s")),
             NodeProgress::Failed => Some(format!("{name} failed {elapsed:.1}s: {}", self.reason)),
@@ -185,6 +189,8 @@ impl NodeView {
             (NodeProgress::Succeeded, _) => "done",
             (NodeProgress::Failed, _) => "failed",
             (NodeProgress::Superseded, _) => "superseded",
+            (NodeProgress::Prepared, _) => "prepared",
+            (NodeProgress::RolledBack, _) => "rolled back",
             (_, Some(stage)) => stage.as_str(),
             (NodeProgress::Waiting, None) => "waiting",
             (NodeProgress::Running, None) => "running",
@@ -202,13 +208,6 @@ impl NodeView {
     }
 }
 
-fn is_over(state: NodeProgress) -> bool {
-    match state {
-        NodeProgress::Waiting | NodeProgress::Running => false,
-        NodeProgress::Succeeded | NodeProgress::Failed | NodeProgress::Superseded => true,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use haas_api::operation::OperationState;
@@ -221,6 +220,7 @@ mod tests {
             generation: 1,
             state,
             reason: "why".to_owned(),
+            failure: None,
             stage,
             boot: None,
         }
@@ -233,6 +233,9 @@ mod tests {
             actor: "alice".to_owned(),
             summary: String::new(),
             state: OperationState::Running,
+            reason: String::new(),
+            min_success: None,
+            committed_at: None,
             created_at: "2026-11-21T00:00:00Z".to_owned(),
             ended_at: None,
             nodes,

@@ -57,15 +57,19 @@ fn seconds(boot: &BootReport, stage: BootStage) -> Option<f64> {
     of_stage.map(|time| time.seconds).reduce(|a, b| a + b)
 }
 
-/// Says on standard error which nodes are not there and why; an error unless all are.
+/// Says on standard error which nodes are not there and why; an error unless enough are.
 pub(crate) fn outcome(out: &Out, operation: &Operation) -> Result<(), Error> {
-    if operation.state == OperationState::Succeeded {
-        return Ok(());
-    }
     for line in failures(operation) {
         out.note(&line)?;
     }
-    Err(verdict(operation))
+    match operation.state {
+        OperationState::Succeeded => Ok(()),
+        OperationState::Running
+        | OperationState::Paused
+        | OperationState::RollingBack
+        | OperationState::Failed
+        | OperationState::RolledBack => Err(verdict(operation)),
+    }
 }
 
 fn failures(operation: &Operation) -> Vec<String> {
@@ -74,7 +78,11 @@ fn failures(operation: &Operation) -> Vec<String> {
         if node.state == NodeProgress::Succeeded {
             continue;
         }
-        lines.push(format!("{}: {}", node.node, node.reason));
+        if node.state == NodeProgress::RolledBack && node.failure.is_none() {
+            continue;
+        }
+        let reason = node.failure.as_ref().unwrap_or(&node.reason);
+        lines.push(format!("{}: {reason}", node.node));
         if let Some(boot) = &node.boot {
             lines.extend(boot.kernel_log.iter().map(|line| format!("    {line}")));
         }
@@ -88,10 +96,18 @@ fn verdict(operation: &Operation) -> Error {
     let there = count(NodeProgress::Succeeded);
     let superseded = count(NodeProgress::Superseded);
     let mut summary = format!("{there} of {all} nodes are there");
-    for (count, word) in [(count(NodeProgress::Failed), "failed"), (superseded, "superseded")] {
+    let others = [
+        (count(NodeProgress::RolledBack), "rolled back"),
+        (count(NodeProgress::Failed), "failed"),
+        (superseded, "superseded"),
+    ];
+    for (count, word) in others {
         if count > 0 {
             summary.push_str(&format!(", {count} {word}"));
         }
+    }
+    if !operation.reason.is_empty() {
+        summary.push_str(&format!(": {}", operation.reason));
     }
     let exit = match there {
         0 if superseded == all => Exit::Conflict,
@@ -132,6 +148,9 @@ mod tests {
             actor: "alice".to_owned(),
             summary: String::new(),
             state: OperationState::Failed,
+            reason: String::new(),
+            min_success: None,
+            committed_at: None,
             created_at: String::new(),
             ended_at: None,
             nodes: nodes
@@ -142,6 +161,7 @@ mod tests {
                     generation: 1,
                     state: *state,
                     reason: "the disk is full".to_owned(),
+                    failure: None,
                     stage: None,
                     boot: boot.clone(),
                 })

@@ -4,7 +4,7 @@ use clap::Args;
 use haas_api::{
     client::Submitted,
     names::{ImageRef, OverlayRef, UserName},
-    operation::{Operation, Plan, RollbackRequest, SwitchRequest},
+    operation::{MinSuccess, Operation, Plan, RollbackRequest, Strategy, SwitchRequest},
 };
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
 Examples:
   haasctl switch n[01-16] --image minimal --overlay dev --wait
   haasctl switch @rack1 --overlay alice/debug --dry-run
+  haasctl switch @rack1 --image rocky:9.5 --min-success 95% --at-most 16 --wait
   haasctl switch n03 --image rocky:9.4 --overlay none --force --wait --timeout 900
   haasctl switch n03 --rescue --wait")]
 pub(crate) struct SwitchArgs {
@@ -42,6 +43,17 @@ pub(crate) struct SwitchArgs {
     /// Boot at most this many nodes at once.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     at_most: Option<u32>,
+    /// In which order nodes have their turn: `all` at once, as far as --at-most lets them, or
+    /// `rolling`, one after the other, which stops at the first that fails.
+    #[arg(long, default_value = "all")]
+    strategy: Strategy,
+    /// Make it one transaction: `95%` of the nodes, or so many of them, must get there before users
+    /// are let in on any, or all go back to what they ran before.
+    #[arg(long, value_name = "SHARE|N")]
+    min_success: Option<MinSuccess>,
+    /// Boot also nodes that run this image and overlay already.
+    #[arg(long)]
+    reboot: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -82,6 +94,9 @@ impl SwitchArgs {
             project: self.project,
             rescue: self.rescue,
             at_most: self.at_most,
+            strategy: self.strategy,
+            min_success: self.min_success,
+            reboot: self.reboot,
             force: self.common.force,
             dry_run: self.common.dry_run,
         };

@@ -12,7 +12,7 @@ use clap::Args;
 use haas_api::{
     client::{Client, ClientError, Events},
     event::Event,
-    operation::{Operation, OperationState},
+    operation::Operation,
 };
 use tokio::{
     sync::{Notify, mpsc},
@@ -117,7 +117,7 @@ pub(crate) async fn follow(
     // One listener for the whole time, so that no Ctrl-C falls between two.
     let mut interrupt = pin!(tokio::signal::ctrl_c());
     let mut screen = Screen { out, lines: 0, away: false };
-    while operation.state == OperationState::Running {
+    while !operation.state.is_over() {
         screen.draw(&mut progress, elapsed())?;
         tokio::select! {
             message = inbox.recv() => match message {

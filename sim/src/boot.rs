@@ -182,7 +182,7 @@ fn ip(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn parse_mac(text: &str) -> Result<[u8; 6]> {
+pub(crate) fn parse_mac(text: &str) -> Result<[u8; 6]> {
     let bytes = hex::decode(text.replace(':', "")).with_context(|| format!("MAC {text:?}"))?;
     bytes.try_into().map_err(|_| anyhow::anyhow!("{text:?} has not six bytes"))
 }
@@ -200,14 +200,14 @@ impl Cmdline {
 
 /// What our iPXE scripts say.
 #[derive(Debug, PartialEq, Eq)]
-struct Script {
-    kernel: String,
-    initrd: String,
-    cmdline: Cmdline,
+pub(crate) struct Script {
+    pub(crate) kernel: String,
+    pub(crate) initrd: String,
+    pub(crate) cmdline: Cmdline,
 }
 
 impl Script {
-    fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         ensure!(text.starts_with("#!ipxe"), "not an iPXE script");
         let line = |word: &str| {
             text.lines()

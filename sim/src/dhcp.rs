@@ -11,13 +11,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, Socket, Type};
 
-const DISCOVER: u8 = 1;
-const OFFER: u8 = 2;
-const REQUEST: u8 = 3;
-const ACK: u8 = 5;
+pub(crate) const DISCOVER: u8 = 1;
+pub(crate) const OFFER: u8 = 2;
+pub(crate) const REQUEST: u8 = 3;
+pub(crate) const ACK: u8 = 5;
 
 /// How long an answer is waited for before the question is asked again.
-const ANSWER_WITHIN: Duration = Duration::from_millis(1000);
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_millis(1000);
 
 /// Which program asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(crate) fn ask(mac: [u8; 6], program: Program) -> Result<Option<Lease>> {
     Ok(Some(lease))
 }
 
-fn socket() -> Result<UdpSocket> {
+pub(crate) fn socket() -> Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_broadcast(true)?;
     socket.set_reuse_address(true)?;
@@ -100,7 +100,7 @@ fn exchange(
     }
 }
 
-fn message(
+pub(crate) fn message(
     xid: [u8; 4],
     mac: [u8; 6],
     program: Program,
@@ -145,7 +145,7 @@ fn message(
 }
 
 /// The kind of an answer to us, and what it gives.
-fn parse(bytes: &[u8], xid: [u8; 4], mac: [u8; 6]) -> Option<(u8, Lease)> {
+pub(crate) fn parse(bytes: &[u8], xid: [u8; 4], mac: [u8; 6]) -> Option<(u8, Lease)> {
     let is_ours = bytes.first() == Some(&2)
         && bytes.get(4..8)? == xid
         && bytes.get(28..34)? == mac

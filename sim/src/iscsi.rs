@@ -2,13 +2,14 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use haas_api::agent::{Chap, RootPlan};
 use md5::{Digest, Md5};
+use socket2::{Domain, Protocol, Socket, Type};
 
 const LOGIN: u8 = 0x03;
 const SCSI: u8 = 0x01;
@@ -34,9 +35,18 @@ impl Session {
     /// Logs in to the plan's target without digests. With secrets in the plan both sides prove
     /// themselves.
     pub(crate) fn login(root: &RootPlan) -> Result<Self> {
+        Self::login_from(Ipv4Addr::UNSPECIFIED, root)
+    }
+
+    /// The same from this address, of several that the machine has.
+    pub(crate) fn login_from(source: Ipv4Addr, root: &RootPlan) -> Result<Self> {
         let portal = SocketAddr::new(root.portal, root.port);
-        let stream = TcpStream::connect_timeout(&portal, Duration::from_secs(5))
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+        socket
+            .connect_timeout(&portal.into(), Duration::from_secs(5))
             .with_context(|| format!("no TCP to the portal {portal}"))?;
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.set_nodelay(true)?;
         let mut session = Self { stream, cmd_sn: 1, exp_stat_sn: 0 };

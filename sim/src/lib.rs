@@ -7,6 +7,9 @@
 //! Nothing here may depend on the controller: a simulator that shares its code shares its bugs. Only
 //! the wire types of `haas-api` are common ground.
 //!
+//! A [`Fleet`] is thousands of nodes in one process, each at an address of its own and behind a BMC that
+//! speaks IPMI over LAN; they have no disks, and misbehave less.
+//!
 //! Apart from the nodes there are BMCs that speak IPMI over LAN ([`bmc`]) and Redfish ([`redfish`]), and
 //! [`IpmiSim`] and [`Sushy`], which start somebody else's.
 
@@ -15,6 +18,7 @@ pub mod bmc;
 mod boot;
 mod dhcp;
 mod disk;
+mod fleet;
 mod folder;
 mod http;
 mod ipmi_sim;
@@ -25,6 +29,7 @@ pub mod redfish;
 mod sushy;
 
 pub use boot::run;
+pub use fleet::{Fleet, FleetNode};
 pub use folder::{Behaviour, Bmc, Folder, Lie, NodeConfig, PowerLine};
 pub use ipmi_sim::IpmiSim;
 pub use sushy::Sushy;

@@ -37,7 +37,7 @@ fn forty_nodes_are_switched_at_once() -> Result<()> {
 }
 
 /// User and system time of haasd so far.
-fn cpu_seconds(haas: &Controller<'_>) -> Result<f32> {
+pub(crate) fn cpu_seconds(haas: &Controller<'_>) -> Result<f32> {
     let pid = haas.haasd.pid().context("haasd runs")?;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split(' ').collect();

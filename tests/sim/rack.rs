@@ -13,7 +13,7 @@ use haas_api::event::Event;
 use haas_api::names::{ImageRef, OverlayRef};
 use haas_api::node::{ManageRequest, Node, NodeState};
 use haas_api::operation::{
-    Operation, OperationState, PowerRequest, PowerVerb, RollbackRequest, SwitchRequest,
+    Operation, OperationState, PowerRequest, PowerVerb, RollbackRequest, Strategy, SwitchRequest,
 };
 use haas_api::overlay::NewOverlay;
 use sim::{Behaviour, Folder, NodeConfig};
@@ -217,7 +217,7 @@ impl Controller<'_> {
     pub(crate) fn over(&self, id: &str) -> Result<Operation> {
         self.until(&format!("the operation {id} to end"), LONG, || {
             let operation = self.api(async |client| client.operation(id).await)??;
-            Ok((operation.state != OperationState::Running).then_some(operation))
+            Ok(operation.state.is_over().then_some(operation))
         })
     }
 
@@ -286,6 +286,9 @@ pub(crate) fn request(nodeset: &str, overlay: &str) -> Result<SwitchRequest> {
         image: Some(image),
         overlay: Some(overlay),
         at_most: None,
+        strategy: Strategy::All,
+        min_success: None,
+        reboot: false,
         force: false,
         dry_run: false,
     })
@@ -383,7 +386,7 @@ pub(crate) fn mac(number: usize) -> String {
     format!("52:54:00:77:01:{number:02x}")
 }
 
-fn node_netns(rack: &str, number: usize) -> String {
+pub(crate) fn node_netns(rack: &str, number: usize) -> String {
     format!("{rack}.n{number}")
 }
 
@@ -400,7 +403,7 @@ fn remove_node_namespaces(rack: &str) -> Result<()> {
     Ok(())
 }
 
-fn ip(args: &[&str]) -> Result<()> {
+pub(crate) fn ip(args: &[&str]) -> Result<()> {
     let output = Command::new("ip").args(args).output().context("cannot run ip (iproute2)")?;
     if !output.status.success() {
         bail!("ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());

@@ -1,7 +1,7 @@
 //! Operations and the result of each of their nodes.
 
 use controller::model::{Operation, OperationNode};
-use haas_api::operation::{NodeProgress, OperationState};
+use haas_api::operation::{MinSuccess, NodeProgress, OperationState, Strategy};
 
 use crate::{promises::Db, samples::node};
 
@@ -23,6 +23,10 @@ fn operation(id: &str, created_at: i64, nodes: &[&str]) -> Operation {
         request: "request".into(),
         key: None,
         at_most: Some(1),
+        strategy: Strategy::Rolling,
+        min_success: Some(MinSuccess::Percent(95)),
+        committed_at: None,
+        reason: String::new(),
         state: OperationState::Running,
         created_at,
         ended_at: None,
@@ -33,6 +37,8 @@ fn operation(id: &str, created_at: i64, nodes: &[&str]) -> Operation {
                 generation: 4,
                 state: NodeProgress::Waiting,
                 reason: "accepted".into(),
+                failure: None,
+                goes_back: false,
             })
             .collect(),
     }
@@ -62,7 +68,7 @@ async fn only_news_of_a_node_is_news(db: Db) {
         (NodeProgress::Running, "boots, stage 'agent'", true),
         (NodeProgress::Superseded, "a later request", true),
     ] {
-        assert_eq!(tx.set_operation_node("op", &id, state, reason).await.unwrap(), news);
+        assert_eq!(tx.set_operation_node("op", &id, 4, state, reason).await.unwrap(), news);
         let node = tx.operation("op").await.unwrap().unwrap().nodes.remove(0);
         assert_eq!((node.state, node.reason.as_str()), (state, reason));
     }

@@ -107,6 +107,7 @@ pub(crate) fn attempt(node: &Node, id: &str, opened_at: i64) -> Attempt {
         ended_at: None,
         boot_bytes: 0,
         root_bytes: 0,
+        held_since: None,
         failure: None,
         checks: Vec::new(),
     }

@@ -30,7 +30,8 @@ use tracing::{info, warn};
 
 use super::{Answer, Fail};
 use crate::{
-    boots, clock,
+    boots::{self, Judgement},
+    clock,
     context::Context,
     hardware,
     inventory::PowerSpec,
@@ -210,8 +211,8 @@ async fn talk(
     outbox: &mut mpsc::Receiver<ToAgent>,
 ) -> Result<(), ChannelError> {
     let mut seq = 0;
-    // Whether what runs was proved in this connection; the agent proves it anew in each.
-    let mut proved = false;
+    // The agent proves anew what runs in each connection.
+    let mut proven = Proven::No;
     loop {
         let next = tokio::select! {
             received = timeout(SILENCE, receive(socket)) => match received {
@@ -226,6 +227,17 @@ async fn talk(
             },
         };
         let answer = match next {
+            // The commit of its operation. An agent that has yet to prove is told when it has.
+            Next::Say(ToAgent::Admit) => match proven {
+                Proven::Held { says_ready } => {
+                    if !says_ready {
+                        boots::reached(context, attempt, BootStage::Ready).await?;
+                    }
+                    proven = Proven::Admitted;
+                    ToAgent::Admit
+                }
+                Proven::No | Proven::Admitted => continue,
+            },
             Next::Say(message) => message,
             Next::Heard(text) => {
                 let frame: Frame<ToController> = parse(&text)?;
@@ -236,8 +248,7 @@ async fn talk(
                     // Taking one of these twice does no harm, and a fleet sends many.
                     let passing =
                         matches!(frame.msg, ToController::Heartbeat(_) | ToController::Ack);
-                    let answer = take(context, attempt, &node, proved, frame.msg).await?;
-                    proved |= matches!(answer, ToAgent::Admit);
+                    let answer = take(context, attempt, &node, &mut proven, frame.msg).await?;
                     taken = frame.seq;
                     if !passing {
                         let mut tx = context.store.write().await?;
@@ -264,23 +275,34 @@ async fn still_live(context: &Context, attempt: &str) -> Result<String, ChannelE
         .ok_or(ChannelError::Over)
 }
 
+/// How the agent of a connection stands with its proof.
+#[derive(Debug, Clone, Copy)]
+enum Proven {
+    /// It has given none in this connection, or a wrong one.
+    No,
+    /// It was right, and users wait for the other nodes of the operation.
+    Held { says_ready: bool },
+    /// It was right, and users are let in.
+    Admitted,
+}
+
 enum Next {
     Heard(String),
     Say(ToAgent),
 }
 
-/// Does what a frame of a node's agent asks for, and answers it. `proved`: its proof was right.
+/// Does what a frame of a node's agent asks for, and answers it.
 async fn take(
     context: &Context,
     attempt: &str,
     node: &str,
-    proved: bool,
+    proven: &mut Proven,
     message: ToController,
 ) -> Result<ToAgent> {
     match message {
         ToController::Stage { stage, uptime_ms: _ } => {
             // Nobody is ready without a right proof.
-            if stage < BootStage::Ready || proved {
+            if stage < BootStage::Ready || matches!(proven, Proven::Admitted) {
                 boots::reached(context, attempt, stage).await?;
             }
         }
@@ -312,9 +334,20 @@ async fn take(
         }
         ToController::Proof(proof) => {
             return Ok(match boots::proved(context, attempt, &proof).await? {
-                Ok(()) => ToAgent::Admit,
-                Err(reason) => {
+                Judgement::Admit => {
+                    *proven = Proven::Admitted;
+                    ToAgent::Admit
+                }
+                // Until it hears that users are let in, it keeps them out.
+                Judgement::Hold => {
+                    *proven = Proven::Held { says_ready: proof.says_ready };
+                    ToAgent::Ack
+                }
+                Judgement::Refuse(reason) => {
                     warn!(boot = attempt, reason, "the proof was wrong");
+                    if !matches!(proven, Proven::Admitted) {
+                        *proven = Proven::No;
+                    }
                     ToAgent::NotReady { reason }
                 }
             });
@@ -323,15 +356,11 @@ async fn take(
             if let Some(trouble) = heartbeat.lease.as_mut().and_then(|l| l.trouble.as_mut()) {
                 cut(trouble, 1_000);
             }
-            let now = context.clock.now();
-            let mut tx = context.store.write().await?;
-            tx.agent_spoke(node, attempt, now).await?;
-            if let Some(node) = tx.node_by_id(node).await? {
-                let before = node.heartbeat.as_ref();
-                let fell = before.is_some_and(|before| heartbeat.dirty_kib < before.dirty_kib);
-                tx.set_heartbeat(&node.id, &heartbeat, fell, now).await?;
-                tx.commit().await?;
-                let lease = before.and_then(|before| before.lease.as_ref());
+            let before = context.store.read().await?.node_by_id(node).await?;
+            let (beats, now) = (&context.heartbeats, context.clock.now());
+            beats.write(&context.store, node, attempt, &heartbeat, now).await?;
+            if let Some(node) = before {
+                let lease = node.heartbeat.as_ref().and_then(|before| before.lease.as_ref());
                 boots::lease_seen(context, &node, lease, heartbeat.lease.as_ref()).await?;
             }
         }

@@ -171,6 +171,9 @@ impl From<RequestError> for Fail {
                 };
                 Self::conflict(&code, text).with_nodes(nodes)
             }
+            RequestError::MinSuccess { .. } => Self::bad("bad-min-success", text),
+            RequestError::NoOperation(_) => Self::not_found("no-operation", text),
+            RequestError::TooLate(_) => Self::conflict("too-late", text),
             RequestError::KeyReused => Self::bad("key-reused", text),
             RequestError::Store(error) => error.into(),
         }

@@ -447,6 +447,10 @@ pub(crate) fn in_words(step: &Step, loaded: &Loaded) -> (NodeState, String) {
         }
         Step::Converged(Standing::Idle) => word(NodeState::Idle, "nothing is wanted of it yet"),
         Step::Converged(Standing::Off) => word(NodeState::Off, "off, as is wanted"),
+        Step::Converged(Standing::Prepared) => word(
+            NodeState::Switching,
+            "ready, and lets users in when the others of its operation are",
+        ),
         Step::Converged(Standing::Ready) => word(NodeState::Ready, "ready"),
         Step::Converged(Standing::Unreachable) => {
             word(NodeState::Unreachable, "it is on and its agent is silent")

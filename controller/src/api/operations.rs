@@ -21,7 +21,7 @@ use crate::{
     clock,
     context::Context,
     model,
-    requests::{self, Outcome},
+    requests::{self, Outcome, Steer},
     store::Tx,
 };
 
@@ -107,6 +107,51 @@ pub(super) async fn show(
     Ok(Tagged(shown(&context, &mut tx, operation).await?))
 }
 
+/// Begins no further node of an operation, and neither commits it nor takes it back, until it is resumed.
+#[utoipa::path(post, path = "/v1/operations/{id}/pause", params(("id" = String, Path)),
+    responses((status = 200, body = Operation), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
+pub(super) async fn pause(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer<Response> {
+    steered(&context, &caller, &id, Steer::Pause).await
+}
+
+/// Lets a paused operation go on.
+#[utoipa::path(post, path = "/v1/operations/{id}/resume", params(("id" = String, Path)),
+    responses((status = 200, body = Operation), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
+pub(super) async fn resume(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer<Response> {
+    steered(&context, &caller, &id, Steer::Resume).await
+}
+
+/// Ends an operation early: where it is one transaction, all nodes go back to what they ran before, else
+/// those stay as they are that have not begun.
+#[utoipa::path(post, path = "/v1/operations/{id}/abort", params(("id" = String, Path)),
+    responses((status = 200, body = Operation), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
+pub(super) async fn abort(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer<Response> {
+    steered(&context, &caller, &id, Steer::Abort).await
+}
+
+async fn steered(context: &Context, caller: &Caller, id: &str, steer: Steer) -> Answer<Response> {
+    let operation = requests::steer(context, &caller.0, id, steer).await?;
+    let came_to = CameTo(format!("{} ({})", operation.summary, operation.id));
+    let mut tx = context.store.read().await?;
+    let operation = shown(context, &mut tx, operation).await?;
+    Ok((Extension(came_to), Json(operation)).into_response())
+}
+
 fn deed(operation: &model::Operation) -> Object<'_> {
     Object::Deed { actor: Some(&operation.actor_id), tenant: &operation.tenant }
 }
@@ -147,6 +192,7 @@ async fn shown(context: &Context, tx: &mut Tx, operation: model::Operation) -> A
             generation: entry.generation,
             state: entry.state,
             reason: entry.reason,
+            failure: entry.failure,
             stage: report.as_ref().and_then(|r| r.stages.last()).map(|s| s.stage),
             boot: report,
         });
@@ -157,6 +203,9 @@ async fn shown(context: &Context, tx: &mut Tx, operation: model::Operation) -> A
         actor: operation.actor,
         summary: operation.summary,
         state: operation.state,
+        reason: operation.reason,
+        min_success: operation.min_success,
+        committed_at: operation.committed_at.map(clock::rfc3339),
         created_at: clock::rfc3339(operation.created_at),
         ended_at: operation.ended_at.map(clock::rfc3339),
         nodes,

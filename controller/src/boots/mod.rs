@@ -197,30 +197,38 @@ pub async fn checked(context: &Context, attempt: &str, report: CheckReport) -> R
     Ok(())
 }
 
+/// What a proof comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// Users are let in.
+    Admit,
+    /// It is right, and users wait for the other nodes of the operation.
+    Hold,
+    /// Nobody is let in, and why.
+    Refuse(String),
+}
+
 /// Compares a proof with what was wanted. A right one makes the attempt ready, unless its agent says
-/// itself when users can log in.
-pub async fn proved(
-    context: &Context,
-    attempt: &str,
-    proof: &Proof,
-) -> Result<std::result::Result<(), String>> {
+/// itself when users can log in, or they wait for other nodes.
+pub async fn proved(context: &Context, attempt: &str, proof: &Proof) -> Result<Judgement> {
+    let refuse = |reason: &str| Ok(Judgement::Refuse(reason.to_owned()));
     let mut tx = context.store.read().await?;
     let Some(attempt) = tx.attempt(attempt).await? else {
-        return Ok(Err("the attempt is gone".to_owned()));
+        return refuse("the attempt is gone");
     };
     if !matches!(attempt.state, AttemptState::Open | AttemptState::Ready) {
         // Its time was up, or the node was given something else: nobody is let in any more.
-        return Ok(Err("its boot attempt is over".to_owned()));
+        return refuse("its boot attempt is over");
     }
     let (Some(node), Some(desired)) = (
         tx.node_by_id(&attempt.node_id).await?,
         tx.desired(&attempt.node_id, attempt.generation).await?,
     ) else {
-        return Ok(Err("nothing is wanted of the node".to_owned()));
+        return refuse("nothing is wanted of the node");
     };
     drop(tx);
     let Some(image) = desired.wanted.image else {
-        return Ok(Err("no image is wanted".to_owned()));
+        return refuse("no image is wanted");
     };
     let expected = Expected {
         // An agent that calls again after its attempt was adopted knows the older generation.
@@ -239,10 +247,15 @@ pub async fn proved(
     };
     match lifecycle::check_proof(proof, &expected) {
         Ok(()) => {
+            if let Some(operation) = &desired.wanted.operation_id
+                && is_held(context, &attempt.id, operation).await?
+            {
+                return Ok(Judgement::Hold);
+            }
             if !proof.says_ready {
                 reached(context, &attempt.id, BootStage::Ready).await?;
             }
-            Ok(Ok(()))
+            Ok(Judgement::Admit)
         }
         Err(differences) => {
             let reason = differences.join("; ");
@@ -254,9 +267,29 @@ pub async fn proved(
                 retryable: false,
             };
             held(context, &attempt.id, &failure).await?;
-            Ok(Err(reason))
+            Ok(Judgement::Refuse(reason))
         }
     }
+}
+
+/// Whether the users of a boot that is proved wait for the other nodes of its operation. That they do is
+/// noted in the transaction that looks, so that the commit, whenever it comes, finds the boot.
+async fn is_held(context: &Context, attempt: &str, operation: &str) -> Result<bool> {
+    let mut tx = context.store.write().await?;
+    if !tx.operation_holds_logins(operation).await? {
+        return Ok(false);
+    }
+    // Where the wanted system ran already, its users are in.
+    let Some(attempt) = tx.attempt(attempt).await?.filter(|a| a.state == AttemptState::Open) else {
+        return Ok(false);
+    };
+    if tx.hold_attempt(&attempt.id, context.clock.now()).await? {
+        let node = event(&mut tx, &attempt, "boot-prepared", json!({ "boot": attempt.id })).await?;
+        tx.commit().await?;
+        info!(node, boot = %attempt.id, "boot is proved and waits for the others of its operation");
+        context.changed();
+    }
+    Ok(true)
 }
 
 /// Whoever speaks on the node must not fill the controller's disk.

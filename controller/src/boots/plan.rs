@@ -305,6 +305,7 @@ pub async fn preview(context: &Context, node: &Node) -> std::result::Result<Rend
         ended_at: None,
         boot_bytes: 0,
         root_bytes: 0,
+        held_since: None,
         failure: None,
         checks: Vec::new(),
     };

@@ -11,12 +11,14 @@ pub(crate) mod reader;
 pub(crate) mod units;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use haas_api::names::NodeGroupName;
 use ipnet::{IpNet, Ipv4Net};
 
 pub use problem::{Problem, Problems};
@@ -69,6 +71,8 @@ pub struct Config {
     pub boot: BootLimits,
     /// How nodes' hardware is looked after.
     pub health: HealthChecks,
+    /// How many nodes of these node groups may be switched on in a minute.
+    pub power_ramp: BTreeMap<NodeGroupName, u32>,
     /// Who may come in.
     pub auth: Auth,
     /// Who may read what haasd counts.
@@ -249,6 +253,7 @@ impl fmt::Debug for Config {
             .field("iscsi", &self.iscsi)
             .field("boot", &self.boot)
             .field("health", &self.health)
+            .field("power_ramp", &self.power_ramp)
             .field("auth", &self.auth)
             .field("metrics", &self.metrics)
             .field("events", &self.events)

@@ -1,7 +1,8 @@
 //! From the text of haasd.toml to a checked [`Config`]: every key, its default and its limits.
 
-use std::{net::Ipv4Addr, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, time::Duration};
 
+use haas_api::names::NodeGroupName;
 use ipnet::IpNet;
 
 use super::{
@@ -45,6 +46,11 @@ pub(super) fn config(
         iscsi: root.get("iscsi").and_then(|v| v.table()).map(iscsi).unwrap_or_default(),
         boot: root.get("boot").and_then(|v| v.table()).map(boot).unwrap_or_default(),
         health: root.get("health").and_then(|v| v.table()).map(health).unwrap_or_default(),
+        power_ramp: root
+            .get("power_ramp")
+            .and_then(|v| v.table())
+            .map(power_ramp)
+            .unwrap_or_default(),
         auth: root.get("auth").and_then(|v| v.table()).map(auth).unwrap_or_default(),
         metrics: root.get("metrics").and_then(|v| v.table()).map(metrics).unwrap_or_default(),
         events: root.get("events").and_then(|v| v.table()).map(events).unwrap_or_default(),
@@ -139,6 +145,21 @@ fn health(table: Table<'_>) -> HealthChecks {
     let poll = table.get("poll").and_then(|value| value.with(&right, read));
     table.refuse_unknown();
     poll.map_or_else(HealthChecks::default, |poll| HealthChecks { poll })
+}
+
+/// Its keys are node groups, which are in the inventory.
+fn power_ramp(table: Table<'_>) -> BTreeMap<NodeGroupName, u32> {
+    let mut ramps = BTreeMap::new();
+    for (key, value) in table.all() {
+        let Ok(group) = key.value.parse::<NodeGroupName>() else {
+            let wrong = format!("{:?} is no node group's name", key.value);
+            let _: Option<()> = value.refuse(wrong, "a group of nodes.toml, without the '@'");
+            continue;
+        };
+        let limit = value.number(1..=100_000).and_then(|n| u32::try_from(n).ok());
+        ramps.extend(limit.map(|limit| (group, limit)));
+    }
+    ramps
 }
 
 fn database_url(root: &Table<'_>, state_dir: &Path) -> String {

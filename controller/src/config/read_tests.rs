@@ -214,3 +214,13 @@ fn metrics_are_not_open_to_everybody_by_mistake() {
         assert!(read(&format!("{wrong}\n")).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn a_power_ramp_is_of_a_node_group_and_never_zero() {
+    let config = parse(&format!("{NET}[power_ramp]\nrack1 = 30\nrack2 = 5\n")).unwrap();
+    let read: Vec<_> = config.power_ramp.iter().map(|(g, n)| (g.as_str(), *n)).collect();
+    assert_eq!(read, [("rack1", 30), ("rack2", 5)]);
+    for wrong in ["rack1 = 0", "\"@rack1\" = 3", "rack1 = \"fast\""] {
+        assert!(parse(&format!("{NET}[power_ramp]\n{wrong}\n")).is_err(), "{wrong}");
+    }
+}

@@ -1,6 +1,7 @@
 //! What `decide` promises, each with the smallest input that shows it.
 
 mod ending;
+mod held;
 mod out_of_hand;
 mod proof;
 mod walk;
@@ -238,6 +239,7 @@ fn attempt(stage: BootStage, since: Micros) -> Attempt {
         ended_at: None,
         boot_bytes: 0,
         root_bytes: 0,
+        held_since: None,
         failure: None,
         checks: Vec::new(),
     }

@@ -77,6 +77,9 @@ pub struct Attempt {
     pub boot_bytes: i64,
     /// Bytes read from the image until the node was ready.
     pub root_bytes: i64,
+    /// Since when it is proved and its users wait for the other nodes of its operation, on the steady
+    /// clock. The commit of the operation lifts it.
+    pub held_since: Option<Micros>,
     /// Why it failed, or why its agent holds the node.
     pub failure: Option<Failure>,
     /// Its ready checks as far as they were begun, in their order.

@@ -178,6 +178,7 @@ async fn open(
         ended_at: None,
         boot_bytes: 0,
         root_bytes: 0,
+        held_since: None,
         failure: None,
         checks: Vec::new(),
     };

@@ -10,6 +10,11 @@ mod busy;
 mod hook;
 mod observe;
 mod operations;
+mod ramp;
+#[cfg(test)]
+mod testing;
+mod turns;
+mod verdict;
 
 use std::{
     collections::HashMap,
@@ -23,7 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use self::busy::Busy;
+use self::{busy::Busy, ramp::Ramp};
 use crate::{
     api,
     context::Context,
@@ -100,9 +105,10 @@ fn is_ours(state: &DiskState) -> bool {
 /// Runs until `stop`.
 pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     let busy = Busy::default();
+    let ramp = Arc::new(Ramp::new(context.config.power_ramp.clone()));
     let mut tasks = JoinSet::new();
     loop {
-        let next = match pass(&context, &busy, &mut tasks).await {
+        let next = match pass(&context, &busy, &ramp, &mut tasks).await {
             Ok(next) => next,
             Err(error) => {
                 error!(error = &error as &dyn std::error::Error, "a pass over the nodes failed");
@@ -128,29 +134,39 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
 
 /// One look at every node: starts a task for each that has something to do, and answers when to
 /// look again.
-async fn pass(context: &Arc<Context>, busy: &Busy, tasks: &mut JoinSet<()>) -> Result<Micros> {
+async fn pass(
+    context: &Arc<Context>,
+    busy: &Busy,
+    ramp: &Arc<Ramp>,
+    tasks: &mut JoinSet<()>,
+) -> Result<Micros> {
     let (since, now) = (Instant::now(), context.clock.now());
     let mut tx = context.store.read().await?;
-    let turns = operations::turns(&mut tx).await?;
+    let turns = turns::of(&tx.running_operations().await?);
     let mut loaded = Vec::new();
     for node in tx.nodes().await? {
         loaded.push(Loaded::read(&mut tx, node).await?);
     }
     drop(tx);
+    ramp.learn(&loaded);
 
     let mut next = now + Micros::try_from(FULL_PASS.as_micros()).unwrap_or(Micros::MAX);
     let mut standings = HashMap::new();
     for entry in loaded {
         let turn = turns.get(&entry.node.id).copied().unwrap_or(true);
-        let step = entry.decide(context, turn, now);
+        let step = ramp.gate(&entry.node, entry.decide(context, turn, now), now);
         match &step {
             Step::Wait { until, .. } => next = next.min(*until),
             Step::Converged(_) | Step::Queued | Step::Fault(_) => {}
             Step::Do(_) => {
                 if let Some(mine) = busy.take(&entry.node.id) {
-                    let (context, id) = (context.clone(), entry.node.id.clone());
+                    let may_start = ramp.is_limited(&entry.node, &step);
+                    if may_start {
+                        ramp.take(&entry.node, now);
+                    }
+                    let (context, ramp, id) = (context.clone(), ramp.clone(), entry.node.id.clone());
                     tasks.spawn(async move {
-                        work(&context, &id, turn).await;
+                        work(&context, &ramp, &id, turn, may_start).await;
                         // Free before the loop looks again.
                         drop(mine);
                         context.wake.notify_one();
@@ -189,8 +205,8 @@ fn counted<'a>(nodes: impl Iterator<Item = &'a (Loaded, Step)>) -> Standings {
     standings
 }
 
-/// Takes steps with one node until it must wait.
-async fn work(context: &Context, id: &str, turn: bool) {
+/// Takes steps with one node until it must wait. `may_start`: its groups let it be switched on now.
+async fn work(context: &Context, ramp: &Ramp, id: &str, turn: bool, mut may_start: bool) {
     for _ in 0..STEPS {
         let loaded = match load(context, id).await {
             Ok(Some(loaded)) => loaded,
@@ -200,7 +216,11 @@ async fn work(context: &Context, id: &str, turn: bool) {
                 return;
             }
         };
-        let Step::Do(action) = loaded.decide(context, turn, context.clock.now()) else { return };
+        let step = loaded.decide(context, turn, context.clock.now());
+        if ramp.is_limited(&loaded.node, &step) && !std::mem::take(&mut may_start) {
+            return;
+        }
+        let Step::Do(action) = step else { return };
         debug!(node = %loaded.node.name, ?action, "acts");
         if let Err(error) = act::act(context, &loaded, action).await {
             error!(

@@ -1,45 +1,32 @@
-//! Operations: whose turn it is, and how each node of each stands.
+//! Operations: how each node of each stands, and what is to become of the whole.
 
 use std::collections::HashMap;
 
 use haas_api::operation::{NodeProgress, OperationState};
-use serde_json::json;
-use tracing::info;
+use serde_json::{Value, json};
+use tracing::{info, warn};
 
-use super::Loaded;
+use super::{
+    Loaded,
+    verdict::{self, Verdict},
+};
 use crate::{
     clock,
     context::Context,
     lifecycle::{Standing, Step},
     model::{Micros, Operation, OperationNode, SECOND},
+    requests::{Which, send_back},
     store::{NewEvent, Result, Tx},
 };
 
-/// For each node of a running operation with `at_most`, whether it is among the first that are not
-/// there yet. Nodes of no such operation are absent: nobody goes before them.
-pub(super) async fn turns(tx: &mut Tx) -> Result<HashMap<String, bool>> {
-    let mut turns = HashMap::new();
-    for operation in tx.running_operations().await? {
-        let Some(at_most) = operation.at_most else { continue };
-        let unfinished = operation.nodes.iter().filter(|n| !is_over(n.state));
-        for (position, node) in unfinished.enumerate() {
-            turns.insert(node.node_id.clone(), position < at_most as usize);
-        }
-    }
-    Ok(turns)
-}
+/// Who acts where nobody asked at that moment.
+const SELF: &str = "haasd";
 
 /// How long a running operation waits for an agent that is silent on a node which is on.
 const SILENT_AGENT: Micros = 60 * SECOND;
 
-fn is_over(state: NodeProgress) -> bool {
-    match state {
-        NodeProgress::Waiting | NodeProgress::Running => false,
-        NodeProgress::Succeeded | NodeProgress::Failed | NodeProgress::Superseded => true,
-    }
-}
-
-/// Brings every running operation up to date with its nodes, and ends those that are over.
+/// Brings every operation that is not over up to date with its nodes, and does what is due with it:
+/// commits it, takes it back, or ends it.
 pub(super) async fn update(
     context: &Context,
     nodes: &HashMap<String, (Loaded, Step)>,
@@ -47,51 +34,46 @@ pub(super) async fn update(
     let mut tx = context.store.read().await?;
     let running = tx.running_operations().await?;
     drop(tx);
-    for operation in running {
+    for known in running {
         // It began after this pass had read its nodes; the next one sees both.
         let is_ahead =
             |(loaded, _): &(Loaded, Step), generation| loaded.node.generation < generation;
-        if operation
+        if known
             .nodes
             .iter()
             .any(|n| nodes.get(&n.node_id).is_some_and(|node| is_ahead(node, n.generation)))
         {
             continue;
         }
-        let news: Vec<_> = operation
-            .nodes
-            .iter()
-            .map(|n| (n, progress(nodes.get(&n.node_id), n, &operation)))
-            .filter(|(n, (state, reason))| n.state != *state || n.reason != *reason)
-            .collect();
-        let over = operation
-            .nodes
-            .iter()
-            .all(|n| is_over(progress(nodes.get(&n.node_id), n, &operation).0));
-        if news.is_empty() && !over {
+        let mut now = known.clone();
+        for node in &mut now.nodes {
+            (node.state, node.reason) = progress(nodes.get(&node.node_id), node, &known);
+        }
+        let news: Vec<&OperationNode> =
+            now.nodes.iter().zip(&known.nodes).filter(|(a, b)| a != b).map(|(a, _)| a).collect();
+        let verdict = verdict::of(&now);
+        if news.is_empty() && verdict == Verdict::GoOn {
             continue;
         }
         let mut tx = context.store.write().await?;
-        for (node, (state, reason)) in &news {
-            if tx.set_operation_node(&operation.id, &node.node_id, *state, reason).await? {
-                let name = nodes.get(&node.node_id).map(|(l, _)| l.node.name.as_str());
-                tx.add_event(NewEvent {
-                    at: clock::wall(),
-                    kind: "operation-progressed",
-                    node: name,
-                    operation: Some(&operation.id),
-                    actor: "haasd",
-                    data: json!({ "state": state, "reason": reason }),
-                    tenant: None,
-                })
-                .await?;
+        for node in &news {
+            let name = nodes.get(&node.node_id).map(|(l, _)| l.node.name.as_str());
+            tell_of_node(&mut tx, &now, node, name).await?;
+        }
+        let mut released = Vec::new();
+        if verdict != Verdict::GoOn {
+            // Where somebody paused or aborted it meanwhile, the next pass judges it as it is then.
+            let stored = tx.operation(&known.id).await?;
+            if stored.is_some_and(|stored| is_same_but_for_states(&stored, &known)) {
+                released = execute(context, &mut tx, &now, &verdict).await?;
             }
         }
-        if over {
-            end(&mut tx, &operation, nodes).await?;
-        }
         tx.commit().await?;
-        if operation.at_most.is_some() && news.iter().any(|(_, (state, _))| is_over(*state)) {
+        for attempt in released {
+            // One that is not connected now proves again when it calls, and is told then.
+            context.agents.tell(&attempt, haas_api::agent::ToAgent::Admit);
+        }
+        if verdict != Verdict::GoOn || news.iter().any(|n| n.state.is_over() || is_held(n)) {
             // It is the next one's turn.
             context.changed();
         } else {
@@ -101,26 +83,32 @@ pub(super) async fn update(
     Ok(())
 }
 
-async fn end(
+fn is_held(node: &OperationNode) -> bool {
+    node.state == NodeProgress::Prepared
+}
+
+/// Whether nobody has steered it since, nor sent nodes of it back.
+fn is_same_but_for_states(a: &Operation, b: &Operation) -> bool {
+    a.state == b.state
+        && a.committed_at == b.committed_at
+        && a.nodes.iter().zip(&b.nodes).all(|(a, b)| a.generation == b.generation)
+}
+
+async fn tell_of_node(
     tx: &mut Tx,
     operation: &Operation,
-    nodes: &HashMap<String, (Loaded, Step)>,
+    node: &OperationNode,
+    name: Option<&str>,
 ) -> Result<()> {
-    let failed = operation
-        .nodes
-        .iter()
-        .filter(|n| progress(nodes.get(&n.node_id), n, operation).0 != NodeProgress::Succeeded)
-        .count();
-    let state = if failed == 0 { OperationState::Succeeded } else { OperationState::Failed };
-    if tx.end_operation(&operation.id, state, clock::wall()).await? {
-        info!(operation = %operation.id, ?state, failed, "operation ended");
+    let (id, state, reason) = (&operation.id, node.state, &node.reason);
+    if tx.set_operation_node(id, &node.node_id, node.generation, state, reason).await? {
         tx.add_event(NewEvent {
             at: clock::wall(),
-            kind: "operation-ended",
-            node: None,
-            operation: Some(&operation.id),
-            actor: "haasd",
-            data: json!({ "state": state, "failed": failed }),
+            kind: "operation-progressed",
+            node: name,
+            operation: Some(id),
+            actor: SELF,
+            data: json!({ "state": state, "reason": reason }),
             tenant: None,
         })
         .await?;
@@ -128,8 +116,78 @@ async fn end(
     Ok(())
 }
 
+/// Does what was judged. Answers the attempts whose users are let in by it.
+async fn execute(
+    context: &Context,
+    tx: &mut Tx,
+    operation: &Operation,
+    verdict: &Verdict,
+) -> Result<Vec<String>> {
+    let id = &operation.id;
+    match verdict {
+        Verdict::GoOn => {}
+        Verdict::Commit => {
+            if tx.commit_operation(id, clock::wall()).await? {
+                info!(operation = %id, "operation committed");
+                tell(tx, id, "operation-committed", Value::Null).await?;
+                return tx.release_attempts(id, context.clock.now()).await;
+            }
+        }
+        Verdict::GoBack(reason) => {
+            send_back(tx, operation, Which::All, SELF, "").await?;
+            tx.turn_operation(id, operation.state, OperationState::RollingBack, reason).await?;
+            warn!(operation = %id, reason, "operation goes back");
+            tell(tx, id, "operation-rolling-back", json!({ "reason": reason })).await?;
+        }
+        Verdict::Stop(reason) => {
+            send_back(tx, operation, Which::NotBegun, SELF, "").await?;
+            tx.turn_operation(id, operation.state, operation.state, reason).await?;
+            warn!(operation = %id, reason, "operation stops");
+            tell(tx, id, "operation-stopped", json!({ "reason": reason })).await?;
+        }
+        Verdict::End(state) => {
+            let there = |n: &&OperationNode| n.state == NodeProgress::Succeeded;
+            let failed = operation.nodes.len() - operation.nodes.iter().filter(there).count();
+            if tx.end_operation(id, *state, clock::wall()).await? {
+                info!(operation = %id, ?state, failed, "operation ended");
+                let data = json!({ "state": state, "failed": failed });
+                tell(tx, id, "operation-ended", data).await?;
+            }
+        }
+    }
+    Ok(Vec::new())
+}
+
+async fn tell(tx: &mut Tx, operation: &str, kind: &str, data: Value) -> Result<()> {
+    tx.add_event(NewEvent {
+        at: clock::wall(),
+        kind,
+        node: None,
+        operation: Some(operation),
+        actor: SELF,
+        data,
+        tenant: None,
+    })
+    .await?;
+    Ok(())
+}
+
 /// How one node stands towards the generation that an operation gave it.
 fn progress(
+    node: Option<&(Loaded, Step)>,
+    known: &OperationNode,
+    operation: &Operation,
+) -> (NodeProgress, String) {
+    let (state, reason) = towards(node, known, operation);
+    match state {
+        NodeProgress::Succeeded if known.goes_back => {
+            (NodeProgress::RolledBack, "as it was before".to_owned())
+        }
+        state => (state, reason),
+    }
+}
+
+fn towards(
     node: Option<&(Loaded, Step)>,
     known: &OperationNode,
     operation: &Operation,
@@ -159,9 +217,12 @@ fn progress(
         Step::Converged(Standing::Ready | Standing::PoweredOff) => {
             (NodeProgress::Succeeded, "ready".to_owned())
         }
-        // It was there, and what happens to it later is no matter of this operation.
+        Step::Converged(Standing::Prepared) => {
+            (NodeProgress::Prepared, "ready; waits for the others".to_owned())
+        }
+        // It was there, or was so before, and what happens to it later is no matter of this operation.
         Step::Converged(Standing::Unreachable | Standing::Kexec)
-            if known.state == NodeProgress::Succeeded =>
+            if known.state == NodeProgress::Succeeded || known.goes_back =>
         {
             (NodeProgress::Succeeded, known.reason.clone())
         }

@@ -4,13 +4,16 @@
 //! a desired state with the next generation for each node, the operation and its events. Nothing
 //! here speaks to hardware; the reconciler does the rest.
 
+mod back;
 mod plan;
+mod steer;
 mod tenant;
 
 use haas_api::{
     names::Digest,
     operation::{
-        NodeProgress, OperationState, Plan, PowerRequest, PowerVerb, RollbackRequest, SwitchRequest,
+        MinSuccess, NodeProgress, OperationState, Plan, PowerRequest, PowerVerb, RollbackRequest,
+        Strategy, SwitchRequest,
     },
     problem::NodeProblem,
 };
@@ -29,6 +32,8 @@ use crate::{
 
 use plan::Candidate;
 
+pub(crate) use back::{Which, send_back};
+pub use steer::{Steer, steer};
 pub use tenant::image;
 
 /// What came of a request.
@@ -78,6 +83,20 @@ pub enum RequestError {
     /// Some nodes cannot.
     #[error("{} of the nodes cannot: {}", .0.len(), .0.iter().map(|n| format!("{} ({})", n.node, n.reason)).collect::<Vec<_>>().join(", "))]
     Nodes(Vec<NodeProblem>),
+    /// More nodes must get there than there are.
+    #[error("{least} nodes must get there, and the set has {all}")]
+    MinSuccess {
+        /// What was asked.
+        least: MinSuccess,
+        /// How many there are.
+        all: usize,
+    },
+    /// No such operation, for this caller.
+    #[error("there is no operation {0}")]
+    NoOperation(String),
+    /// The operation is too far for this.
+    #[error("{0}")]
+    TooLate(String),
     /// The Idempotency-Key stands for something else.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,
@@ -100,7 +119,11 @@ pub async fn switch(
     }
     let nodes = candidates(context, &mut tx, principal, &request.nodeset).await?;
     let target = plan::target(&mut tx, principal, request).await?;
-    let mut planned = plan::switch(&mut tx, nodes, &target, request.force).await?;
+    let mut planned = plan::switch(&mut tx, nodes, &target, request).await?;
+    if let Some(least) = request.min_success.filter(|least| least.of(planned.len()) > planned.len())
+    {
+        return Err(RequestError::MinSuccess { least, all: planned.len() });
+    }
     let project = request.project.as_ref();
     tenant::settle(&mut tx, principal, project, &mut planned).await?;
     if request.dry_run {
@@ -116,8 +139,15 @@ pub async fn switch(
     if request.rescue {
         summary.push_str(" to rescue it");
     }
-    let operation =
-        Asked { kind: "switch", summary, key, request: asked, at_most: request.at_most };
+    if let Some(least) = request.min_success {
+        summary.push_str(&format!(", of which {least} must get there"));
+    }
+    let operation = Asked {
+        at_most: request.at_most,
+        strategy: request.strategy,
+        min_success: request.min_success,
+        ..Asked::new("switch", summary, key, asked)
+    };
     start(context, tx, principal, operation, planned).await
 }
 
@@ -140,7 +170,7 @@ pub async fn rollback(
         return Ok(Outcome::planned(planned));
     }
     let summary = format!("roll back {}", fold(&planned));
-    let operation = Asked { kind: "rollback", summary, key, request: asked, at_most: None };
+    let operation = Asked::new("rollback", summary, key, asked);
     start(context, tx, principal, operation, planned).await
 }
 
@@ -177,7 +207,7 @@ pub async fn power(
         PowerVerb::BootDisk => "boot from the disk",
     };
     let summary = format!("{verb} {}", fold(&planned));
-    let operation = Asked { kind: "power", summary, key, request: asked, at_most: None };
+    let operation = Asked::new("power", summary, key, asked);
     start(context, tx, principal, operation, planned).await
 }
 
@@ -256,6 +286,23 @@ struct Asked {
     key: Option<String>,
     request: String,
     at_most: Option<u32>,
+    strategy: Strategy,
+    min_success: Option<MinSuccess>,
+}
+
+impl Asked {
+    /// All its nodes at once, each on its own.
+    fn new(kind: &'static str, summary: String, key: Option<String>, request: String) -> Self {
+        Self {
+            kind,
+            summary,
+            key,
+            request,
+            at_most: None,
+            strategy: Strategy::All,
+            min_success: None,
+        }
+    }
 }
 
 /// Writes it: every node's desired state, the operation, the events, all or nothing.
@@ -280,8 +327,10 @@ async fn start(
         nodes.push(OperationNode {
             node_id: entry.node.id.clone(),
             generation,
+            goes_back: false,
             state: NodeProgress::Waiting,
             reason: "accepted".to_owned(),
+            failure: None,
         });
     }
     let operation = Operation {
@@ -294,7 +343,11 @@ async fn start(
         key: asked.key,
         request: asked.request,
         at_most: asked.at_most,
+        strategy: asked.strategy,
+        min_success: asked.min_success,
+        committed_at: None,
         state: OperationState::Running,
+        reason: String::new(),
         created_at: clock::wall(),
         ended_at: None,
         nodes,

@@ -211,8 +211,9 @@ pub(super) async fn switch(
     tx: &mut Tx,
     nodes: Vec<Candidate>,
     target: &Target,
-    force: bool,
+    request: &SwitchRequest,
 ) -> Result<Vec<Planned>, RequestError> {
+    let force = request.force;
     let mut ranks = match &target.overlay {
         OverlayTarget::Overlay { id, .. } => Ranks::of(tx, id).await?,
         OverlayTarget::Keep | OverlayTarget::Ram => Ranks::default(),
@@ -280,7 +281,7 @@ pub(super) async fn switch(
             rank,
             rescue: target.rescue,
             forced: force,
-            reboot: false,
+            reboot: request.reboot,
             boot_once: None,
             cause: String::new(),
             actor: String::new(),
@@ -417,7 +418,7 @@ pub(super) fn power(
 }
 
 /// What is wanted of a node of which nothing was ever wanted.
-fn nothing() -> NewDesired {
+pub(super) fn nothing() -> NewDesired {
     NewDesired {
         power_on: false,
         image: None,
@@ -452,7 +453,11 @@ fn action_for(node: &Candidate, wanted: &NewDesired) -> &'static str {
             && serves.wanted.rank == wanted.rank
             && serves.wanted.rescue == wanted.rescue
     });
-    if same && attempt.state == AttemptState::Ready { "nothing" } else { "reboot" }
+    if same && attempt.state == AttemptState::Ready && !wanted.reboot {
+        "nothing"
+    } else {
+        "reboot"
+    }
 }
 
 fn shown(wanted: &NewDesired, overlay: Option<&str>) -> String {

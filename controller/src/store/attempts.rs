@@ -29,6 +29,7 @@ struct Row {
     ended_at: Option<i64>,
     boot_bytes: i64,
     root_bytes: i64,
+    held_since: Option<i64>,
     failure: Option<String>,
     checks: Option<String>,
 }
@@ -55,6 +56,7 @@ impl Row {
             ended_at: self.ended_at,
             boot_bytes: self.boot_bytes,
             root_bytes: self.root_bytes,
+            held_since: self.held_since,
             failure: self.failure.map(|f| from_json("attempts", &f)).transpose()?,
             checks: self.checks.map_or(Ok(Vec::new()), |c| from_json("attempts", &c))?,
         })
@@ -213,7 +215,8 @@ impl Tx {
         let done = changed!(
             self,
             query(
-                "update attempts set stage = $2, stage_since = $3, stages = $4, state = $5, failure = null
+                "update attempts set stage = $2, stage_since = $3, stages = $4, state = $5,
+                   held_since = null, failure = null
                  where id = $1 and stage = $6 and state = 'open'",
             )
             .bind(&attempt.id)
@@ -224,6 +227,41 @@ impl Tx {
             .bind(attempt.stage.as_str())
         )?;
         Ok(done == 1)
+    }
+
+    /// An open attempt is proved, and its users wait for the other nodes of its operation; true if that
+    /// is news.
+    pub async fn hold_attempt(&mut self, id: &str, at: Micros) -> Result<bool> {
+        let done = changed!(
+            self,
+            query(
+                "update attempts set held_since = $2, failure = null
+                 where id = $1 and state = 'open' and held_since is null",
+            )
+            .bind(id)
+            .bind(at)
+        )?;
+        Ok(done == 1)
+    }
+
+    /// The operation is committed: the attempts of its nodes go on, and the time of their stage starts
+    /// anew. Answers their ids.
+    pub async fn release_attempts(&mut self, operation: &str, at: Micros) -> Result<Vec<String>> {
+        on!(
+            self,
+            c => sqlx::query_scalar(
+                "update attempts set held_since = null, stage_since = $2, counted_from = $2
+                 where held_since is not null and state = 'open'
+                   and exists (select 1 from operation_nodes
+                     where operation_nodes.operation_id = $1
+                       and operation_nodes.node_id = attempts.node_id
+                       and operation_nodes.generation = attempts.generation)
+                 returning id",
+            )
+            .bind(operation)
+            .bind(at)
+            .fetch_all(c)
+        )
     }
 
     /// Lets a running attempt serve a newer generation that wants the same.

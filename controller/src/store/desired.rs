@@ -189,7 +189,8 @@ impl Tx {
         )
     }
 
-    /// The names of the nodes whose desired state in force has this overlay.
+    /// The names of the nodes that want this overlay now, that still run with it or that may go back
+    /// to it.
     pub async fn overlay_users(&mut self, overlay_id: &str) -> Result<Vec<String>> {
         let rows: Vec<(String,)> = on!(
             self,
@@ -197,6 +198,12 @@ impl Tx {
                 "select distinct nodes.name from nodes join desired on desired.node_id = nodes.id
                  where desired.overlay_id = $1
                    and (desired.generation = nodes.generation
+                        or exists (select 1 from operation_nodes
+                                   join operations on operations.id = operation_nodes.operation_id
+                                   where operation_nodes.node_id = nodes.id
+                                   and operation_nodes.generation = desired.generation + 1
+                                   and operations.committed_at is null
+                                   and operations.state in ('running', 'paused'))
                         or exists (select 1 from attempts where attempts.node_id = nodes.id
                                    and attempts.generation = desired.generation
                                    and attempts.state in ('open', 'ready')))

@@ -122,8 +122,8 @@ impl Tx {
         rows.into_iter().map(|(name, owner)| Ok((from_text("image_tags", &name)?, owner))).collect()
     }
 
-    /// The names of the nodes that want this image now or that still run an attempt of it, and for
-    /// whom they do.
+    /// The names of the nodes that want this image now, that still run an attempt of it or that may go
+    /// back to it, and for whom they do.
     pub async fn image_users(&mut self, digest: &Digest) -> Result<Vec<(String, String)>> {
         on!(
             self,
@@ -132,6 +132,12 @@ impl Tx {
                  join desired on desired.node_id = nodes.id
                  where desired.image_digest = $1
                    and (desired.generation = nodes.generation
+                        or exists (select 1 from operation_nodes
+                                   join operations on operations.id = operation_nodes.operation_id
+                                   where operation_nodes.node_id = nodes.id
+                                   and operation_nodes.generation = desired.generation + 1
+                                   and operations.committed_at is null
+                                   and operations.state in ('running', 'paused'))
                         or exists (select 1 from attempts where attempts.node_id = nodes.id
                                    and attempts.generation = desired.generation
                                    and attempts.state in ('open', 'ready')))

@@ -1,9 +1,9 @@
 //! Operations and their per-node results.
 
 use haas_api::operation::{NodeProgress, OperationState};
-use sqlx::{query, query_as};
+use sqlx::{query, query_as, query_scalar};
 
-use super::{Result, Tx, changed, from_word, on, word};
+use super::{Result, Tx, changed, from_text, from_word, on, word};
 use crate::model::{Micros, Operation, OperationNode};
 
 #[derive(sqlx::FromRow)]
@@ -17,6 +17,10 @@ struct Row {
     key: Option<String>,
     request: String,
     at_most: Option<i64>,
+    strategy: String,
+    min_success: Option<String>,
+    committed_at: Option<i64>,
+    reason: String,
     state: String,
     created_at: i64,
     ended_at: Option<i64>,
@@ -26,8 +30,10 @@ struct Row {
 struct NodeRow {
     node_id: String,
     generation: i64,
+    goes_back: bool,
     state: String,
     reason: String,
+    failure: Option<String>,
 }
 
 impl Tx {
@@ -37,8 +43,8 @@ impl Tx {
             self,
             query(
                 "insert into operations (id, kind, actor, summary, key, request, at_most, state,
-                   created_at, ended_at, actor_id, tenant)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                   created_at, ended_at, actor_id, tenant, strategy, min_success, committed_at, reason)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
             )
             .bind(&operation.id)
             .bind(&operation.kind)
@@ -52,13 +58,18 @@ impl Tx {
             .bind(operation.ended_at)
             .bind(&operation.actor_id)
             .bind(&operation.tenant)
+            .bind(word(&operation.strategy))
+            .bind(operation.min_success.map(|least| least.to_string()))
+            .bind(operation.committed_at)
+            .bind(&operation.reason)
         )?;
         for (position, node) in operation.nodes.iter().enumerate() {
             changed!(
                 self,
                 query(
-                    "insert into operation_nodes (operation_id, node_id, position, generation, state, reason)
-                     values ($1, $2, $3, $4, $5, $6)",
+                    "insert into operation_nodes (operation_id, node_id, position, generation, state, reason,
+                       failure, goes_back)
+                     values ($1, $2, $3, $4, $5, $6, $7, $8)",
                 )
                 .bind(&operation.id)
                 .bind(&node.node_id)
@@ -66,6 +77,8 @@ impl Tx {
                 .bind(node.generation)
                 .bind(word(&node.state))
                 .bind(&node.reason)
+                .bind(&node.failure)
+                .bind(node.goes_back)
             )?;
         }
         Ok(())
@@ -114,8 +127,11 @@ impl Tx {
     pub async fn running_operations(&mut self) -> Result<Vec<Operation>> {
         let rows: Vec<Row> = on!(
             self,
-            c => query_as("select * from operations where state = 'running' order by created_at, id")
-                .fetch_all(c)
+            c => query_as(
+                "select * from operations where state in ('running', 'paused', 'rolling-back')
+                 order by created_at, id",
+            )
+            .fetch_all(c)
         )?;
         let mut operations = Vec::with_capacity(rows.len());
         for row in rows {
@@ -124,11 +140,13 @@ impl Tx {
         Ok(operations)
     }
 
-    /// How one node of an operation stands; true if that is news.
+    /// How one node of an operation stands towards the generation that it was given; true if that is
+    /// news.
     pub async fn set_operation_node(
         &mut self,
         operation: &str,
         node: &str,
+        generation: i64,
         state: NodeProgress,
         reason: &str,
     ) -> Result<bool> {
@@ -136,17 +154,91 @@ impl Tx {
             self,
             query(
                 "update operation_nodes set state = $3, reason = $4
-                 where operation_id = $1 and node_id = $2 and (state <> $3 or reason <> $4)",
+                 where operation_id = $1 and node_id = $2 and generation = $5
+                   and (state <> $3 or reason <> $4)",
             )
             .bind(operation)
             .bind(node)
             .bind(word(&state))
             .bind(reason)
+            .bind(generation)
         )?;
         Ok(done == 1)
     }
 
-    /// Ends an operation; true if it was running.
+    /// A node of an operation goes back: the generation that brings it there, and why it did not get
+    /// where it was to go.
+    pub async fn send_operation_node_back(
+        &mut self,
+        operation: &str,
+        node: &str,
+        generation: i64,
+        failure: Option<&str>,
+    ) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "update operation_nodes set generation = $3, failure = $4, goes_back = true,
+                   state = 'waiting', reason = 'goes back'
+                 where operation_id = $1 and node_id = $2",
+            )
+            .bind(operation)
+            .bind(node)
+            .bind(generation)
+            .bind(failure)
+        )?;
+        Ok(())
+    }
+
+    /// Pauses an operation, lets it go on, or sends it back; true if it was in the state `from`.
+    pub async fn turn_operation(
+        &mut self,
+        id: &str,
+        from: OperationState,
+        to: OperationState,
+        reason: &str,
+    ) -> Result<bool> {
+        let done = changed!(
+            self,
+            query("update operations set state = $3, reason = $4 where id = $1 and state = $2")
+                .bind(id)
+                .bind(word(&from))
+                .bind(word(&to))
+                .bind(reason)
+        )?;
+        Ok(done == 1)
+    }
+
+    /// Enough nodes of an operation are there: from now on its users are let in. True if it ran and was
+    /// not committed before.
+    pub async fn commit_operation(&mut self, id: &str, at: Micros) -> Result<bool> {
+        let done = changed!(
+            self,
+            query(
+                "update operations set committed_at = $2
+                 where id = $1 and state = 'running' and committed_at is null",
+            )
+            .bind(id)
+            .bind(at)
+        )?;
+        Ok(done == 1)
+    }
+
+    /// Whether the nodes of this operation keep users out until all of them are there.
+    pub async fn operation_holds_logins(&mut self, id: &str) -> Result<bool> {
+        let found: Option<i64> = on!(
+            self,
+            c => query_scalar(
+                "select cast(1 as bigint) from operations where id = $1 and min_success is not null
+                   and committed_at is null and state in ('running', 'paused')",
+            )
+            .bind(id)
+            .fetch_optional(c)
+        )?;
+        Ok(found.is_some())
+    }
+
+    /// Ends an operation; true if it was not over before.
     pub async fn end_operation(
         &mut self,
         id: &str,
@@ -155,7 +247,10 @@ impl Tx {
     ) -> Result<bool> {
         let done = changed!(
             self,
-            query("update operations set state = $2, ended_at = $3 where id = $1 and state = 'running'")
+            query(
+                "update operations set state = $2, ended_at = $3
+                 where id = $1 and state in ('running', 'paused', 'rolling-back')",
+            )
                 .bind(id)
                 .bind(word(&state))
                 .bind(at)
@@ -167,7 +262,7 @@ impl Tx {
         let nodes: Vec<NodeRow> = on!(
             self,
             c => query_as(
-                "select node_id, generation, state, reason from operation_nodes
+                "select node_id, generation, goes_back, state, reason, failure from operation_nodes
                  where operation_id = $1 order by position",
             )
             .bind(&row.id)
@@ -184,6 +279,10 @@ impl Tx {
             key: row.key,
             request: row.request,
             at_most: row.at_most.and_then(|n| u32::try_from(n).ok()),
+            strategy: from_word("operations", &row.strategy)?,
+            min_success: row.min_success.map(|m| from_text("operations", &m)).transpose()?,
+            committed_at: row.committed_at,
+            reason: row.reason,
             created_at: row.created_at,
             ended_at: row.ended_at,
             nodes: nodes
@@ -192,8 +291,10 @@ impl Tx {
                     Ok(OperationNode {
                         node_id: node.node_id,
                         generation: node.generation,
+                        goes_back: node.goes_back,
                         state: from_word("operation_nodes", &node.state)?,
                         reason: node.reason,
+                        failure: node.failure,
                     })
                 })
                 .collect::<Result<_>>()?,

@@ -301,6 +301,21 @@ impl Client {
         Ok(self.get::<List<_>>(&["v1", "operations"], &[]).await?.items)
     }
 
+    /// `POST /v1/operations/{id}/pause`.
+    pub async fn pause(&self, id: &str) -> Result<Operation, ClientError> {
+        self.post(&["v1", "operations", id, "pause"], &()).await
+    }
+
+    /// `POST /v1/operations/{id}/resume`.
+    pub async fn resume(&self, id: &str) -> Result<Operation, ClientError> {
+        self.post(&["v1", "operations", id, "resume"], &()).await
+    }
+
+    /// `POST /v1/operations/{id}/abort`.
+    pub async fn abort(&self, id: &str) -> Result<Operation, ClientError> {
+        self.post(&["v1", "operations", id, "abort"], &()).await
+    }
+
     /// `GET /v1/operations/{id}`.
     pub async fn operation(&self, id: &str) -> Result<Operation, ClientError> {
         self.get(&["v1", "operations", id], &[]).await

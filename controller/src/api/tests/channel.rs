@@ -29,10 +29,14 @@ pub(super) struct Served {
 impl Served {
     /// A node whose boot attempt is open, and the API on a socket.
     pub(super) async fn start() -> Self {
+        Self::of(json!({ "nodeset": "n01", "image": "a", "overlay": "none" })).await
+    }
+
+    /// The same by this switch.
+    async fn of(body: Value) -> Self {
         let bench = Bench::new().await;
         bench.add_nodes([1]).await;
         bench.add_image("a").await;
-        let body = json!({ "nodeset": "n01", "image": "a", "overlay": "none" });
         assert_eq!(bench.post("/v1/switch", body).await.status, 202);
         let node = bench.node(1).await;
         // Its image has no files to export, and nothing here reads them.
@@ -97,6 +101,31 @@ impl Served {
             }
             (_, HelloAnswer::Welcome(_)) => panic!("let in"),
         }
+    }
+
+    /// A proof of what is wanted, by an agent that says itself when it is ready.
+    async fn right_proof(&self) -> Value {
+        let node = self.node().await;
+        let mut tx = self.bench.context.store.read().await.unwrap();
+        let image = tx.desired(&node.id, 1).await.unwrap().unwrap().wanted.image.unwrap();
+        json!({
+            "type": "proof", "generation": 1, "wwid": crate::exports::wwid(&image.digest),
+            "target": crate::images::manifest::target_name(&image.digest), "read_only": true,
+            "overlay_id": null, "rank": 0, "hostname": "n01", "addresses": ["127.77.0.1/24"],
+            "machine_id": "0", "kernel": "6.1.0", "says_ready": true
+        })
+    }
+
+    /// Commits the operation that is under way, as the reconciler does.
+    async fn commit(&self) {
+        let context = &self.bench.context;
+        let mut tx = context.store.write().await.unwrap();
+        let id = tx.running_operations().await.unwrap().remove(0).id;
+        assert!(tx.commit_operation(&id, 1).await.unwrap());
+        let released = tx.release_attempts(&id, context.clock.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(released, [self.attempt.id.clone()]);
+        context.agents.tell(&self.attempt.id, ToAgent::Admit);
     }
 
     pub(super) async fn attempt(&self) -> Attempt {
@@ -300,16 +329,7 @@ async fn ready_is_for_a_right_proof_alone_to_say() {
 async fn who_says_ready_itself_is_ready_after_a_right_proof_and_not_before() {
     let served = Served::start().await;
     let (mut agent, _) = served.welcome(token(&served.token)).await;
-    let node = served.node().await;
-    let mut tx = served.bench.context.store.read().await.unwrap();
-    let image = tx.desired(&node.id, 1).await.unwrap().unwrap().wanted.image.unwrap();
-    drop(tx);
-    let proof = json!({
-        "type": "proof", "generation": 1, "wwid": crate::exports::wwid(&image.digest),
-        "target": crate::images::manifest::target_name(&image.digest), "read_only": true,
-        "overlay_id": null, "rank": 0, "hostname": "n01", "addresses": ["127.77.0.1/24"],
-        "machine_id": "0", "kernel": "6.1.0", "says_ready": true
-    });
+    let proof = served.right_proof().await;
     agent.frame(1, stage(BootStage::Ready)).await;
     assert_eq!(served.attempt().await.state, AttemptState::Open, "nothing was proved");
     agent.say(&json!({ "seq": 2, "ack": 0, "msg": proof })).await;
@@ -318,6 +338,48 @@ async fn who_says_ready_itself_is_ready_after_a_right_proof_and_not_before() {
     assert_eq!(served.attempt().await.state, AttemptState::Open, "nobody can log in yet");
     agent.frame(3, stage(BootStage::Ready)).await;
     assert_eq!(served.attempt().await.state, AttemptState::Ready);
+}
+
+/// What is answered to a frame that is said as JSON.
+async fn answer(agent: &mut Agent, seq: u64, msg: &Value) -> Value {
+    agent.say(&json!({ "seq": seq, "ack": 0, "msg": msg })).await;
+    let text = agent.hear().await.expect("a frame is answered");
+    serde_json::from_str::<Value>(&text).unwrap()["msg"]["type"].clone()
+}
+
+fn transaction() -> Value {
+    json!({ "nodeset": "n01", "image": "a", "overlay": "none", "min_success": "100%" })
+}
+
+#[tokio::test]
+async fn in_a_transaction_users_are_let_in_only_at_the_commit() {
+    let served = Served::of(transaction()).await;
+    let (mut agent, _) = served.welcome(token(&served.token)).await;
+    let proof = served.right_proof().await;
+    assert_eq!(answer(&mut agent, 1, &proof).await, "ack");
+    let held = served.attempt().await;
+    assert!(held.held_since.is_some() && held.state == AttemptState::Open, "{held:?}");
+    agent.frame(2, stage(BootStage::Ready)).await;
+    assert_eq!(served.attempt().await.state, AttemptState::Open, "it was not let in");
+    served.commit().await;
+    let told: Value = serde_json::from_str(&agent.hear().await.unwrap()).unwrap();
+    assert_eq!(told["msg"]["type"], "admit", "{told}");
+    assert_eq!(served.attempt().await.held_since, None);
+    agent.frame(3, stage(BootStage::Ready)).await;
+    assert_eq!(served.attempt().await.state, AttemptState::Ready);
+}
+
+#[tokio::test]
+async fn who_was_away_at_the_commit_is_let_in_when_it_proves_again() {
+    let served = Served::of(transaction()).await;
+    let (mut agent, welcome) = served.welcome(token(&served.token)).await;
+    let proof = served.right_proof().await;
+    assert_eq!(answer(&mut agent, 1, &proof).await, "ack");
+    drop(agent);
+    served.commit().await;
+    let credential = HelloAuth::Credential(welcome.credential.unwrap());
+    let (mut agent, _) = served.welcome(credential).await;
+    assert_eq!(answer(&mut agent, 2, &proof).await, "admit");
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ async fn busy(bench: &Bench, number: u8) {
         ended_at: None,
         boot_bytes: 0,
         root_bytes: 0,
+        held_since: None,
         failure: None,
         checks: Vec::new(),
     };
@@ -322,4 +323,70 @@ async fn an_operation_is_written_with_its_nodes_and_events() {
     let kinds: Vec<_> =
         tx.events_after(0, 9).await.unwrap().into_iter().map(|e| e.event.kind).collect();
     assert_eq!(kinds, ["desired-changed", "desired-changed", "operation-started"]);
+}
+
+async fn steer(bench: &Bench, id: &str, how: &str) -> (u16, Value) {
+    let answer = bench.post(&format!("/v1/operations/{id}/{how}"), Value::Null).await;
+    (answer.status, answer.json())
+}
+
+#[tokio::test]
+async fn an_aborted_transaction_wants_of_every_node_what_was_wanted_before() {
+    let bench = bench().await;
+    switch(&bench, json!({ "nodeset": "n[01-02]", "image": "a", "overlay": "none" })).await;
+    finish(&bench).await;
+    let body = json!({ "nodeset": "n[01-03]", "image": "b", "overlay": "none", "min_success": "2" });
+    let id = switch(&bench, body).await["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/operations/{id}/pause");
+    let stranger = bench.call(&bench.alice, "POST", &path, Value::Null).await;
+    assert_eq!((stranger.status, stranger.code().as_str()), (404, "no-operation"));
+    for (how, state) in
+        [("pause", "paused"), ("pause", "paused"), ("resume", "running"), ("resume", "running")]
+    {
+        let (status, operation) = steer(&bench, &id, how).await;
+        assert_eq!((status, &operation["state"]), (200, &json!(state)), "{how}");
+    }
+    // What nodes may go back to stays.
+    let removal = bench.call(&bench.admin, "DELETE", "/v1/images/a:latest", Value::Null).await;
+    assert_eq!((removal.status, removal.code().as_str()), (409, "image-in-use"));
+
+    let (_, operation) = steer(&bench, &id, "abort").await;
+    assert_eq!(operation["state"], "rolling-back");
+    assert_eq!(operation["reason"], "aborted by admin");
+    assert_eq!(steer(&bench, &id, "abort").await.0, 200, "it is so already");
+    assert_eq!(steer(&bench, &id, "pause").await.1["code"], "too-late");
+    let mut tx = bench.context.store.read().await.unwrap();
+    for (number, expected) in [(1, Some("a:latest")), (2, Some("a:latest")), (3, None)] {
+        let node = bench.node(number).await;
+        let desired = tx.desired(&node.id, node.generation).await.unwrap().unwrap().wanted;
+        assert_eq!(desired.power_on, expected.is_some(), "n0{number}");
+        assert_eq!(desired.image.as_ref().map(|i| i.name.as_str()), expected, "n0{number}");
+        assert_eq!(desired.operation_id.as_deref(), Some(id.as_str()));
+    }
+    drop(tx);
+    finish(&bench).await;
+    assert_eq!(steer(&bench, &id, "abort").await.0, 409, "it is over");
+}
+
+#[tokio::test]
+async fn without_a_transaction_an_abort_is_for_those_that_have_not_begun() {
+    let bench = bench().await;
+    let body = json!({ "nodeset": "n[01-02]", "image": "a", "overlay": "none" });
+    let id = switch(&bench, body).await["id"].as_str().unwrap().to_owned();
+    let begun = bench.node(1).await;
+    // Its image has no files to export, and nothing here reads them.
+    let cause = Cause::Desired;
+    let _ = crate::reconcile::open_attempt(&bench.context, &begun, None, cause).await;
+    let (_, operation) = steer(&bench, &id, "abort").await;
+    assert_eq!((&operation["state"], &operation["reason"]), (&json!("running"), &json!("aborted by admin")));
+    assert_eq!((bench.node(1).await.generation, bench.node(2).await.generation), (1, 2));
+}
+
+#[tokio::test]
+async fn more_nodes_than_there_are_cannot_be_demanded() {
+    let bench = bench().await;
+    for (least, code) in [("3", "bad-min-success"), ("0", "bad-json"), ("101%", "bad-json")] {
+        let body = json!({ "nodeset": "n[01-02]", "image": "a", "overlay": "none", "min_success": least });
+        assert_eq!(refused(&bench, "/v1/switch", body).await, (422, code.to_owned()), "{least}");
+    }
 }
