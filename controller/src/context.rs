@@ -29,6 +29,8 @@ pub struct Context {
     pub config: Config,
     /// The cluster's id.
     pub cluster_id: String,
+    /// This start of haasd among all on the same database; of two that run, the later one acts.
+    pub epoch: i64,
     /// The database.
     pub store: Store,
     /// The steady clock.

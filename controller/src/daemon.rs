@@ -55,6 +55,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let templates = Arc::new(Templates::load(&config.templates_dir)?);
     let store = Store::open(&config.database_url).await.context("cannot open the database")?;
     let (clock, cluster_id) = Clock::open(&store).await?;
+    let epoch = store.begin_epoch().await?;
     let worker = WorkerCommand {
         program: std::env::current_exe().context("cannot find haasd's own program")?,
         args: vec!["image-worker".to_owned()],
@@ -78,6 +79,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         templates: templates.clone(),
         config,
         cluster_id,
+        epoch,
         store,
         clock,
         principals: principals::Principals::default(),
@@ -131,10 +133,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let boot = netboot::run(sockets, served, stop.clone());
     parts.spawn(async { ("netboot", boot.await.map_err(Into::into)) });
     let reconciler = reconcile::run(context.clone(), stop.clone());
-    parts.spawn(async {
-        reconciler.await;
-        ("reconcile", Ok(()))
-    });
+    parts.spawn(async { ("reconcile", reconciler.await.map_err(Into::into)) });
     let sending = webhooks::run(context.clone(), webhooks::Patience::default(), stop.clone());
     parts.spawn(async {
         sending.await;

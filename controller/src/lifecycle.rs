@@ -10,16 +10,22 @@
 //! that attempt; a node that booted by itself is switched off and on before it gets anything, so that
 //! its BMC vouches for the boot.
 
+mod deadline;
 mod ending;
 mod proof;
+mod silence;
 
 use haas_api::agent::{BootStage, Failure, ShutdownHow};
 
 pub use proof::{Expected, check_proof};
+pub use silence::ASK_AGAIN;
 
 use crate::{
     config::BootLimits,
-    model::{Attempt, AttemptState, BootOnce, Cause, Desired, Fault, Micros, Node, Power, SECOND},
+    model::{
+        Attempt, AttemptState, BootOnce, Cause, Desired, Fault, Micros, Node, Power, SECOND,
+        Silence,
+    },
 };
 
 /// An agent that was silent for this long is gone (heartbeats come every 5 s).
@@ -41,8 +47,15 @@ const RESTARTS: Micros = 5 * SECOND;
 /// How often a BMC is asked while a node boots.
 const POWER_POLL: Micros = 15 * SECOND;
 
+/// "Off" is believed only of a node that was switched on this long ago: BMCs tell the state that was
+/// before for some seconds.
+const OFF_BELIEVED: Micros = 8 * SECOND;
+
 /// The code of an attempt whose node went off by itself.
 const POWERED_OFF: &str = "powered-off";
+
+/// The code of an attempt whose node its BMC did not switch on.
+const BMC_POWER_ON: &str = "bmc-power-on";
 
 /// So many attempts whose node went off by itself do not count: lost power says nothing about what the
 /// node boots. An image that switches its node off gets no further than this.
@@ -67,6 +80,8 @@ pub struct View<'a> {
     pub turn: bool,
     /// How long things may take.
     pub limits: &'a BootLimits,
+    /// Until when no power action is done that nobody asked for, since so many were.
+    pub brake: Option<Micros>,
 }
 
 /// What to do next.
@@ -104,6 +119,10 @@ pub enum Standing {
     Prepared,
     /// It was ready and is on, but its agent is silent. Running nodes are never reset for that.
     Unreachable,
+    /// It was ready, and now neither its agent nor its BMC answers: nobody knows anything of it.
+    Lost,
+    /// Out of service, and haasd does only what an admin asks for.
+    Held,
     /// It was ready and somebody powered it off from inside.
     PoweredOff,
     /// It was ready and its root started another kernel, which haasd knows nothing of.
@@ -137,6 +156,12 @@ pub enum Action {
     },
     /// The node is down: its attempt is over.
     EndAttempt,
+    /// Start the BMC anew: it does not do what it is told.
+    ResetBmc,
+    /// This power action, which nobody asked for: only so many are done in an hour.
+    Alone(Box<Action>),
+    /// Note what the BMC says of a node whose agent is silent, or that the agent is back.
+    NoteSilence(Option<Silence>),
     /// Give the open attempt up.
     FailAttempt(Failure),
     /// Note that a person is needed.
@@ -154,6 +179,9 @@ pub fn decide(view: View<'_>, now: Micros) -> Step {
     };
     if let Some(fault) = node.fault.as_ref().filter(|f| f.generation == desired.generation) {
         return Step::Fault(fault.clone());
+    }
+    if is_held(view, desired) {
+        return held_step(view, desired, now);
     }
     let live = view.attempt.filter(|a| matches!(a.state, AttemptState::Open | AttemptState::Ready));
     if !desired.wanted.power_on {
@@ -188,6 +216,43 @@ pub fn agent_is_live(node: &Node, attempt: &Attempt, now: Micros) -> bool {
 pub fn is_confirmed(node: &Node, attempt: &Attempt) -> bool {
     let is_by_hand = node.spec.power == crate::inventory::PowerSpec::Manual;
     !attempt.by_itself || attempt.token_spent || is_by_hand
+}
+
+/// Whether the node is out of service and what is wanted of it is none that an admin has asked for
+/// since, or was carried out: what happens to it now, people do.
+fn is_held(view: View<'_>, desired: &Desired) -> bool {
+    let Some(drain) = view.node.drain.as_ref().filter(|d| d.state.keeps_hands_off()) else {
+        return false;
+    };
+    let is_done = view.attempt.is_some_and(|a| {
+        a.generation == desired.generation
+            && (a.state == AttemptState::Ready || !is_confirmed(view.node, a))
+    });
+    desired.generation <= drain.generation || is_done
+}
+
+fn held_step(view: View<'_>, desired: &Desired, now: Micros) -> Step {
+    let runs = view.attempt.is_some_and(|a| {
+        a.generation == desired.generation
+            && a.state == AttemptState::Ready
+            && agent_is_live(view.node, a, now)
+    });
+    Step::Converged(if runs { Standing::Ready } else { Standing::Held })
+}
+
+/// An action with a node's power that nobody asked for, or a wait until more of them may be done.
+fn alone(view: View<'_>, action: Action, now: Micros) -> Step {
+    match view.brake.filter(|until| *until > now) {
+        None => Step::Do(Action::Alone(Box::new(action))),
+        Some(until) => wait(
+            format!(
+                "haasd has done as many power actions by itself in the last hour as auto_limit allows; \
+                 `haasctl power cycle {}` goes on now",
+                view.node.name
+            ),
+            until,
+        ),
+    }
 }
 
 /// The node should be off.
@@ -252,6 +317,8 @@ fn same_system(a: &Desired, b: &Desired) -> bool {
         && a.wanted.overlay_id == b.wanted.overlay_id
         && a.wanted.rank == b.wanted.rank
         && a.wanted.rescue == b.wanted.rescue
+        // Who gets a spare cannot log in to it as it is.
+        && a.wanted.tenant.is_empty() == b.wanted.tenant.is_empty()
 }
 
 /// The node is on and no attempt of ours lives on it, or none that is known to run.
@@ -275,15 +342,15 @@ fn foreign_step(view: View<'_>, desired: &Desired, now: Micros) -> Step {
         Some(_) | None if view.node.power_at.is_some_and(|at| now - at > POWER_NOW) => {
             Step::Do(Action::ObservePower)
         }
-        Some(_) | None => Step::Do(Action::RecordFault(Fault {
-            generation: desired.generation,
-            code: "runs-foreign".to_owned(),
-            reason: format!(
+        Some(_) | None => Step::Do(Action::RecordFault(Fault::new(
+            desired.generation,
+            "runs-foreign",
+            format!(
                 "{} is on and runs something that haas did not boot; shut it down, or say --force to \
                  have it switched off",
                 view.node.name
             ),
-        })),
+        ))),
     }
 }
 
@@ -292,11 +359,8 @@ fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
     let node = view.node;
     let limits = view.limits;
     if let Some(failure) = attempt.failure.as_ref().filter(|f| !f.retryable) {
-        return Step::Fault(Fault {
-            generation: attempt.generation,
-            code: failure.code.clone(),
-            reason: format!("{}: {}", failure.stage, failure.cause),
-        });
+        let reason = format!("{}: {}", failure.stage, failure.cause);
+        return Step::Fault(Fault::new(attempt.generation, failure.code.clone(), reason));
     }
     if !is_confirmed(node, attempt) {
         return confirm_step(view, now);
@@ -316,25 +380,20 @@ fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
     }
 
     let checks_s: u64 = attempt.checks.iter().map(|check| check.within_s).sum();
-    let stage_limit = match attempt.stage {
-        // The firmware may test memory for minutes before it speaks to the network.
-        BootStage::Firmware => limits.firmware_s,
-        _ => limits.stage_s,
-    };
     // The checks of the last stage have time limits of their own.
-    let mut deadline = attempt.stage_since + seconds(stage_limit.saturating_add(checks_s));
+    let checks = seconds(checks_s);
+    let stage_limit = deadline::of_stage(limits, &node.boot_times, attempt.stage);
+    let mut deadline = attempt.stage_since + stage_limit.saturating_add(checks);
     // Nobody knows when a person will press the button; what follows has its deadlines.
     if !by_hand {
-        let total = limits.total_s.max(limits.firmware_s).saturating_add(checks_s);
-        let total = seconds(total);
-        deadline = deadline.min(attempt.counted_from + total);
+        let whole = deadline::of_whole(limits, &node.boot_times);
+        deadline = deadline.min(attempt.counted_from + whole.saturating_add(checks));
     }
     if now >= deadline {
         return Step::Do(Action::FailAttempt(timed_out(node, attempt, now)));
     }
     if !by_hand {
-        // Off is believed only when it was seen well after the node was switched on.
-        let seen = node.power_at.filter(|at| *at > attempt.stage_since + 3 * SECOND);
+        let seen = node.power_at.filter(|at| *at > attempt.stage_since + OFF_BELIEVED);
         if node.power == Power::Off && seen.is_some_and(|at| now - at < POWER_FRESH) {
             return Step::Do(Action::FailAttempt(failure(
                 attempt.stage,
@@ -392,8 +451,16 @@ fn confirm_step(view: View<'_>, now: Micros) -> Step {
         Known::Ask => Step::Do(Action::ObservePower),
         Known::Off => Step::Do(Action::OpenAttempt(Cause::Unplanned)),
         Known::On | Known::Nobody => {
-            ending::hard(view, "it started by itself, and haasd begins its boots", now)
+            cut_alone(view, "it started by itself, and haasd begins its boots", now)
         }
+    }
+}
+
+/// Cuts the power of a node that nobody asked to be cut.
+fn cut_alone(view: View<'_>, reason: &str, now: Micros) -> Step {
+    match ending::hard(view, reason, now) {
+        Step::Do(action @ Action::EndHard { .. }) => alone(view, action, now),
+        step => step,
     }
 }
 
@@ -405,7 +472,7 @@ fn power_on_step(view: View<'_>, attempt: &Attempt, action: Action, now: Micros)
     }
     Step::Do(Action::FailAttempt(failure(
         BootStage::Power,
-        "bmc-power-on",
+        BMC_POWER_ON,
         format!(
             "the BMC did not switch {} on within {} s{}",
             node.name,
@@ -441,31 +508,36 @@ fn ready_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
         };
     }
     if agent_is_live(node, attempt, now) {
-        return Step::Converged(Standing::Ready);
+        return match node.silence {
+            Some(_) => Step::Do(Action::NoteSilence(None)),
+            None => Step::Converged(Standing::Ready),
+        };
     }
-    match (known_power(view, now), node.goodbye) {
-        // A BMC that is away is asked on: the node's power may have been cut with it.
+    let Some(goodbye) = node.goodbye else { return silence::step(view, now) };
+    match (known_power(view, now), goodbye) {
         (Known::Ask, _) => Step::Do(Action::ObservePower),
-        (Known::Off | Known::Nobody, Some(ShutdownHow::Poweroff)) => {
+        (Known::Off | Known::Nobody, ShutdownHow::Poweroff) => {
             Step::Converged(Standing::PoweredOff)
         }
-        // Its power was cut, or came back: it should be on.
-        (Known::Off, Some(ShutdownHow::Reboot | ShutdownHow::Kexec) | None) => {
-            Step::Do(Action::OpenAttempt(Cause::Unplanned))
+        // It should be on.
+        (Known::Off, ShutdownHow::Reboot | ShutdownHow::Kexec) => {
+            alone(view, Action::OpenAttempt(Cause::Unplanned), now)
         }
         // Somebody typed `reboot`, and all has ended in order: haasd begins the boot that follows.
-        (Known::On, Some(ShutdownHow::Reboot)) => match node.agent_at {
+        (Known::On, ShutdownHow::Reboot) => match node.agent_at {
             Some(said) if now - said < RESTARTS => wait("reboots", said + RESTARTS),
-            Some(_) | None => ending::hard(view, "it reboots, and haasd begins its boots", now),
+            Some(_) | None => cut_alone(view, "it reboots, and haasd begins its boots", now),
         },
         // What runs there is its owner's, and is not to be reset. When it reboots, it boots as ever.
-        (Known::On | Known::Nobody, Some(ShutdownHow::Kexec)) => Step::Converged(Standing::Kexec),
-        (Known::On | Known::Nobody, Some(_))
+        (Known::On | Known::Nobody, ShutdownHow::Kexec) => Step::Converged(Standing::Kexec),
+        (Known::On | Known::Nobody, ShutdownHow::Poweroff | ShutdownHow::Reboot)
             if node.agent_at.is_some_and(|at| now - at < seconds(view.limits.firmware_s)) =>
         {
             wait("goes down or reboots by itself", now + POWER_POLL)
         }
-        (Known::On | Known::Nobody, _) => Step::Converged(Standing::Unreachable),
+        (Known::On | Known::Nobody, ShutdownHow::Poweroff | ShutdownHow::Reboot) => {
+            Step::Converged(Standing::Unreachable)
+        }
     }
 }
 
@@ -481,18 +553,23 @@ fn retry_step(view: View<'_>, desired: &Desired, attempt: &Attempt, now: Micros)
             Some(f) => (f.code.clone(), format!("{}: {}", f.stage, f.cause)),
             None => ("boot-failed".to_owned(), format!("stage '{}'", attempt.stage)),
         };
-        return Step::Do(Action::RecordFault(Fault {
-            generation: desired.generation,
-            code,
-            reason: match view.failures.len() {
-                0 | 1 => format!("{cause} (1 attempt)"),
-                several => format!("{cause} ({several} attempts)"),
-            },
-        }));
+        let reason = match view.failures.len() {
+            0 | 1 => format!("{cause} (1 attempt)"),
+            several => format!("{cause} ({several} attempts)"),
+        };
+        return Step::Do(Action::RecordFault(Fault::new(desired.generation, code, reason)));
     }
+
     match known_power(view, now) {
         Known::Ask => ask(view, now),
-        Known::Off | Known::Nobody => Step::Do(Action::OpenAttempt(Cause::Retry)),
+        Known::Off | Known::Nobody => {
+            // It said that it switched the node on, and the network has heard nothing of it.
+            let never_on = |f: &Failure| f.code == POWERED_OFF && f.stage == BootStage::Firmware;
+            let failure = attempt.failure.as_ref();
+            let is_deaf = failure.is_some_and(|f| f.code == BMC_POWER_ON || never_on(f));
+            ending::reset_bmc(view, is_deaf, now)
+                .unwrap_or(Step::Do(Action::OpenAttempt(Cause::Retry)))
+        }
         Known::On => ending::hard(view, "the boot before failed", now),
     }
 }
@@ -535,15 +612,12 @@ fn ask(view: View<'_>, now: Micros) -> Step {
     let node = view.node;
     match (node.power_failed_at, &node.power_error) {
         (Some(since), Some(error)) if now - since >= seconds(view.limits.stage_s) => {
-            Step::Do(Action::RecordFault(Fault {
-                generation: node.generation,
-                code: "bmc-silent".to_owned(),
-                reason: format!(
-                    "the BMC of {} does not say whether the node is on, for {} s: {error}",
-                    node.name,
-                    (now - since) / SECOND
-                ),
-            }))
+            let reason = format!(
+                "the BMC of {} does not say whether the node is on, for {} s: {error}",
+                node.name,
+                (now - since) / SECOND
+            );
+            Step::Do(Action::RecordFault(Fault::new(node.generation, "bmc-silent", reason)))
         }
         (Some(_) | None, _) => Step::Do(Action::ObservePower),
     }
@@ -576,6 +650,7 @@ fn failure(stage: BootStage, code: &str, cause: String) -> Failure {
 /// The failure of an attempt whose stage has used up its time.
 fn timed_out(node: &Node, attempt: &Attempt, now: Micros) -> Failure {
     let took = (now - attempt.stage_since) / SECOND;
+    let usual = node.boot_times.usual(attempt.stage);
     if let Some(held) = &attempt.failure {
         return Failure { retryable: false, ..held.clone() };
     }
@@ -606,7 +681,12 @@ fn timed_out(node: &Node, attempt: &Attempt, now: Micros) -> Failure {
             ("no-proof", "its agent has not proved what runs".to_owned())
         }
     };
-    failure(attempt.stage, code, format!("after {took} s in stage '{}': {cause}", attempt.stage))
+    let usual = match usual {
+        Some(usual) => format!("; its boots usually need {} s for it", usual / SECOND),
+        None => String::new(),
+    };
+    let cause = format!("after {took} s in stage '{}'{usual}: {cause}", attempt.stage);
+    failure(attempt.stage, code, cause)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::{
     api,
     auth::{attempts::Attempts, principals},
     clock::Clock,
-    config::{Auth, AuthMode, BootLimits, Config, Console, DhcpMode, Network, NetworkHook, Ports},
+    config::{Auth, AuthMode, BootLimits, Config, DhcpMode, Network, NetworkHook, Ports, PowerLimits},
     console::Consoles,
     context::Context,
     exports::Exports,
@@ -100,22 +100,22 @@ impl Bench {
 
     /// With this network.
     pub(crate) async fn on(network: Network) -> Self {
-        Self::build(network, Auth::default()).await
+        Self::build(network, |_| ()).await
+    }
+
+    /// With something else in its haasd.toml.
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::build(network(), change).await
     }
 
     /// Where people may register.
     pub(crate) async fn open_to_all() -> Self {
-        Self::build(network(), Auth { register: true, ..Auth::default() }).await
+        Self::with(|config| config.auth.register = true).await
     }
 
     /// Where nobody on the controller itself has to say who they are.
     pub(crate) async fn without_auth() -> Self {
-        Self::build(network(), Auth { mode: AuthMode::Off, ..Auth::default() }).await
-    }
-
-    /// With another configuration.
-    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        Self::build_with(network(), Auth::default(), change).await
+        Self::with(|config| config.auth.mode = AuthMode::Off).await
     }
 
     /// With this program for the nodes' networks.
@@ -128,11 +128,7 @@ impl Bench {
         Self::with(|config| config.console.log = true).await
     }
 
-    async fn build(network: Network, auth: Auth) -> Self {
-        Self::build_with(network, auth, |_| {}).await
-    }
-
-    async fn build_with(network: Network, auth: Auth, change: impl FnOnce(&mut Config)) -> Self {
+    async fn build(network: Network, change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = dir.path().to_owned();
         let templates_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../templates");
@@ -157,7 +153,9 @@ impl Bench {
             boot: BootLimits::default(),
             health: crate::config::HealthChecks::default(),
             power_ramp: Default::default(),
-            auth,
+            auth: Auth::default(),
+            power: PowerLimits::default(),
+            idle: Vec::new(),
             metrics: crate::config::Metrics::default(),
             events: crate::config::Events::default(),
             webhooks: crate::config::Webhooks::default(),
@@ -168,6 +166,7 @@ impl Bench {
         let master_key = MasterKey::open(&state_dir.join("master.key")).unwrap();
         let context = Arc::new(Context {
             cluster_id,
+            epoch: store.begin_epoch().await.unwrap(),
             store,
             clock,
             exports: Arc::new(Exports::new(images.clone(), &config, master_key.clone())),

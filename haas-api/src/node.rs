@@ -10,6 +10,7 @@ use crate::{
     check::CheckReport,
     hardware::{Hardware, Health, Summary},
     names::{Mac, NodeGroupName, NodeName, UserName},
+    operation::StageTime,
 };
 
 /// A node: what the inventory says, what is wanted, what is seen.
@@ -38,6 +39,12 @@ pub struct Node {
     /// The last lines of its console when it came to be in fault, where the console is logged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub console: Vec<String>,
+    /// That it is out of service, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
+    /// What led to its fault, where the caller may know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
     /// The user or project that has it, where the caller may know; none while it is to be off.
     #[serde(default)]
     pub tenant: Option<UserName>,
@@ -77,6 +84,87 @@ pub enum NodeState {
     HandedOver,
     /// It could not get there, and a person is needed.
     Fault,
+}
+
+/// How a node is out of service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DrainState {
+    /// Nobody new gets it. Who has it goes on as ever.
+    Drain,
+    /// People work on it: only admins may have it run something, and haasd does nothing by itself.
+    Maintenance,
+    /// It is not to be trusted: as in maintenance.
+    Quarantine,
+}
+
+impl DrainState {
+    /// As it stands in JSON and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Maintenance => "maintenance",
+            Self::Quarantine => "quarantine",
+        }
+    }
+}
+
+/// A node is out of service until somebody resumes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Drain {
+    /// How.
+    pub state: DrainState,
+    /// Why.
+    pub reason: String,
+    /// Who said so; `haasd` where the node has failed too often.
+    pub actor: String,
+    /// Since when.
+    pub since: String,
+}
+
+/// What led to a fault.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Fault {
+    /// A stable word.
+    pub code: String,
+    /// When it was found.
+    pub at: String,
+    /// The stages of the last boot and the seconds that it was in each.
+    pub stages: Vec<StageTime>,
+    /// What was tried, the oldest first.
+    pub tried: Vec<Tried>,
+}
+
+/// Something that was tried with a node which did not do as it should.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Tried {
+    /// When.
+    pub at: String,
+    /// What: `shutdown-asked`, `soft-off`, `hard-off`, `bmc-reset`, `power-on` or `boot`.
+    pub what: String,
+    /// What went wrong with it, where that is known.
+    pub error: Option<String>,
+}
+
+/// `POST /v1/nodes/drain`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DrainRequest {
+    /// The nodes.
+    pub nodeset: String,
+    /// How they are out of service.
+    pub state: DrainState,
+    /// Why, for everybody who would use them.
+    pub reason: String,
+}
+
+/// `POST /v1/nodes/resume`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ResumeRequest {
+    /// The nodes.
+    pub nodeset: String,
+    /// Why, for the events and the audit log.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// What is wanted of a node.
@@ -125,6 +213,9 @@ pub struct Observed {
     /// The ready checks of its last boot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckReport>,
+    /// Hours that it was off since nobody used it.
+    #[serde(default)]
+    pub idle_off_hours: f64,
     /// The lease of its address, where another DHCP server than haasd gave it.
     #[serde(default)]
     pub lease: Option<AddressLease>,
@@ -209,6 +300,44 @@ pub struct Rendered {
     pub script: String,
     /// The kernel command line, with the token as `***`.
     pub cmdline: String,
+}
+
+/// Whether a reboot would change what a node runs. `GET /v1/drift`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Drift {
+    /// The node.
+    pub node: NodeName,
+    /// Whether.
+    pub state: DriftState,
+    /// Why it is not known, or what else there is to know.
+    pub reason: String,
+    /// What would change.
+    pub differences: Vec<Difference>,
+}
+
+/// Whether a reboot would change what a node runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriftState {
+    /// It would boot the same.
+    Same,
+    /// It would boot something else.
+    Differs,
+    /// Nobody knows what it was given, or it would be given nothing.
+    Unknown,
+    /// Nothing of haas runs on it.
+    NotRunning,
+}
+
+/// Something that a reboot would change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Difference {
+    /// `image`, `kernel`, `initramfs`, `agent`, `command line` or `script`.
+    pub what: String,
+    /// What runs: a digest, or the words or lines that only it has.
+    pub runs: String,
+    /// What would run.
+    pub would: String,
 }
 
 /// A named set of nodes, `@name` in a node set. `GET /v1/node-groups`.

@@ -29,6 +29,9 @@ pub struct SwitchRequest {
     /// written elsewhere is in RAM.
     #[serde(default)]
     pub rescue: bool,
+    /// The nodes are nobody's: on, in RAM, to be had by others at once. For admins.
+    #[serde(default)]
+    pub spare: bool,
     /// Boot at most this many nodes at once.
     #[serde(default)]
     pub at_most: Option<u32>,

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use haas_api::client::Client;
 
 use crate::{
-    audit, completion, config, console, context, disk, doctor,
+    audit, completion, config, console, context, disk, doctor, drift,
     error::Error,
     events, grant, group, image, login, node, operation,
     out::{Format, Out},
@@ -50,6 +50,8 @@ enum Command {
     Rollback(switch::RollbackArgs),
     /// Show what nodes run and what they are doing.
     Status(status::StatusArgs),
+    /// Show whether a reboot would change what nodes run, and what of it.
+    Drift(drift::DriftArgs),
     /// Log in to a node, or run a command on it, with its key checked by haasd's authority.
     Ssh(ssh::SshArgs),
     /// Run a command on many nodes at once; nodes with the same output are shown together.
@@ -156,6 +158,7 @@ impl Cli {
             Command::Switch(args) => args.run(&session).await,
             Command::Rollback(args) => args.run(&session).await,
             Command::Status(args) => args.run(&session).await,
+            Command::Drift(args) => args.run(&session).await,
             Command::Ssh(args) => args.run(&session).await,
             Command::Exec(args) => args.run(&session).await,
             Command::Cp(args) => args.run(&session).await,

@@ -14,6 +14,7 @@ mod console;
 mod context;
 mod disk;
 mod doctor;
+mod drift;
 mod error;
 mod events;
 mod export;

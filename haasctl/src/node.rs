@@ -9,7 +9,10 @@ use haas_api::{
     client::Client,
     console::plain,
     names::NodeName,
-    node::{ApplyRequest, ApplyResult, Discovered, ManageRequest, Node},
+    node::{
+        ApplyRequest, ApplyResult, Discovered, DrainRequest, DrainState, ManageRequest, Node,
+        ResumeRequest,
+    },
     operation::{BootReport, PowerVerb},
 };
 
@@ -106,6 +109,39 @@ Examples:
         /// The nodes.
         #[arg(value_parser = nodeset)]
         nodeset: String,
+    },
+    /// Take nodes out of service: nobody new gets them. What runs there goes on.
+    ///
+    /// With --maintenance or --quarantine also who has them may only switch them off, admins may have
+    /// them run something for a test, and haasd does nothing with them by itself.
+    #[command(after_help = "\
+Examples:
+  haasctl node drain n03 --reason 'DIMM A3 fails'
+  haasctl node drain @rack1 --maintenance --reason 'new switch until noon'
+  haasctl node resume n03 --reason 'DIMM A3 is new'")]
+    Drain {
+        /// The nodes.
+        #[arg(value_parser = nodeset)]
+        nodeset: String,
+        /// Why, for everybody who would use them.
+        #[arg(long)]
+        reason: String,
+        /// People work on them.
+        #[arg(long)]
+        maintenance: bool,
+        /// They are not to be trusted.
+        #[arg(long, conflicts_with = "maintenance")]
+        quarantine: bool,
+    },
+    /// Take nodes back into service. What is wanted of them is in force again.
+    #[command(after_help = "Examples:\n  haasctl node resume n03 --reason 'DIMM A3 is new'")]
+    Resume {
+        /// The nodes.
+        #[arg(value_parser = nodeset)]
+        nodeset: String,
+        /// Why, for the events and the audit log.
+        #[arg(long)]
+        reason: Option<String>,
     },
     /// Show what a node would be given if it booted now: script and kernel command line.
     #[command(after_help = "Examples:\n  haasctl node render n01")]
@@ -228,6 +264,21 @@ impl Command {
             }
             Self::Manage { nodeset } => manage(session, &client, nodeset, true).await,
             Self::Unmanage { nodeset } => manage(session, &client, nodeset, false).await,
+            Self::Drain { nodeset, reason, maintenance, quarantine } => {
+                let state = match (maintenance, quarantine) {
+                    (true, _) => DrainState::Maintenance,
+                    (false, true) => DrainState::Quarantine,
+                    (false, false) => DrainState::Drain,
+                };
+                let request = DrainRequest { nodeset, state, reason };
+                let list = List::whole(client.drain(&request).await?);
+                out.show(&list, || list_table(&list.items))
+            }
+            Self::Resume { nodeset, reason } => {
+                let request = ResumeRequest { nodeset, reason };
+                let list = List::whole(client.resume(&request).await?);
+                out.show(&list, || list_table(&list.items))
+            }
             Self::Render { node } => {
                 let rendered = client.render(&node).await?;
                 out.show_text(&rendered, || {
@@ -312,13 +363,17 @@ fn apply_summary(result: &ApplyResult) -> String {
 }
 
 fn list_table(nodes: &[Node]) -> Table {
-    let mut table = Table::new([
+    let columns = [
         "NODE", "STATE", "HEALTH", "CORES", "MEMORY", "ADDRESS", "MAC", "GROUPS", "POWER",
-    ]);
+    ];
+    // Who has taken them out of service is shown where any of them is.
+    let drained = nodes.iter().any(|node| node.drain.is_some());
+    let more: &[&str] = if drained { &["BY", "SINCE", "REASON"] } else { &[] };
+    let mut table = Table::new(columns.iter().chain(more).copied());
     for node in nodes {
         let groups: Vec<_> = node.groups.iter().map(|group| group.as_str()).collect();
         let summary = node.summary.as_ref();
-        table.row([
+        let mut row = vec![
             (&node.name).into(),
             status::state(node),
             hardware::level(node.health.level),
@@ -328,7 +383,16 @@ fn list_table(nodes: &[Node]) -> Table {
             node.mac.into(),
             groups.join(",").into(),
             (&node.power_driver).into(),
-        ]);
+        ];
+        if drained {
+            let drain = node.drain.as_ref();
+            row.extend([
+                or_dash(drain.map(|drain| &drain.actor)),
+                or_dash(drain.map(|drain| format::time(&drain.since))),
+                or_dash(drain.map(|drain| &drain.reason)),
+            ]);
+        }
+        table.row(row);
     }
     table
 }
@@ -342,6 +406,25 @@ fn show_table(node: &Node) -> Table {
     table.pair("health", hardware::level(node.health.level));
     for reason in &node.health.reasons {
         table.pair("", reason);
+    }
+    if let Some(drain) = &node.drain {
+        let (state, since) = (drain.state.as_str(), format::time(&drain.since));
+        table.pair("out of service", format!("{state}: {}", drain.reason));
+        table.pair("out since", format!("{since} by {}", drain.actor));
+    }
+    if let Some(fault) = &node.fault {
+        table.pair("fault", format!("{}, {}", fault.code, format::time(&fault.at)));
+        let stages: Vec<_> = fault
+            .stages
+            .iter()
+            .map(|time| format!("{} {:.1} s", time.stage, time.seconds))
+            .collect();
+        table.pair("last boot", stages.join(", "));
+        for tried in &fault.tried {
+            let error = tried.error.as_deref().map(|error| format!(": {error}"));
+            let what = format!("{}{}", tried.what, error.unwrap_or_default());
+            table.pair("tried", format!("{} {what}", format::time(&tried.at)));
+        }
     }
     table.pair("managed", if node.managed { "yes" } else { "no" });
     table.pair("address", or_dash(node.address.as_deref()));
@@ -366,6 +449,9 @@ fn show_table(node: &Node) -> Table {
     table.pair("power seen", or_dash(seen.power_at.as_deref().map(format::time)));
     if let Some(error) = &seen.power_error {
         table.pair("power error", error);
+    }
+    if seen.idle_off_hours > 0.0 {
+        table.pair("off while idle", format!("{:.1} h", seen.idle_off_hours));
     }
     table.pair("boot stage", or_dash(seen.stage));
     table.pair("agent heard", or_dash(seen.agent_at.as_deref().map(format::time)));
@@ -468,6 +554,17 @@ mod tests {
             list_table(std::slice::from_ref(&node)).render(None, false),
             "NODE  STATE  HEALTH  CORES  MEMORY  ADDRESS    MAC                GROUPS  POWER\n\
              n01   ready  -       -      -       10.0.0.11  52:54:00:77:00:01  rack1   ipmi\n"
+        );
+        let mut drained = node.clone();
+        drained.drain = serde_json::from_value(serde_json::json!({
+            "state": "drain", "reason": "bad DIMM", "actor": "bob", "since": "2026-11-21T00:00:00Z"
+        }))
+        .unwrap();
+        assert_eq!(
+            list_table(&[node.clone(), drained]).render(None, false),
+            "NODE  STATE        ADDRESS    MAC                GROUPS  POWER  BY   SINCE                 REASON\n\
+             n01   ready        10.0.0.11  52:54:00:77:00:01  rack1   ipmi   -    -                     -\n\
+             n01   ready+drain  10.0.0.11  52:54:00:77:00:01  rack1   ipmi   bob  2026-11-21 00:00:00Z  bad DIMM\n"
         );
         let shown = show_table(&node).render(None, false);
         assert!(shown.contains("wanted overlay  alice/dev\n"), "{shown}");

@@ -86,7 +86,19 @@ pub(crate) fn state(node: &Node) -> Field {
         NodeState::HandedOver => ("handed-over", Tone::Busy),
         NodeState::Fault => ("fault", Tone::Bad),
     };
-    toned(word, tone)
+    match &node.drain {
+        Some(drain) => toned(format!("{word}+{}", drain.state.as_str()), Tone::Bad),
+        None => toned(word, tone),
+    }
+}
+
+/// Why a node is in its state, and why it is out of service.
+pub(crate) fn reason(node: &Node) -> String {
+    match &node.drain {
+        Some(drain) if node.reason.is_empty() => drain.reason.clone(),
+        Some(drain) => format!("{}: {}; {}", drain.state.as_str(), drain.reason, node.reason),
+        None => node.reason.clone(),
+    }
 }
 
 /// The overlay as people name it, and whether it is only being mended.
@@ -112,7 +124,7 @@ fn table(nodes: &[Node]) -> Table {
             or_dash(desired.map(|desired| desired.rank)),
             or_dash(node.observed.stage),
             node.observed.logins.len().into(),
-            (&node.reason).into(),
+            reason(node).into(),
         ]);
     }
     table

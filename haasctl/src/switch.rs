@@ -40,6 +40,9 @@ pub(crate) struct SwitchArgs {
     /// Run without the overlay, which is mounted at /overlay to be mended.
     #[arg(long)]
     rescue: bool,
+    /// Leave the nodes to nobody: on, without an overlay, for whoever is given them next. For admins.
+    #[arg(long, conflicts_with_all = ["project", "rescue"])]
+    spare: bool,
     /// Boot at most this many nodes at once.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     at_most: Option<u32>,
@@ -93,6 +96,7 @@ impl SwitchArgs {
             overlay: self.overlay,
             project: self.project,
             rescue: self.rescue,
+            spare: self.spare,
             at_most: self.at_most,
             strategy: self.strategy,
             min_success: self.min_success,

@@ -83,6 +83,18 @@ pub fn off(folder: &Folder) -> Result<()> {
     Ok(())
 }
 
+/// Freezes the node: it is on and does nothing any more, as one whose kernel hangs.
+pub fn freeze(folder: &Folder) -> Result<()> {
+    let process = process(folder)?.context("the node is off")?;
+    Ok(kill(Pid::from_raw(process.pid), Signal::SIGSTOP)?)
+}
+
+/// Lets a frozen node go on.
+pub fn thaw(folder: &Folder) -> Result<()> {
+    let process = process(folder)?.context("the node is off")?;
+    Ok(kill(Pid::from_raw(process.pid), Signal::SIGCONT)?)
+}
+
 /// Switches the node on, as a person at its button does: in no log.
 pub fn on(folder: &Folder, program: &Path) -> Result<()> {
     if is_on(folder)? {

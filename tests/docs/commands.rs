@@ -185,6 +185,7 @@ fn every_code_of_a_fault_is_explained() -> Result<()> {
             "failure(",
             "BootStage::Power,",
             "attempt.stage,",
+            "generation,",
             "Some(attempt),",
             "(",
             "=> ",
@@ -246,13 +247,21 @@ fn every_route_and_kind_of_event_is_in_the_reference() -> Result<()> {
         kinds.extend(words_after(&fs::read_to_string(&file)?, "kind: "));
     }
     let acting = fs::read_to_string(root().join("controller/src/reconcile/act.rs"))?;
-    for before in ["tx, node,", "&loaded.node,", "Ending::Agent,", "Ending::Acpi,", "Ending::Hard,"]
-    {
+    for before in [
+        "tx, node,",
+        "&loaded.node,",
+        "Ending::Agent,",
+        "Ending::Acpi,",
+        "Ending::Hard,",
+        "Ending::BmcReset,",
+    ] {
         kinds.extend(words_after(&acting, before));
     }
-    let deciding = fs::read_to_string(root().join("controller/src/api/disks.rs"))?;
-    for before in ["&node,", "holder,"] {
-        kinds.extend(words_after(&deciding, before));
+    for file in ["disks.rs", "drain.rs"] {
+        let deciding = fs::read_to_string(root().join("controller/src/api").join(file))?;
+        for before in ["&node,", "holder,"] {
+            kinds.extend(words_after(&deciding, before));
+        }
     }
     kinds.extend(words_after(
         &fs::read_to_string(root().join("controller/src/boots/mod.rs"))?,

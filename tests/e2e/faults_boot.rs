@@ -4,6 +4,8 @@
 #[path = "faults_support.rs"]
 mod support;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use support::{BOOT, Lab, boots, with_lines};
 use tests::{Content, DiskHw, NodeHw, OldOs, Rack, RackSpec, files};
@@ -40,6 +42,65 @@ fn slow_a_node_that_boots_nothing_or_something_else_is_left_as_it_is() -> Result
         }
         mended(&lab)
     })
+}
+
+/// Long enough for a minute without a cable, and short enough that a hanging firmware is given up soon.
+const PATIENT: &str =
+    "\n[boot]\nfirmware = \"60s\"\nstage = \"150s\"\ntotal = \"400s\"\nshutdown = \"10s\"\n";
+
+#[test]
+#[ignore = "needs QEMU; run: cargo xtask e2e"]
+fn slow_a_node_that_hangs_in_its_firmware_or_loses_its_cable_in_a_boot_comes_up_by_itself()
+-> Result<()> {
+    Rack::with(RackSpec::new("heals", vec![NodeHw::default(); 2]), |rack| {
+        let lab = Lab::start_with(rack, PATIENT, files::nodes_toml(rack)?)?;
+        // Once it is known what is on a node's disks, it is tried again where its firmware hangs.
+        lab.bring_up(&["node1"], "none")?;
+        lab.ok(&["power", "off", "node1", "--wait"])?;
+        rack.node(1).cut_link()?;
+        lab.ok(&["power", "on", "node1"])?;
+        hangs_in_firmware(&lab)?;
+        cable_in_a_boot(&lab)
+    })
+}
+
+/// Its firmware hears nothing, and stands there. haasd gives it up and begins anew from off.
+fn hangs_in_firmware(lab: &Lab<'_>) -> Result<()> {
+    let rack = lab.rack;
+    rack.wait_for("the first try to be given up", BOOT, || {
+        let failed = |boot: &serde_json::Value| boot["state"] == "failed";
+        boots(lab, "node1").is_ok_and(|boots| boots.iter().any(failed))
+    })?;
+    rack.node(1).mend_link()?;
+    lab.wait_ready("node1")?;
+    let tried = boots(lab, "node1")?;
+    let why = tried.iter().find(|boot| boot["state"] == "failed").context("one has failed")?;
+    let text = why["failure"].as_str().unwrap_or_default();
+    ensure!(text.contains("has not asked the network"), "{why}");
+    let commands = rack.node(1).bmc.power_commands();
+    ensure!((commands.on, commands.off) == (3, 1), "cut once, and on again: {commands:?}");
+    Ok(())
+}
+
+/// Nobody notices more of it than that the boot takes a minute longer.
+fn cable_in_a_boot(lab: &Lab<'_>) -> Result<()> {
+    let rack = lab.rack;
+    lab.switch("node2", "none")?;
+    rack.wait_for("node2 to have its kernel", BOOT, || {
+        let node = lab.node("node2").unwrap_or_default();
+        ["kernel", "agent"].map(Some).contains(&node["observed"]["stage"].as_str())
+    })?;
+    rack.node(2).cut_link()?;
+    // The length of the outage is what is asked for.
+    std::thread::sleep(Duration::from_secs(60));
+    ensure!(lab.state("node2") == "switching", "{}", lab.node("node2")?);
+    rack.node(2).mend_link()?;
+    lab.wait_ready("node2")?;
+    let tried = boots(lab, "node2")?;
+    ensure!(tried.len() == 1, "it was booted anew: {tried:?}");
+    let commands = rack.node(2).bmc.power_commands();
+    ensure!((commands.on, commands.off) == (1, 0), "{commands:?}");
+    Ok(())
 }
 
 /// An image that nodes are booting cannot be removed, and they do boot it.

@@ -3,6 +3,7 @@
 //! QEMU; `cargo xtask e2e` builds what they start and runs them.
 
 mod api;
+mod bmcs;
 mod canaries;
 mod clock;
 mod console;
@@ -10,6 +11,7 @@ mod crash;
 mod faults;
 mod hardware;
 mod fleet;
+mod heal;
 mod inventory;
 mod many;
 mod rack;

@@ -78,19 +78,43 @@ impl SimRack {
     /// nodes.toml with the nodes of these numbers; node 1 is n1, at 10.77.0.11.
     pub(crate) fn nodes_toml_of(&self, numbers: &[usize]) -> Result<String> {
         let program = built("haas-sim-node")?;
+        self.nodes_toml_with(numbers, |number| {
+            let folder = self.node(number).path();
+            Ok(format!("{{ driver = \"exec\", command = [{program:?}, \"power\", {folder:?}] }}"))
+        })
+    }
+
+    /// The same with other power drivers.
+    fn nodes_toml_with(
+        &self,
+        numbers: &[usize],
+        power: impl Fn(usize) -> Result<String>,
+    ) -> Result<String> {
         let mut text = String::from("[defaults]\ncache = \"0\"\n");
         for &number in numbers {
             text.push_str(&format!(
                 "\n[[node]]\nname = \"n{0}\"\nmac = \"{1}\"\naddress = \"10.77.0.{2}\"\n\
-                 power = {{ driver = \"exec\", command = [{3:?}, \"power\", {4:?}] }}\n",
+                 power = {3}\n",
                 number,
                 mac(number),
                 number + 10,
-                program,
-                self.node(number).path(),
+                power(number)?,
             ));
         }
         Ok(text)
+    }
+
+    /// haasd with all nodes, none of them managed, and these power drivers. The file `bmc-password`
+    /// is beside nodes.toml.
+    pub(crate) fn haasd_with_power(
+        &self,
+        limits: &str,
+        power: impl Fn(usize) -> Result<String>,
+    ) -> Result<Controller<'_>> {
+        let all: Vec<usize> = (1..=self.nodes.len()).collect();
+        fs::write(self.rack.dir().join("bmc-password"), crate::bmcs::PASSWORD)?;
+        let nodes = self.nodes_toml_with(&all, power)?;
+        self.haasd_with_inventory(limits, &nodes)
     }
 
     /// haasd with the image `minimal` and the overlays `a` and `b`, and all nodes managed.
@@ -282,6 +306,7 @@ pub(crate) fn request(nodeset: &str, overlay: &str) -> Result<SwitchRequest> {
     Ok(SwitchRequest {
         project: None,
         rescue: false,
+        spare: false,
         nodeset: nodeset.to_owned(),
         image: Some(image),
         overlay: Some(overlay),

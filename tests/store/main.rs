@@ -12,6 +12,7 @@ mod desired;
 mod events;
 mod hardware;
 mod fault_consoles;
+mod heal;
 mod host_keys;
 mod images;
 mod networks;

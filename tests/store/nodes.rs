@@ -101,7 +101,7 @@ async fn something_new_that_is_wanted_lifts_fault_silence_and_hard_off(db: Db) {
     let id = node(&db.store, 1).await.id;
     for (ending, after) in [(Ending::Hard, None), (Ending::Acpi, Some((Ending::Acpi, 9)))] {
         let generation = reread(&db.store, 1).await.generation;
-        let fault = Fault { generation, code: "x".into(), reason: "y".into() };
+        let fault = Fault::new(generation, "x", "y");
         let mut tx = db.store.write().await.unwrap();
         tx.set_fault(&id, &fault).await.unwrap();
         tx.set_power(&id, Err("no answer".into()), 5).await.unwrap();
@@ -118,7 +118,7 @@ async fn something_new_that_is_wanted_lifts_fault_silence_and_hard_off(db: Db) {
 async fn a_fault_of_an_older_generation_is_not_noted(db: Db) {
     let id = node(&db.store, 1).await.id;
     want(&db.store, 1, &wanted("a", None)).await;
-    let late = Fault { generation: 0, code: "x".into(), reason: "y".into() };
+    let late = Fault::new(0, "x", "y");
     let mut tx = db.store.write().await.unwrap();
     tx.set_fault(&id, &late).await.unwrap();
     tx.commit().await.unwrap();

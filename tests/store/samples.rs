@@ -109,6 +109,7 @@ pub(crate) fn attempt(node: &Node, id: &str, opened_at: i64) -> Attempt {
         root_bytes: 0,
         held_since: None,
         failure: None,
+        epoch: 7,
         checks: Vec::new(),
     }
 }

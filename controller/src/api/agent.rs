@@ -198,7 +198,7 @@ async fn unfinished_shutdown(context: &Context, attempt: &Attempt) -> Result<Opt
             let by_hand = node.spec.power == PowerSpec::Manual;
             Some(if stays_on && by_hand { ShutdownHow::Reboot } else { ShutdownHow::Poweroff })
         }
-        Some((Ending::Acpi | Ending::Hard, _)) | None => None,
+        Some((Ending::Acpi | Ending::Hard | Ending::BmcReset, _)) | None => None,
     })
 }
 

@@ -11,6 +11,7 @@ mod convention;
 mod disks;
 mod doctor;
 mod document;
+mod drain;
 mod events;
 mod extract;
 mod fail;
@@ -82,6 +83,8 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::discovered))
         .routes(routes!(nodes::manage))
+        .routes(routes!(drain::drain))
+        .routes(routes!(drain::resume))
         .routes(routes!(nodes::apply))
         .routes(routes!(nodes::show))
         .routes(routes!(nodes::boots))
@@ -95,6 +98,7 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(disks::accept))
         .routes(routes!(disks::repair))
         .routes(routes!(nodes::groups))
+        .routes(routes!(nodes::drift))
         .routes(routes!(operations::switch))
         .routes(routes!(operations::rollback))
         .routes(routes!(operations::power))

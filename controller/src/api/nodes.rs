@@ -6,10 +6,11 @@ use axum::extract::State;
 use haas_api::{
     List,
     hardware::{Hardware, Health, Summary},
+    agent::BootStage,
     names::{NodeGroupName, NodeName},
     node::{
-        ApplyRequest, ApplyResult, Desired, Discovered, HostKey, ManageRequest, Node, NodeState,
-        Observed, Rendered,
+        ApplyRequest, ApplyResult, Desired, Discovered, Drain, DrainState, Drift, Fault, HostKey,
+        ManageRequest, Node, NodeState, Observed, Rendered, Tried,
     },
     operation::{BootReport, StageTime},
     problem::Problem,
@@ -26,7 +27,7 @@ use crate::{
     enroll,
     inventory::{self, Inventory, Seen},
     lifecycle::{Standing, Step},
-    model::{self, Attempt, AttemptState, SECOND},
+    model::{self, Attempt, AttemptState, Power, SECOND, Silence},
     nodeset,
     reconcile::Loaded,
     store::{DiscoveredRow, HardwareRow, NewEvent, Tx},
@@ -189,8 +190,8 @@ async fn give_back(tx: &mut Tx, node: &model::Node) -> Answer<()> {
              on {0}`",
             node.name
         );
-        let (generation, code) = (node.generation, "given-back".to_owned());
-        tx.set_fault(&node.id, &model::Fault { generation, code, reason }).await?;
+        let (generation, code) = (node.generation, "given-back");
+        tx.set_fault(&node.id, &model::Fault::new(generation, code, reason)).await?;
     }
     Ok(())
 }
@@ -296,6 +297,39 @@ pub(super) async fn render(
     Ok(Json(rendered))
 }
 
+/// Whether a reboot would change what nodes run, of those whose boots the caller may see.
+#[utoipa::path(get, path = "/v1/drift", params(Filter, Page), responses((status = 200, body = List<Drift>)))]
+pub(super) async fn drift(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Query(filter): Query<Filter>,
+    Query(page): Query<Page>,
+) -> Answer<Json<List<Drift>>> {
+    caller.may(Verb::View, Object::Nodes)?;
+    let mut tx = context.store.read().await?;
+    let mut nodes = tx.nodes().await?;
+    if let Some(set) = &filter.nodeset {
+        nodes = nodeset::resolve(set, nodes)?;
+    }
+    let nodes = page.of(nodes, |node| node.name.to_string())?;
+    let mut seen = Vec::with_capacity(nodes.items.len());
+    for node in nodes.items {
+        let loaded = Loaded::read(&context, &mut tx, node).await?;
+        let tenants = [&loaded.serves, &loaded.desired].into_iter().flatten();
+        let may = tenants
+            .map(|desired| desired.wanted.tenant.as_str())
+            .all(|tenant| caller.may(Verb::View, Object::Deed { actor: None, tenant }).is_ok());
+        seen.extend(may.then_some(loaded));
+    }
+    drop(tx);
+    let agent = boots::drift::agent(&context).await;
+    let mut items = Vec::with_capacity(seen.len());
+    for loaded in seen {
+        items.push(boots::drift::of(&context, &loaded, &agent).await?);
+    }
+    Ok(Json(List { items, next_page_token: nodes.next_page_token }))
+}
+
 fn stanza(row: &DiscoveredRow) -> String {
     let seen = Seen { hints: vec![row.description.clone()], ..Seen::default() };
     inventory::stanza_for(row.mac, &seen)
@@ -307,7 +341,7 @@ pub(super) async fn find(tx: &mut Tx, name: &str) -> Answer<model::Node> {
         .ok_or_else(|| Fail::not_found("no-node", format!("the inventory has no node {name}")))
 }
 
-async fn shown_all(
+pub(super) async fn shown_all(
     context: &Context,
     tx: &mut Tx,
     caller: &Caller,
@@ -331,7 +365,7 @@ async fn shown(
     node: model::Node,
     (health, summary): (Health, Option<Summary>),
 ) -> Answer<Node> {
-    let mut loaded = Loaded::read(tx, node).await?;
+    let mut loaded = Loaded::read(context, tx, node).await?;
     let step = loaded.decide(context, true, context.clock.now());
     let (state, mut reason) = in_words(&step, &loaded);
     let tenant = match &loaded.desired {
@@ -347,6 +381,7 @@ async fn shown(
         loaded.desired = None;
         loaded.attempt = None;
         loaded.node.heartbeat = None;
+        loaded.node.fault = None;
         reason = if is_on { "somebody has it" } else { "free" }.to_owned();
     }
     let Loaded { node, desired, attempt, .. } = loaded;
@@ -358,12 +393,16 @@ async fn shown(
         Some(desired) => Some(shown_desired(tx, desired).await?),
         None => None,
     };
+    let idle_off = tx.idle_off(&node.id, clock::wall()).await?;
+    #[expect(clippy::cast_precision_loss, reason = "hours with a fraction, for people")]
+    let idle_off_hours = idle_off as f64 / (3_600 * SECOND) as f64;
     let live = attempt.as_ref().filter(|a| a.state == AttemptState::Open);
     let host_keys = match &attempt {
         Some(attempt) => shown_host_keys(tx, attempt).await?,
         None => Vec::new(),
     };
     let steady = |at: model::Micros| clock::rfc3339(context.clock.to_wall(at));
+    let fault = node.fault.clone().filter(|fault| fault.generation == node.generation);
     Ok(Node {
         id: node.id,
         address: node.address.map(|a| a.to_string()),
@@ -375,6 +414,8 @@ async fn shown(
         state,
         reason,
         console,
+        drain: node.drain.map(shown_drain),
+        fault: fault.and_then(|fault| shown_fault(context, fault)),
         tenant: tenant.filter(|_| is_on && !is_others),
         desired,
         observed: Observed {
@@ -387,6 +428,7 @@ async fn shown(
             root_attached: node.heartbeat.as_ref().map(|h| h.root_attached),
             store_free: node.heartbeat.as_ref().and_then(|h| h.store_free),
             checks: attempt.map(|a| a.checks).unwrap_or_default(),
+            idle_off_hours,
             lease: node.heartbeat.and_then(|h| h.lease),
             host_keys,
         },
@@ -402,6 +444,35 @@ async fn shown_console(tx: &mut Tx, caller: &Caller, node: &model::Node) -> Answ
     let found = tx.fault_console(&node.id, node.generation).await?;
     let may = |tenant: &str| caller.may(Verb::View, Object::Deed { actor: None, tenant }).is_ok();
     Ok(found.filter(|(tenant, _)| may(tenant)).map(|(_, lines)| lines).unwrap_or_default())
+}
+
+fn shown_drain(drain: model::Drain) -> Drain {
+    Drain {
+        state: match drain.state {
+            model::DrainState::Drain => DrainState::Drain,
+            model::DrainState::Maintenance => DrainState::Maintenance,
+            model::DrainState::Quarantine => DrainState::Quarantine,
+        },
+        reason: drain.reason,
+        actor: drain.actor,
+        since: clock::rfc3339(drain.since),
+    }
+}
+
+fn shown_fault(context: &Context, fault: model::Fault) -> Option<Fault> {
+    let evidence = fault.evidence?;
+    let steady = |at: model::Micros| clock::rfc3339(context.clock.to_wall(at));
+    let tried = evidence.tried.into_iter().map(|tried| Tried {
+        at: steady(tried.at),
+        what: tried.what,
+        error: tried.error,
+    });
+    Some(Fault {
+        code: fault.code,
+        at: steady(evidence.at),
+        tried: tried.collect(),
+        stages: stage_times(&evidence.stages, evidence.at),
+    })
 }
 
 /// The host keys of what runs; those of a boot that is over are nobody's.
@@ -452,8 +523,30 @@ pub(crate) fn in_words(step: &Step, loaded: &Loaded) -> (NodeState, String) {
             "ready, and lets users in when the others of its operation are",
         ),
         Step::Converged(Standing::Ready) => word(NodeState::Ready, "ready"),
-        Step::Converged(Standing::Unreachable) => {
-            word(NodeState::Unreachable, "it is on and its agent is silent")
+        Step::Converged(Standing::Unreachable) => word(
+            NodeState::Unreachable,
+            match loaded.node.spec.power {
+                PowerSpec::Manual => "its agent is silent, and there is no BMC to ask",
+                PowerSpec::Ipmi { .. } | PowerSpec::Exec { .. } => {
+                    "it is on and its agent is silent: it hangs, or is cut off from the network; look at its \
+                     console. haasd does not reset it"
+                }
+            },
+        ),
+        Step::Converged(Standing::Lost) => {
+            let error = loaded.node.power_error.as_deref().unwrap_or("no answer");
+            let reason = format!(
+                "neither its agent nor its BMC answers: its power may be gone, or the network there; haasd goes \
+                 on asking ({error})"
+            );
+            (NodeState::Unreachable, reason)
+        }
+        Step::Converged(Standing::Held) => {
+            let state = match loaded.node.power {
+                Power::Off => NodeState::Off,
+                Power::On | Power::Unknown => NodeState::HandedOver,
+            };
+            word(state, "out of service: haasd does only what an admin asks for")
         }
         Step::Converged(Standing::Kexec) => word(
             NodeState::Unreachable,
@@ -468,7 +561,15 @@ pub(crate) fn in_words(step: &Step, loaded: &Loaded) -> (NodeState, String) {
         Step::Queued => word(NodeState::Switching, "waits for its turn"),
         Step::Do(_) => match &loaded.attempt {
             Some(a) if a.state == AttemptState::Ready && a.generation == loaded.node.generation => {
-                word(NodeState::Ready, "ready")
+                match loaded.node.silence {
+                    None => word(NodeState::Ready, "ready"),
+                    Some(Silence::On | Silence::NoBmc) => {
+                        in_words(&Step::Converged(Standing::Unreachable), loaded)
+                    }
+                    Some(Silence::Unreachable) => {
+                        in_words(&Step::Converged(Standing::Lost), loaded)
+                    }
+                }
             }
             _ => word(NodeState::Switching, loaded.node.power_error.as_deref().unwrap_or("works")),
         },
@@ -494,24 +595,7 @@ pub(super) async fn boot_report(
         None => "nothing".to_owned(),
     };
     let end = attempt.ended_at.unwrap_or_else(|| context.clock.now());
-    let mut stages = Vec::with_capacity(attempt.stages.len());
-    for (position, (stage, since)) in attempt.stages.iter().enumerate() {
-        let until = match attempt.stages.get(position + 1) {
-            Some((_, next)) => *next,
-            // Being ready takes no time.
-            None if attempt
-                .stages
-                .last()
-                .is_some_and(|(s, _)| *s == haas_api::agent::BootStage::Ready) =>
-            {
-                *since
-            }
-            None => end,
-        };
-        #[expect(clippy::cast_precision_loss, reason = "seconds with a fraction, for people")]
-        let seconds = (until - since) as f64 / SECOND as f64;
-        stages.push(StageTime { stage: *stage, seconds });
-    }
+    let stages = stage_times(&attempt.stages, end);
     let root_bytes = match attempt.state {
         AttemptState::Open => {
             i64::try_from(context.exports.bytes_read(&attempt.initiator)).unwrap_or(i64::MAX)
@@ -533,4 +617,21 @@ pub(super) async fn boot_report(
         kernel_log: attempt.failure.map(|f| f.kernel_log).unwrap_or_default(),
         attempt: attempt.id,
     })
+}
+
+/// How long each stage took; the last one lasts until `end`.
+fn stage_times(stages: &[(BootStage, model::Micros)], end: model::Micros) -> Vec<StageTime> {
+    let mut times = Vec::with_capacity(stages.len());
+    for (position, (stage, since)) in stages.iter().enumerate() {
+        let until = match stages.get(position + 1) {
+            Some((_, next)) => *next,
+            // Being ready takes no time.
+            None if *stage == BootStage::Ready => *since,
+            None => end,
+        };
+        #[expect(clippy::cast_precision_loss, reason = "seconds with a fraction, for people")]
+        let seconds = (until - since) as f64 / SECOND as f64;
+        times.push(StageTime { stage: *stage, seconds });
+    }
+    times
 }

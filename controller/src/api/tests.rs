@@ -8,6 +8,7 @@ mod consoles;
 mod disks;
 mod initiator;
 mod probes;
+mod out_of_service;
 mod requests;
 mod sessions;
 mod slow;
@@ -81,6 +82,8 @@ fn body_for(path: &str) -> Value {
         "/v1/power" => json!({ "nodeset": "n01", "action": "off" }),
         "/v1/probes" => json!({ "of": "node", "node": "n01" }),
         "/v1/nodes/manage" => json!({ "nodeset": "n01", "managed": false }),
+        "/v1/nodes/drain" => json!({ "nodeset": "n01", "state": "drain", "reason": "bad DIMM" }),
+        "/v1/nodes/resume" => set,
         "/v1/nodes/apply" => json!({ "text": "", "file": "nodes.toml", "dry_run": false }),
         "/v1/nodes/{name}/disks/claim" => json!({ "serial": "S1", "wipe": true }),
         "/v1/nodes/{name}/disks/accept" => json!({ "serial": "S1" }),

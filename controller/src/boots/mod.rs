@@ -4,6 +4,7 @@
 //! `netboot` and `api/agent` know packets and frames; what they mean for a node is here. An attempt
 //! is opened here only for a node that boots by itself; every other is opened by the reconciler.
 
+pub mod drift;
 mod foreign;
 mod plan;
 mod scratch;
@@ -60,6 +61,7 @@ pub async fn reached(context: &Context, attempt: &str, stage: BootStage) -> Resu
         if stage == BootStage::Ready {
             let bytes = context.exports.bytes_read(&attempt.initiator);
             tx.set_root_bytes(&attempt.id, i64::try_from(bytes).unwrap_or(i64::MAX)).await?;
+            learn(&mut tx, &attempt.id).await?;
         }
         let data = json!({ "boot": attempt.id, "stage": stage });
         let node = event(&mut tx, &attempt, "boot-progressed", data).await?;
@@ -69,6 +71,15 @@ pub async fn reached(context: &Context, attempt: &str, stage: BootStage) -> Resu
         context.changed();
         return Ok(());
     }
+}
+
+/// Remembers how long a boot took that is at its end.
+async fn learn(tx: &mut Tx, attempt: &str) -> Result<()> {
+    let Some(attempt) = tx.attempt(attempt).await? else { return Ok(()) };
+    let Some(node) = tx.node_by_id(&attempt.node_id).await? else { return Ok(()) };
+    let mut times = node.boot_times;
+    times.add(&attempt.stages);
+    tx.set_boot_times(&node.id, &times).await
 }
 
 /// Notes that an agent, or what was seen of the node, holds an attempt.

@@ -121,7 +121,7 @@ fn ready_checks(node: &Node, desired: &Desired, manifest: &Manifest) -> Vec<Read
     manifest.ready_checks.iter().chain(&node.spec.ready_checks).cloned().collect()
 }
 
-async fn manifest(tx: &mut Tx, desired: &Desired) -> Result<Option<Manifest>> {
+pub(super) async fn manifest(tx: &mut Tx, desired: &Desired) -> Result<Option<Manifest>> {
     let Some(image) = &desired.wanted.image else { return Ok(None) };
     let Some(row) = tx.images().await?.into_iter().find(|row| row.digest == image.digest) else {
         return Ok(None);
@@ -307,6 +307,7 @@ pub async fn preview(context: &Context, node: &Node) -> std::result::Result<Rend
         root_bytes: 0,
         held_since: None,
         failure: None,
+        epoch: 0,
         checks: Vec::new(),
     };
     let token = Secret::new("TOKEN".to_owned());

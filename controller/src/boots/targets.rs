@@ -180,7 +180,12 @@ impl Targets {
         {
             return Ok(None);
         }
+        // Of a node out of service only the boots that an admin has asked for are answered.
+        let is_held = node.drain.as_ref().is_some_and(|drain| drain.state.keeps_hands_off());
         match attempt {
+            Some(other) if is_held && (other.state != AttemptState::Open || other.token_spent) => {
+                Ok(None)
+            }
             // It is being started from something else.
             Some(open) if open.state == AttemptState::Open && open.cause == Cause::HandedOver => {
                 Ok(None)
@@ -456,7 +461,8 @@ impl Targets {
                 Ok(())
             }
             Served::Boot { boot, resource: BootResource::Script, complete: true, .. } => {
-                super::reached(context, &boot, BootStage::Script).await
+                super::reached(context, &boot, BootStage::Script).await?;
+                super::drift::note(context, &boot).await
             }
             Served::Boot { resource: BootResource::Script, complete: false, .. } => Ok(()),
             Served::Boot { boot, resource, bytes, complete } => {

@@ -23,6 +23,8 @@ use ipnet::{IpNet, Ipv4Net};
 
 pub use problem::{Problem, Problems};
 
+use crate::model::Micros;
+
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -124,6 +126,34 @@ pub struct Console {
 impl Default for Console {
     fn default() -> Self {
         Self { log: false, size_mib: 8, age_s: 30 * 86_400 }
+    }
+    /// What haasd may do with the power of nodes by itself.
+    pub power: PowerLimits,
+    /// Which spare nodes are switched off when nobody uses them; none by default.
+    pub idle: Vec<IdleRule>,
+}
+
+/// When the spare nodes of a node group are switched off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdleRule {
+    /// The node group.
+    pub group: NodeGroupName,
+    /// When nobody has used one for so long.
+    pub timeout: Micros,
+    /// So many stay on.
+    pub min_on: usize,
+}
+
+/// What haasd may do with the power of nodes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PowerLimits {
+    /// Power actions that nobody asked for, over all nodes in an hour.
+    pub auto_limit: u32,
+}
+
+impl Default for PowerLimits {
+    fn default() -> Self {
+        Self { auto_limit: 100 }
     }
 }
 
@@ -260,6 +290,8 @@ impl fmt::Debug for Config {
             .field("webhooks", &self.webhooks)
             .field("network_hook", &self.network_hook)
             .field("console", &self.console)
+            .field("power", &self.power)
+            .field("idle", &self.idle)
             .finish()
     }
 }

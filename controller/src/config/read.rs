@@ -5,13 +5,16 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, time::Duration};
 use haas_api::names::NodeGroupName;
 use ipnet::IpNet;
 
+use haas_api::names::NodeGroupName;
+
 use super::{
-    Auth, AuthMode, BootLimits, Config, Console, Events, HealthChecks, Iscsi, Metrics, Network, NetworkHook, Ports, Webhooks,
+    Auth, AuthMode, BootLimits, Config, Console, Events, HealthChecks, IdleRule, Iscsi, Metrics, Network, NetworkHook, Ports, PowerLimits, Webhooks,
     network::{interface, networks},
     problem::Problems,
     reader::{Notes, Table},
     units,
 };
+use crate::model::{Micros, SECOND};
 
 pub(super) const DURATION: &str = "a duration such as \"300s\", \"15m\" or \"1h\"";
 
@@ -57,6 +60,8 @@ pub(super) fn config(
         webhooks: root.get("webhooks").and_then(|v| v.table()).map(webhooks).unwrap_or_default(),
         network_hook: root.get("network_hook").and_then(|v| v.table()).and_then(network_hook),
         console: root.get("console").and_then(|v| v.table()).map(console).unwrap_or_default(),
+        power: root.get("power").and_then(|v| v.table()).map(power).unwrap_or_default(),
+        idle: idle(&root),
     };
     config.api_interfaces = api_interfaces(&root, &config.networks);
     root.refuse_unknown();
@@ -160,6 +165,35 @@ fn power_ramp(table: Table<'_>) -> BTreeMap<NodeGroupName, u32> {
         ramps.extend(limit.map(|limit| (group, limit)));
     }
     ramps
+}
+
+fn power(table: Table<'_>) -> PowerLimits {
+    let limit = table.get("auto_limit").and_then(|value| value.number(0..=1_000_000));
+    let limit = limit.and_then(|n| n.try_into().ok());
+    table.refuse_unknown();
+    PowerLimits { auto_limit: limit.unwrap_or(PowerLimits::default().auto_limit) }
+}
+
+fn idle(root: &Table<'_>) -> Vec<IdleRule> {
+    let mut rules: Vec<IdleRule> = Vec::new();
+    for table in root.tables("idle") {
+        let group = table.need("node_group", "a node group of nodes.toml");
+        let group = group.and_then(|value| value.name::<NodeGroupName>());
+        let right = format!("{DURATION}, from 1m to 30d");
+        let read = |text: &str| units::seconds(text).filter(|s| (60..=2_592_000).contains(s));
+        let timeout = table.need("idle_timeout", &right).and_then(|value| value.with(&right, read));
+        let min_on = table.get("min_on").and_then(|value| value.number(0..=1_000_000));
+        table.refuse_unknown();
+        let (Some(group), Some(timeout)) = (group, timeout) else { continue };
+        if rules.iter().any(|rule| rule.group == group) {
+            table.refuse(&table.path_of("node_group"), format!("{group} has two rules"), "one");
+            continue;
+        }
+        let timeout = Micros::try_from(timeout).unwrap_or(Micros::MAX / SECOND) * SECOND;
+        let min_on = min_on.and_then(|n| n.try_into().ok()).unwrap_or_default();
+        rules.push(IdleRule { group, timeout, min_on });
+    }
+    rules
 }
 
 fn database_url(root: &Table<'_>, state_dir: &Path) -> String {

@@ -4,7 +4,10 @@
 use haas_api::agent::{BootStage, ShutdownHow};
 
 use super::{Action, Step, View, agent_is_live, has_no_bmc, seconds, wait};
-use crate::model::{Attempt, Ending, Fault, Micros, Node, Power, SECOND};
+use crate::{
+    inventory::PowerSpec,
+    model::{Attempt, Ending, Fault, Micros, Node, Power, SECOND},
+};
 
 /// Dirty pages that became fewer this lately are still falling.
 const STILL_FALLING: Micros = 15 * SECOND;
@@ -14,6 +17,12 @@ const AFTER_GOODBYE: Micros = 30 * SECOND;
 
 /// How long a BMC may need to switch a node off.
 const HARD_OFF: Micros = 30 * SECOND;
+
+/// What a BMC says this soon after it was started anew, it may have said before.
+const BMC_GOES_DOWN: Micros = 5 * SECOND;
+
+/// How long a BMC may need to start.
+const BMC_STARTS: Micros = 180 * SECOND;
 
 /// How often the BMC is asked meanwhile.
 const POLL: Micros = 2 * SECOND;
@@ -56,32 +65,58 @@ pub(super) fn step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
             }
         }
         // It had a BMC when that was begun.
-        Some((Ending::Acpi | Ending::Hard, _)) if has_no_bmc(view) => {
+        Some((Ending::Acpi | Ending::Hard | Ending::BmcReset, _)) if has_no_bmc(view) => {
             wait("waits for a person to switch it off", now + 60 * SECOND)
         }
-        Some((Ending::Acpi | Ending::Hard, _)) => foreign(view, now),
+        Some((Ending::Acpi | Ending::Hard | Ending::BmcReset, _)) => foreign(view, now),
     }
 }
 
-/// Cuts the power, waits until the BMC says so, and gives up. The BMC is told once: many say "on"
-/// for some seconds after they were told "off".
+/// Cuts the power and waits until the BMC says so. The BMC is told once: many say "on" for some
+/// seconds after they were told "off". If it goes on saying so, it is started anew and told again;
+/// then haasd gives up.
 pub(super) fn hard(view: View<'_>, reason: &str, now: Micros) -> Step {
     match view.node.ending {
         Some((Ending::Hard, since)) if now - since < HARD_OFF => {
             poll_or_wait(view.node, "was switched off", now)
         }
-        Some((Ending::Hard, _)) => Step::Do(Action::RecordFault(Fault {
-            generation: view.node.generation,
-            code: "bmc-power-stuck".to_owned(),
-            reason: format!(
+        Some((Ending::Hard, _)) => reset_bmc(view, true, now).unwrap_or_else(|| {
+            let reason = format!(
                 "the BMC was told to switch {} off and still says that it is on",
                 view.node.name
-            ),
-        })),
-        Some((Ending::Agent | Ending::Acpi, _)) | None => {
+            );
+            let fault = Fault::new(view.node.generation, "bmc-power-stuck", reason);
+            Step::Do(Action::RecordFault(fault))
+        }),
+        Some((Ending::BmcReset, since)) if is_starting(view, since, now) => {
+            poll_or_wait(view.node, "waits for its BMC, which was started anew", now)
+        }
+        Some((Ending::Agent | Ending::Acpi | Ending::BmcReset, _)) | None => {
             Step::Do(Action::EndHard { reason: reason.to_owned() })
         }
     }
+}
+
+/// Starts a BMC anew that does not do what it is told, once for each generation, and waits until it
+/// answers again. None where that was done, or is no remedy.
+pub(super) fn reset_bmc(view: View<'_>, is_deaf: bool, now: Micros) -> Option<Step> {
+    match view.node.ending {
+        Some((Ending::BmcReset, since)) if is_starting(view, since, now) => {
+            Some(poll_or_wait(view.node, "waits for its BMC, which was started anew", now))
+        }
+        Some((Ending::BmcReset, _)) => None,
+        Some((Ending::Agent | Ending::Acpi | Ending::Hard, _)) | None => {
+            let was_reset = view.node.tried.iter().any(|tried| tried.what == "bmc-reset");
+            let can = is_deaf && !was_reset && view.node.spec.power != PowerSpec::Manual;
+            can.then_some(Step::Do(Action::ResetBmc))
+        }
+    }
+}
+
+/// Whether a BMC that was started anew at `since` has not answered since.
+fn is_starting(view: View<'_>, since: Micros, now: Micros) -> bool {
+    let answered = view.node.power_at.is_some_and(|at| at >= since + BMC_GOES_DOWN);
+    !answered && now - since < BMC_STARTS
 }
 
 /// The next step of ending something that has no agent of ours, or whose agent could not.
@@ -91,7 +126,7 @@ pub(super) fn foreign(view: View<'_>, now: Micros) -> Step {
         Some((Ending::Acpi, since)) if still_alive(view, now, since) => {
             poll_or_wait(view.node, "was asked by its BMC to shut down", now)
         }
-        Some((Ending::Acpi | Ending::Hard, _)) => {
+        Some((Ending::Acpi | Ending::Hard | Ending::BmcReset, _)) => {
             hard(view, "it did not shut down when asked", now)
         }
     }

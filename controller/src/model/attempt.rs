@@ -82,6 +82,8 @@ pub struct Attempt {
     pub held_since: Option<Micros>,
     /// Why it failed, or why its agent holds the node.
     pub failure: Option<Failure>,
+    /// The haasd that opened it: its place among all starts of haasd.
+    pub epoch: i64,
     /// Its ready checks as far as they were begun, in their order.
     pub checks: Vec<CheckReport>,
 }

@@ -26,9 +26,11 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Who has the node, by the id of a user or project; none: nobody, since it is to be off.
+    /// Who has the node, by the id of a user or project; none: nobody, since it is to be off, or a
+    /// spare.
     pub fn tenant(&self) -> Option<&str> {
-        self.wanted.power_on.then_some(self.wanted.tenant.as_str())
+        let tenant = self.wanted.tenant.as_str();
+        (self.wanted.power_on && !tenant.is_empty()).then_some(tenant)
     }
 }
 
@@ -57,7 +59,8 @@ pub struct NewDesired {
     pub actor: String,
     /// Who asked, by the immutable id.
     pub actor_id: String,
-    /// Whose the node is while it is on, by the id of a user or project.
+    /// Whose the node is while it is on, by the id of a user or project; empty for a spare, which is
+    /// nobody's.
     pub tenant: String,
     /// The operation that it belongs to.
     pub operation_id: Option<String>,

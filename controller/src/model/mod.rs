@@ -43,12 +43,14 @@ macro_rules! words {
 
 mod account;
 mod attempt;
+mod boot_times;
 mod desired;
 mod node;
 mod operation;
 
 pub use account::AccountKind;
 pub use attempt::{Attempt, AttemptState, Cause};
+pub use boot_times::BootTimes;
 pub use desired::{BootOnce, Desired, ImageWanted, NewDesired};
-pub use node::{Ending, Fault, Node, Power};
+pub use node::{Drain, DrainState, Ending, Evidence, Fault, Node, Power, Silence, Tried};
 pub use operation::{Operation, OperationNode};

@@ -1,7 +1,7 @@
 //! Power by custom software (M8), called as [`program`] says.
 //!
 //! It is called with one more argument: `on`, `off`, `soft`, `status` (prints `on` or `off`),
-//! `bootdev-pxe`, `bootdev-disk` or `bootdev-bios`. Exit code 0 means done; stderr is the text of the error.
+//! `bootdev-pxe`, `bootdev-disk`, `bootdev-bios` or `bmc-reset`. Exit code 0 means done; stderr is the text of the error. It
 
 use std::{fmt, time::Duration};
 
@@ -116,5 +116,9 @@ impl PowerDriver for Exec {
             BootDevice::Bios => "bootdev-bios",
         };
         self.call(argument).map(|outcome| outcome.map(|_| ())).boxed()
+    }
+
+    fn reset_bmc(&self) -> BoxFuture<'_, Result<(), PowerError>> {
+        self.call("bmc-reset").map(|outcome| outcome.map(|_| ())).boxed()
     }
 }

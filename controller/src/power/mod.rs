@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt};
 use haas_api::hardware::{BmcInfo, SelEntry, Sensor};
 use serde::{Deserialize, Serialize};
 use haas_api::bmc::Hardware;
@@ -46,6 +46,12 @@ pub trait PowerDriver: Send + Sync + Debug {
 
     /// Says what the node starts from the next time it is powered on, that one time.
     fn set_boot_device(&self, device: BootDevice) -> BoxFuture<'_, Result<(), PowerError>>;
+
+    /// Starts the BMC itself anew, not the node. Done means that it took the order.
+    fn reset_bmc(&self) -> BoxFuture<'_, Result<(), PowerError>> {
+        let what = "start its BMC anew".to_owned();
+        std::future::ready(Err(PowerError::NeedsPerson { what })).boxed()
+    }
 }
 
 /// Looks at how one node's machine is, through its BMC. Power has the way: each of the commands that a
@@ -117,8 +123,8 @@ pub enum BootDevice {
 /// Why a node's power could not be read or switched.
 #[derive(Debug, thiserror::Error)]
 pub enum PowerError {
-    /// The driver is `manual`: no machine can do it.
-    #[error("a person has to {what}: the node's power driver is \"manual\"")]
+    /// The driver, such as `manual`, cannot do it.
+    #[error("a person has to {what}: the node's power driver cannot")]
     NeedsPerson {
         /// What to do, to stand behind "has to".
         what: String,

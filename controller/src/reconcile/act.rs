@@ -10,7 +10,7 @@ use haas_api::agent::{BootStage, Failure, ShutdownHow, ToAgent};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::{Loaded, hook};
+use super::{Loaded, alone, hook, quarantine};
 use crate::{
     clock, console,
     context::Context,
@@ -19,7 +19,10 @@ use crate::{
     inventory::PowerSpec,
     lifecycle::Action,
     metrics::METRICS,
-    model::{Attempt, AttemptState, BootOnce, Cause, Ending, Fault, Node, Power},
+    model::{
+        Attempt, AttemptState, BootOnce, Cause, Ending, Evidence, Fault, Node, Power, Silence,
+        Tried,
+    },
     power::{self, BootDevice, PowerAction, PowerError},
     store::{NewEvent, Result, StoreError, Tx},
     tokens,
@@ -47,6 +50,15 @@ pub(super) async fn act(
     action: Action,
 ) -> Result<(), ActError> {
     let node = &loaded.node;
+    let action = match action {
+        Action::Alone(action) => {
+            if !alone::allows(context, node, &action).await? {
+                return Ok(());
+            }
+            *action
+        }
+        action => action,
+    };
     match action {
         Action::ObservePower => {
             if observe_power(context, node).await?.is_none() {
@@ -69,8 +81,11 @@ pub(super) async fn act(
         Action::EndByAcpi => end_by_acpi(context, node).await?,
         Action::EndHard { reason } => end_hard(context, node, &reason).await?,
         Action::EndAttempt => end_attempt(context, node).await?,
+        Action::ResetBmc => reset_bmc(context, node).await?,
+        Action::Alone(_) => unreachable!("what is done alone is none of these"),
+        Action::NoteSilence(silence) => note_silence(context, node, silence).await?,
         Action::FailAttempt(failure) => fail_attempt(context, loaded, &failure).await?,
-        Action::RecordFault(fault) => record_fault(context, node, &fault).await?,
+        Action::RecordFault(fault) => record_fault(context, loaded, fault).await?,
     }
     Ok(())
 }
@@ -180,6 +195,7 @@ async fn open(
         root_bytes: 0,
         held_since: None,
         failure: None,
+        epoch: context.epoch,
         checks: Vec::new(),
     };
     let token = context.master_key.boot_token(&attempt.id);
@@ -196,6 +212,7 @@ async fn open(
     }
     tx.open_attempt(&attempt, &tokens::hash(token.expose())).await?;
     let tenant = console::tenant(&mut tx, node).await?;
+    tx.set_silence(&node.id, None).await?;
     tx.set_ending(&node.id, None).await?;
     event(&mut tx, node, "boot-opened", json!({ "boot": attempt.id, "cause": cause.as_str() }))
         .await?;
@@ -244,9 +261,7 @@ async fn power_on(context: &Context, loaded: &Loaded) -> Result<()> {
             info!(node = %node.name, boot = %attempt.id, sent, "power on");
             context.told();
         }
-        Err(error) => {
-            bmc_failed(context, node, "power on", error).await?;
-        }
+        Err(error) => bmc_failed(context, node, "power-on", error).await?,
     }
     Ok(())
 }
@@ -270,7 +285,7 @@ async fn set_on(node: &Node, cause: Cause) -> Result<bool, PowerError> {
 /// network for from now on belongs to its next boot.
 async fn hand_over(context: &Context, node: &Node, device: BootOnce) -> Result<()> {
     if let Err(error) = set_on_once(node, device).await {
-        return bmc_failed(context, node, "power on", error).await;
+        return bmc_failed(context, node, "power-on", error).await;
     }
     let now = context.clock.now();
     let mut tx = context.store.write().await?;
@@ -302,7 +317,7 @@ async fn set_on_once(node: &Node, device: BootOnce) -> Result<(), PowerError> {
 async fn end_by_agent(context: &Context, loaded: &Loaded, how: ShutdownHow) -> Result<()> {
     let Some(attempt) = &loaded.attempt else { return Ok(()) };
     // First the note, then the word: an agent that calls again is told again (api/agent.rs).
-    set_ending(context, &loaded.node, Ending::Agent, "shutdown-asked").await?;
+    set_ending(context, &loaded.node, Ending::Agent, "shutdown-asked", None).await?;
     info!(node = %loaded.node.name, boot = %attempt.id, ?how, "asks the agent to shut down");
     if !context.agents.tell(&attempt.id, ToAgent::Shutdown { how }) {
         warn!(node = %loaded.node.name, "its agent is not connected now; it is told when it calls");
@@ -315,11 +330,11 @@ async fn end_by_acpi(context: &Context, node: &Node) -> Result<()> {
     let sent = insist(|| soft_off(node)).await;
     // First the word, then the note: a note without the word would end in a hard off that nobody
     // was warned of. Saying it twice does no harm.
-    set_ending(context, node, Ending::Acpi, "soft-off").await?;
-    if let Err(error) = sent {
-        bmc_failed(context, node, "soft off", error).await?;
+    set_ending(context, node, Ending::Acpi, "soft-off", sent.as_ref().err()).await?;
+    match sent {
+        Ok(()) => Ok(()),
+        Err(error) => bmc_failed(context, node, "soft-off", error).await,
     }
-    Ok(())
 }
 
 async fn end_hard(context: &Context, node: &Node, reason: &str) -> Result<()> {
@@ -327,15 +342,49 @@ async fn end_hard(context: &Context, node: &Node, reason: &str) -> Result<()> {
     let set = insist(|| set_off(node)).await;
     // First the word, then the note: who finds the note waits for the node to be off. After a crash
     // in between it is told again only if it is still on.
-    set_ending(context, node, Ending::Hard, "hard-off").await?;
+    set_ending(context, node, Ending::Hard, "hard-off", set.as_ref().err()).await?;
     match set {
-        Ok(power) => {
-            note_power(context, node, Ok(power)).await?;
-        }
+        Ok(power) => note_power(context, node, Ok(power)).await.map(drop),
+        Err(error) => bmc_failed(context, node, "hard-off", error).await,
+    }
+}
+
+/// Starts the BMC anew. One that cannot is not waited for.
+async fn reset_bmc(context: &Context, node: &Node) -> Result<()> {
+    warn!(node = %node.name, "starts its BMC anew: it does not do what it is told");
+    match start_bmc_anew(node).await {
+        Ok(()) => set_ending(context, node, Ending::BmcReset, "bmc-reset", None).await,
         Err(error) => {
-            bmc_failed(context, node, "power off", error).await?;
+            let text = chain(&error);
+            warn!(node = %node.name, error = text, "the BMC cannot be started anew");
+            let mut tx = context.store.write().await?;
+            note_tried(context, &mut tx, node, "bmc-reset", Some(text)).await?;
+            tx.commit().await
         }
     }
+}
+
+async fn start_bmc_anew(node: &Node) -> Result<(), PowerError> {
+    power::driver(&node.spec.power, node.spec.firmware)?.reset_bmc().await
+}
+
+/// What the BMC says of a node whose agent is silent, for those who follow what happens.
+async fn note_silence(context: &Context, node: &Node, silence: Option<Silence>) -> Result<()> {
+    let mut tx = context.store.write().await?;
+    tx.set_silence(&node.id, silence).await?;
+    match silence {
+        Some(silence) => {
+            warn!(node = %node.name, bmc_says = silence.as_str(), "its agent is silent");
+            let data = json!({ "bmc": silence.as_str(), "error": node.power_error });
+            event(&mut tx, node, "agent-silent", data).await?;
+        }
+        None => {
+            info!(node = %node.name, "its agent is heard again");
+            event(&mut tx, node, "agent-back", Value::Null).await?;
+        }
+    }
+    tx.commit().await?;
+    context.told();
     Ok(())
 }
 
@@ -370,13 +419,39 @@ async fn set_off(node: &Node) -> Result<Power, PowerError> {
     driver.state().await
 }
 
-async fn set_ending(context: &Context, node: &Node, step: Ending, kind: &str) -> Result<()> {
+async fn set_ending(
+    context: &Context,
+    node: &Node,
+    step: Ending,
+    kind: &str,
+    error: Option<&PowerError>,
+) -> Result<()> {
     let mut tx = context.store.write().await?;
     tx.set_ending(&node.id, Some((step, context.clock.now()))).await?;
+    note_tried(context, &mut tx, node, kind, error.map(|error| chain(error))).await?;
     event(&mut tx, node, kind, Value::Null).await?;
     tx.commit().await?;
     context.told();
     Ok(())
+}
+
+/// So much of what was tried is kept for a fault's evidence.
+const TRIED: usize = 20;
+
+/// Adds to what was tried with a node; the same again only takes the place of the last.
+async fn note_tried(
+    context: &Context,
+    tx: &mut Tx,
+    node: &Node,
+    what: &str,
+    error: Option<String>,
+) -> Result<()> {
+    let Some(now) = tx.node_by_id(&node.id).await? else { return Ok(()) };
+    let mut tried = now.tried;
+    tried.pop_if(|last| last.what == what && last.error == error);
+    tried.push(Tried { what: what.to_owned(), at: context.clock.now(), error });
+    let older = tried.len().saturating_sub(TRIED);
+    tx.set_tried(&node.id, &tried[older..]).await
 }
 
 async fn end_attempt(context: &Context, node: &Node) -> Result<()> {
@@ -401,6 +476,8 @@ async fn fail_attempt(context: &Context, loaded: &Loaded, failure: &Failure) -> 
         json!({ "boot": attempt.id, "stage": failure.stage, "code": failure.code, "cause": failure.cause }),
     )
     .await?;
+    let error = Some(format!("{}: {}", failure.stage, failure.cause));
+    note_tried(context, &mut tx, &loaded.node, "boot", error).await?;
     tx.commit().await?;
     METRICS.boot_failed(attempt.stage);
     warn!(node = %loaded.node.name, boot = %attempt.id, stage = %failure.stage, code = failure.code,
@@ -410,15 +487,24 @@ async fn fail_attempt(context: &Context, loaded: &Loaded, failure: &Failure) -> 
     Ok(())
 }
 
-async fn record_fault(context: &Context, node: &Node, fault: &Fault) -> Result<()> {
+async fn record_fault(context: &Context, loaded: &Loaded, fault: Fault) -> Result<()> {
+    let node = &loaded.node;
+    let stages = loaded.attempt.as_ref().map(|attempt| attempt.stages.clone());
+    let evidence = Evidence {
+        at: context.clock.now(),
+        stages: stages.unwrap_or_default(),
+        tried: node.tried.clone(),
+    };
+    let fault = Fault { evidence: Some(evidence), ..fault };
     let mut tx = context.store.write().await?;
-    tx.set_fault(&node.id, fault).await?;
+    tx.set_fault(&node.id, &fault).await?;
     if let Some((tenant, lines)) = context.consoles.evidence(&node.id) {
         tx.set_fault_console(&node.id, fault.generation, &tenant, &lines).await?;
     }
     // What was tried is over: the next desired state begins anew.
     tx.set_ending(&node.id, None).await?;
     event(&mut tx, node, "fault", json!({ "code": fault.code, "reason": fault.reason })).await?;
+    quarantine::after_fault(&mut tx, node, &fault).await?;
     tx.commit().await?;
     METRICS.fault(&fault.code);
     tracing::error!(node = %node.name, code = fault.code, reason = fault.reason, "fault: a person is needed");
@@ -430,7 +516,10 @@ async fn record_fault(context: &Context, node: &Node, fault: &Fault) -> Result<(
 async fn bmc_failed(context: &Context, node: &Node, what: &str, error: PowerError) -> Result<()> {
     let text = chain(&error);
     warn!(node = %node.name, what, error = text, "the BMC did not do it");
-    note_power(context, node, Err(text)).await?;
+    note_power(context, node, Err(text.clone())).await?;
+    let mut tx = context.store.write().await?;
+    note_tried(context, &mut tx, node, what, Some(text)).await?;
+    tx.commit().await?;
     tokio::time::sleep(BMC_PAUSE).await;
     Ok(())
 }

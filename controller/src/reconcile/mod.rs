@@ -6,8 +6,10 @@
 //! most one task, so that a slow BMC holds up nobody else.
 
 mod act;
+mod alone;
 mod busy;
 mod hook;
+mod idle;
 mod observe;
 mod operations;
 mod ramp;
@@ -15,6 +17,7 @@ mod ramp;
 mod testing;
 mod turns;
 mod verdict;
+mod quarantine;
 
 use std::{
     collections::HashMap,
@@ -35,7 +38,7 @@ use crate::{
     lifecycle::{Step, View, decide},
     metrics::{METRICS, Standings},
     model::{Attempt, AttemptState, Desired, Micros, Node},
-    store::{Result, Tx},
+    store::{Result, StoreError, Tx},
 };
 
 /// How often everything is looked at though nothing happened.
@@ -59,11 +62,31 @@ pub struct Loaded {
     pub failures: Vec<Failure>,
     /// Whether nothing but what is ours can start from its disks, as far as its agent has told.
     pub disks_are_ours: bool,
+    /// Until when haasd does no power action by itself, since it has done so many.
+    pub brake: Option<Micros>,
+}
+
+/// Why the loop has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LoopError {
+    /// Another haasd was started on the same database, and acts.
+    #[error(
+        "another haasd was started on this database (start {theirs}, this one is {ours}); only the last one acts"
+    )]
+    Superseded {
+        /// This haasd's place among the starts.
+        ours: i64,
+        /// The other one's.
+        theirs: i64,
+    },
+    /// The store said no.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
 }
 
 impl Loaded {
     /// Reads it.
-    pub async fn read(tx: &mut Tx, node: Node) -> Result<Self> {
+    pub async fn read(context: &Context, tx: &mut Tx, node: Node) -> Result<Self> {
         let desired = tx.desired(&node.id, node.generation).await?;
         let attempt = tx.last_attempt(&node.id).await?;
         let serves = match &attempt {
@@ -73,7 +96,8 @@ impl Loaded {
         let failures = tx.failures(&node.id, node.generation).await?;
         let disks = tx.disks(&node.id).await?;
         let disks_are_ours = !disks.is_empty() && disks.iter().all(|row| is_ours(&row.disk.state));
-        Ok(Self { node, desired, attempt, serves, failures, disks_are_ours })
+        let brake = alone::brake(context, tx).await?;
+        Ok(Self { node, desired, attempt, serves, failures, disks_are_ours, brake })
     }
 
     /// The step that is due at `now`.
@@ -88,6 +112,7 @@ impl Loaded {
                 disks_are_ours: self.disks_are_ours,
                 turn,
                 limits: &context.config.boot,
+                brake: self.brake,
             },
             now,
         )
@@ -102,15 +127,20 @@ fn is_ours(state: &DiskState) -> bool {
     }
 }
 
-/// Runs until `stop`.
-pub async fn run(context: Arc<Context>, stop: CancellationToken) {
+/// Runs until `stop`, or until another haasd acts.
+pub async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), LoopError> {
     let busy = Busy::default();
     let ramp = Arc::new(Ramp::new(context.config.power_ramp.clone()));
     let mut tasks = JoinSet::new();
+    let mut result = Ok(());
     loop {
         let next = match pass(&context, &busy, &ramp, &mut tasks).await {
             Ok(next) => next,
-            Err(error) => {
+            Err(superseded @ LoopError::Superseded { .. }) => {
+                result = Err(superseded);
+                break;
+            }
+            Err(LoopError::Store(error)) => {
                 error!(error = &error as &dyn std::error::Error, "a pass over the nodes failed");
                 context.clock.now() + 5 * crate::model::SECOND
             }
@@ -130,6 +160,14 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     }
     // A step that has begun is finished and recorded; what it could not do is decided again later.
     while tasks.join_next().await.is_some() {}
+    result
+}
+
+/// Whether this haasd is still the one that acts.
+async fn is_last(context: &Context, tx: &mut Tx) -> Result<(), LoopError> {
+    let theirs = tx.epoch().await?;
+    let ours = context.epoch;
+    if theirs == ours { Ok(()) } else { Err(LoopError::Superseded { ours, theirs }) }
 }
 
 /// One look at every node: starts a task for each that has something to do, and answers when to
@@ -139,13 +177,14 @@ async fn pass(
     busy: &Busy,
     ramp: &Arc<Ramp>,
     tasks: &mut JoinSet<()>,
-) -> Result<Micros> {
+) -> Result<Micros, LoopError> {
     let (since, now) = (Instant::now(), context.clock.now());
     let mut tx = context.store.read().await?;
+    is_last(context, &mut tx).await?;
     let turns = turns::of(&tx.running_operations().await?);
     let mut loaded = Vec::new();
     for node in tx.nodes().await? {
-        loaded.push(Loaded::read(&mut tx, node).await?);
+        loaded.push(Loaded::read(context, &mut tx, node).await?);
     }
     drop(tx);
     ramp.learn(&loaded);
@@ -174,8 +213,8 @@ async fn pass(
                 }
             }
         }
-        if let Step::Converged(_) = step
-            && let Some(at) = observe::due(&entry.node, now)
+        if let Step::Converged(standing) = step
+            && let Some(at) = observe::due(&entry.node, standing, now)
         {
             if at > now {
                 next = next.min(at);
@@ -188,7 +227,9 @@ async fn pass(
     operations::update(context, &standings).await?;
     METRICS.nodes(&counted(standings.values()), since.elapsed());
     context.health.passed();
-    Ok(next)
+    let nodes: Vec<_> = standings.values().map(|(loaded, step)| (loaded, step)).collect();
+    let idle = idle::pass(context, &nodes, now).await?;
+    Ok(idle.map_or(next, |at| next.min(at)))
 }
 
 /// How nodes stand, for the metrics.
@@ -238,7 +279,7 @@ async fn work(context: &Context, ramp: &Ramp, id: &str, turn: bool, mut may_star
 #[cfg(test)]
 pub(crate) async fn step_at(context: &Context, node: Node, now: Micros) -> Step {
     let mut tx = context.store.read().await.unwrap();
-    let loaded = Loaded::read(&mut tx, node).await.unwrap();
+    let loaded = Loaded::read(context, &mut tx, node).await.unwrap();
     drop(tx);
     let step = loaded.decide(context, true, now);
     if let Step::Do(action) = &step {
@@ -247,10 +288,11 @@ pub(crate) async fn step_at(context: &Context, node: Node, now: Micros) -> Step 
     step
 }
 
-async fn load(context: &Context, id: &str) -> Result<Option<Loaded>> {
+async fn load(context: &Context, id: &str) -> Result<Option<Loaded>, LoopError> {
     let mut tx = context.store.read().await?;
+    is_last(context, &mut tx).await?;
     match tx.node_by_id(id).await? {
-        Some(node) => Ok(Some(Loaded::read(&mut tx, node).await?)),
+        Some(node) => Ok(Some(Loaded::read(context, &mut tx, node).await?)),
         None => Ok(None),
     }
 }

@@ -8,6 +8,7 @@ use super::busy::Busy;
 use crate::{
     context::Context,
     inventory::PowerSpec,
+    lifecycle::{ASK_AGAIN, Standing},
     model::{Micros, Node, SECOND},
 };
 
@@ -15,11 +16,12 @@ use crate::{
 const EVERY: Micros = 60 * SECOND;
 
 /// When this node's BMC should be asked again; none where there is none or it is not ours to ask.
-pub(super) fn due(node: &Node, now: Micros) -> Option<Micros> {
+pub(super) fn due(node: &Node, standing: Standing, now: Micros) -> Option<Micros> {
     if !node.managed || node.spec.power == PowerSpec::Manual {
         return None;
     }
-    Some(node.power_asked_at.map_or(now, |at| at + EVERY))
+    let every = if standing == Standing::Lost { ASK_AGAIN } else { EVERY };
+    Some(node.power_asked_at.map_or(now, |at| at + every))
 }
 
 /// Asks in a task of its own, unless one is at work on the node.

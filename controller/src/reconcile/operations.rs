@@ -221,15 +221,22 @@ fn towards(
             (NodeProgress::Prepared, "ready; waits for the others".to_owned())
         }
         // It was there, or was so before, and what happens to it later is no matter of this operation.
-        Step::Converged(Standing::Unreachable | Standing::Kexec)
-            if known.state == NodeProgress::Succeeded || known.goes_back =>
+        Step::Converged(
+            Standing::Unreachable | Standing::Lost | Standing::Held | Standing::Kexec,
+        ) if known.state == NodeProgress::Succeeded || known.goes_back =>
         {
             (NodeProgress::Succeeded, known.reason.clone())
         }
-        Step::Converged(Standing::Unreachable)
+        Step::Converged(Standing::Unreachable | Standing::Lost)
             if clock::wall() - operation.created_at < SILENT_AGENT =>
         {
             (NodeProgress::Running, "it is on; waits for its agent to call".to_owned())
+        }
+        Step::Converged(Standing::Held) => {
+            (NodeProgress::Failed, "it was taken out of service".to_owned())
+        }
+        Step::Converged(Standing::Lost) => {
+            (NodeProgress::Failed, "neither its agent nor its BMC answers".to_owned())
         }
         Step::Converged(Standing::Unreachable | Standing::Kexec) => {
             let reason = "it is on and its agent is silent; say --force to have it booted anew";

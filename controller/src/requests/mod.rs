@@ -125,7 +125,11 @@ pub async fn switch(
         return Err(RequestError::MinSuccess { least, all: planned.len() });
     }
     let project = request.project.as_ref();
-    tenant::settle(&mut tx, principal, project, &mut planned).await?;
+    if request.spare {
+        tenant::leave_to_nobody(&mut tx, principal, &mut planned).await?;
+    } else {
+        tenant::settle(&mut tx, principal, project, &mut planned).await?;
+    }
     if request.dry_run {
         return Ok(Outcome::planned(planned));
     }
@@ -261,7 +265,7 @@ async fn candidates(
                 Err(_) => "what somebody else asked for is under way".to_owned(),
             }
         });
-        let loaded = Loaded::read(tx, node).await?;
+        let loaded = Loaded::read(context, tx, node).await?;
         let overlay = match loaded.desired.as_ref().and_then(|d| d.wanted.overlay_id.clone()) {
             Some(id) => tx.overlay_by_id(&id).await?.map(|o| o.full_name()),
             None => None,

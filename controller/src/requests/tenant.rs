@@ -3,12 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use haas_api::names::{Digest, ImageRef, UserName};
+use haas_api::{
+    names::{Digest, ImageRef, UserName},
+    problem::NodeProblem,
+};
 
 use super::{RequestError, plan::Planned};
 use crate::{
     auth::{Object, Principal, Verb, authorize},
-    model::{AccountKind, NewDesired},
+    model::{AccountKind, Desired, DrainState, NewDesired},
     store::Tx,
 };
 
@@ -32,7 +35,71 @@ pub(super) async fn settle(
         let tenant = tenant(tx, principal, project.as_deref(), &entry.wanted).await?;
         entry.wanted.tenant = tenant;
     }
+    in_service(tx, principal, planned).await?;
     within_limits(tx, planned).await
+}
+
+/// Checks that the nodes are free and may run what is planned as spares: on, in RAM, and nobody's.
+pub(super) async fn leave_to_nobody(
+    tx: &mut Tx,
+    principal: &Principal,
+    planned: &mut [Planned],
+) -> Result<(), RequestError> {
+    authorize(principal, Verb::Manage, Object::Nodes)?;
+    let mut refused = Vec::new();
+    for entry in planned.iter_mut() {
+        let node = &entry.node;
+        let now = tx.desired(&node.id, node.generation).await?;
+        let (code, reason) = if now.as_ref().and_then(Desired::tenant).is_some() {
+            ("node-lent", "somebody has it; a spare is nobody's: switch it off first")
+        } else if entry.wanted.overlay_id.is_some() {
+            ("spare-overlay", "a spare is nobody's and has no overlay; say --overlay none")
+        } else {
+            entry.wanted.tenant = String::new();
+            continue;
+        };
+        let (node, code) = (node.name.to_string(), code.to_owned());
+        refused.push(NodeProblem { node, code, reason: reason.to_owned() });
+    }
+    if !refused.is_empty() {
+        return Err(RequestError::Nodes(refused));
+    }
+    in_service(tx, principal, planned).await
+}
+
+/// Refuses to have nodes run something that are out of service: drained ones but for who has them, and
+/// those in maintenance or quarantine but for admins. Any of them may be switched off.
+async fn in_service(
+    tx: &mut Tx,
+    principal: &Principal,
+    planned: &[Planned],
+) -> Result<(), RequestError> {
+    let mut refused = Vec::new();
+    for entry in planned.iter().filter(|entry| entry.wanted.power_on) {
+        let node = &entry.node;
+        let Some(drain) = &node.drain else { continue };
+        let may = match drain.state {
+            DrainState::Drain => {
+                let now = tx.desired(&node.id, node.generation).await?;
+                now.as_ref().and_then(Desired::tenant) == Some(entry.wanted.tenant.as_str())
+            }
+            DrainState::Maintenance | DrainState::Quarantine => {
+                authorize(principal, Verb::Manage, Object::Nodes).is_ok()
+            }
+        };
+        if may {
+            continue;
+        }
+        let reason = match drain.state {
+            DrainState::Drain => format!("drained by {}: {}", drain.actor, drain.reason),
+            DrainState::Maintenance | DrainState::Quarantine => {
+                format!("in {} by {}: {}", drain.state, drain.actor, drain.reason)
+            }
+        };
+        let (node, code) = (node.name.to_string(), "node-drained".to_owned());
+        refused.push(NodeProblem { node, code, reason });
+    }
+    if refused.is_empty() { Ok(()) } else { Err(RequestError::Nodes(refused)) }
 }
 
 /// The tenant of all of these, if it is one.

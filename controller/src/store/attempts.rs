@@ -7,7 +7,10 @@ use haas_api::{
 use sqlx::{query, query_as};
 
 use super::{Result, StoreError, Tx, changed, from_json, from_text, on, to_json};
-use crate::model::{Attempt, AttemptState, Micros};
+use crate::{
+    boots::drift::Given,
+    model::{Attempt, AttemptState, Micros},
+};
 
 #[derive(sqlx::FromRow)]
 struct Row {
@@ -31,6 +34,7 @@ struct Row {
     root_bytes: i64,
     held_since: Option<i64>,
     failure: Option<String>,
+    epoch: i64,
     checks: Option<String>,
 }
 
@@ -58,6 +62,7 @@ impl Row {
             root_bytes: self.root_bytes,
             held_since: self.held_since,
             failure: self.failure.map(|f| from_json("attempts", &f)).transpose()?,
+            epoch: self.epoch,
             checks: self.checks.map_or(Ok(Vec::new()), |c| from_json("attempts", &c))?,
         })
     }
@@ -78,8 +83,8 @@ impl Tx {
             query(
                 "insert into attempts (id, node_id, generation, cause, state, stage, stage_since, stages,
                    token_hash, agent_seq, initiator, opened_at, counted_from, boot_bytes, root_bytes,
-                   chap, by_itself)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12, 0, 0, $13, $14)",
+                   chap, by_itself, epoch)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12, 0, 0, $13, $14, $15)",
             )
             .bind(&attempt.id)
             .bind(&attempt.node_id)
@@ -95,6 +100,7 @@ impl Tx {
             .bind(attempt.counted_from)
             .bind(attempt.chap)
             .bind(attempt.by_itself)
+            .bind(attempt.epoch)
         )?;
         // What the agent of an older boot said of logins is over with it.
         changed!(
@@ -315,6 +321,26 @@ impl Tx {
                 .bind(failure.map(to_json))
         )?;
         Ok(())
+    }
+
+    /// Keeps what an attempt's node was given to boot.
+    pub async fn set_given(&mut self, id: &str, given: &Given) -> Result<()> {
+        changed!(
+            self,
+            query("update attempts set given = $2 where id = $1").bind(id).bind(to_json(given))
+        )?;
+        Ok(())
+    }
+
+    /// What an attempt's node was given to boot, where that is known.
+    pub async fn given(&mut self, id: &str) -> Result<Option<Given>> {
+        let row: Option<Option<String>> = on!(
+            self,
+            c => sqlx::query_scalar("select given from attempts where id = $1")
+                .bind(id)
+                .fetch_optional(c)
+        )?;
+        row.flatten().map(|given| from_json("attempts", &given)).transpose()
     }
 
     /// Notes how the attempt's ready checks stand.

@@ -73,9 +73,10 @@ impl Tx {
             self,
             query(
                 "update nodes set generation = $2, version = version + 1, fault = null,
-                 power_failed_at = null,
-                 ending = case when ending = 'hard' then null else ending end,
-                 ending_since = case when ending = 'hard' then null else ending_since end
+                 power_failed_at = null, tried = null,
+                 ending = case when ending in ('hard', 'bmc-reset') then null else ending end,
+                 ending_since = case when ending in ('hard', 'bmc-reset') then null
+                   else ending_since end
                  where id = $1 and version = $3",
             )
             .bind(&node.id)
@@ -124,6 +125,22 @@ impl Tx {
                 .fetch_optional(c)
         )?;
         row.map(Row::parse).transpose()
+    }
+
+    /// For how long a node was off, until `now` of the wall clock, since nobody used it.
+    pub async fn idle_off(&mut self, node_id: &str, now: Micros) -> Result<Micros> {
+        let rows: Vec<(i64, Option<i64>)> = on!(
+            self,
+            c => query_as(
+                "select off.created_at,
+                   (select min(later.created_at) from desired as later
+                    where later.node_id = off.node_id and later.generation > off.generation)
+                 from desired as off where off.node_id = $1 and off.cause = 'idle'",
+            )
+            .bind(node_id)
+            .fetch_all(c)
+        )?;
+        Ok(rows.into_iter().map(|(from, until)| (until.unwrap_or(now) - from).max(0)).sum())
     }
 
     /// The desired state that a rollback from `generation` goes to: the last older one in which the

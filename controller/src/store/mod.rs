@@ -7,6 +7,7 @@
 
 mod attempts;
 mod audit;
+mod auto_actions;
 mod desired;
 mod discovered;
 mod disks;

@@ -8,7 +8,7 @@ use sqlx::{query, query_as};
 use super::{Result, Tx, changed, from_json, from_text, on, to_json};
 use crate::{
     inventory::NodeSpec,
-    model::{Ending, Fault, Micros, Node, Power},
+    model::{BootTimes, Drain, Ending, Fault, Micros, Node, Power, Silence, Tried},
 };
 
 #[derive(sqlx::FromRow)]
@@ -30,10 +30,20 @@ struct Row {
     agent_at: Option<i64>,
     goodbye: Option<String>,
     heartbeat: Option<String>,
+    used_at: Option<i64>,
     dirty_fell_at: Option<i64>,
     ending: Option<String>,
     ending_since: Option<i64>,
     fault: Option<String>,
+    drain: Option<String>,
+    drain_reason: Option<String>,
+    drain_actor: Option<String>,
+    drain_since: Option<i64>,
+    drain_generation: Option<i64>,
+    silence: Option<String>,
+    boot_times: Option<String>,
+    tried: Option<String>,
+    hardware_faults: i64,
     store_id: Option<String>,
     store_generation: i64,
     store_accepted: bool,
@@ -42,6 +52,16 @@ struct Row {
 
 impl Row {
     fn parse(self) -> Result<Node> {
+        let drain = match self.drain {
+            Some(state) => Some(Drain {
+                state: from_text("nodes", &state)?,
+                reason: self.drain_reason.unwrap_or_default(),
+                actor: self.drain_actor.unwrap_or_default(),
+                since: self.drain_since.unwrap_or_default(),
+                generation: self.drain_generation.unwrap_or_default(),
+            }),
+            None => None,
+        };
         let ending = match (self.ending, self.ending_since) {
             (Some(step), Some(since)) => Some((from_text::<Ending>("nodes", &step)?, since)),
             _ => None,
@@ -67,9 +87,17 @@ impl Row {
             agent_at: self.agent_at,
             goodbye: self.goodbye.map(|g| from_json("nodes", &g)).transpose()?,
             heartbeat: self.heartbeat.map(|h| from_json("nodes", &h)).transpose()?,
+            used_at: self.used_at,
             dirty_fell_at: self.dirty_fell_at,
             ending,
             fault: self.fault.map(|f| from_json::<Fault>("nodes", &f)).transpose()?,
+            drain,
+            silence: self.silence.map(|s| from_text("nodes", &s)).transpose()?,
+            boot_times: self
+                .boot_times
+                .map_or_else(|| Ok(BootTimes::default()), |t| from_json("nodes", &t))?,
+            tried: self.tried.map_or_else(|| Ok(Vec::new()), |t| from_json("nodes", &t))?,
+            hardware_faults: self.hardware_faults,
             store_id: self.store_id,
             store_generation: self.store_generation,
             store_accepted: self.store_accepted,
@@ -272,12 +300,14 @@ impl Tx {
             self,
             query(
                 "update nodes set heartbeat = $2,
-                 dirty_fell_at = case when $3 then $4 else dirty_fell_at end where id = $1",
+                 dirty_fell_at = case when $3 then $4 else dirty_fell_at end,
+                 used_at = case when $5 then $4 else used_at end where id = $1",
             )
             .bind(id)
             .bind(to_json(heartbeat))
             .bind(dirty_fell)
             .bind(at)
+            .bind(!heartbeat.logins.is_empty())
         )?;
         Ok(())
     }
@@ -317,6 +347,66 @@ impl Tx {
         Ok(())
     }
 
+    /// Takes a node out of service, or back into it.
+    pub async fn set_drain(&mut self, id: &str, drain: Option<&Drain>) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "update nodes set drain = $2, drain_reason = $3, drain_actor = $4, drain_since = $5,
+                 drain_generation = $6, version = version + 1 where id = $1",
+            )
+            .bind(id)
+            .bind(drain.map(|drain| drain.state.as_str()))
+            .bind(drain.map(|drain| drain.reason.as_str()))
+            .bind(drain.map(|drain| drain.actor.as_str()))
+            .bind(drain.map(|drain| drain.since))
+            .bind(drain.map(|drain| drain.generation))
+        )?;
+        Ok(())
+    }
+
+    /// What was told of a node whose agent is silent.
+    pub async fn set_silence(&mut self, id: &str, silence: Option<Silence>) -> Result<()> {
+        changed!(
+            self,
+            query("update nodes set silence = $2 where id = $1")
+                .bind(id)
+                .bind(silence.map(Silence::as_str))
+        )?;
+        Ok(())
+    }
+
+    /// What was tried with a node for its present generation.
+    pub async fn set_tried(&mut self, id: &str, tried: &[Tried]) -> Result<()> {
+        changed!(
+            self,
+            query("update nodes set tried = $2 where id = $1").bind(id).bind(to_json(&tried))
+        )?;
+        Ok(())
+    }
+
+    /// Faults in a row that no image can cause.
+    pub async fn set_hardware_faults(&mut self, id: &str, faults: i64) -> Result<()> {
+        changed!(
+            self,
+            query("update nodes set hardware_faults = $2 where id = $1").bind(id).bind(faults)
+        )?;
+        Ok(())
+    }
+
+    /// A node is ready: how long its boots took, and nothing that went wrong before counts any more.
+    pub async fn set_boot_times(&mut self, id: &str, times: &BootTimes) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "update nodes set boot_times = $2, tried = null, hardware_faults = 0 where id = $1"
+            )
+            .bind(id)
+            .bind(to_json(times))
+        )?;
+        Ok(())
+    }
+
     /// The latest moment of the steady clock that anything was noted with, 0 where there is none.
     pub async fn latest_steady(&mut self) -> Result<Micros> {
         on!(
@@ -328,6 +418,7 @@ impl Tx {
                    union all select max(power_asked_at) from nodes
                    union all select max(agent_at) from nodes
                    union all select max(ending_since) from nodes
+                   union all select max(at) from auto_actions
                    union all select max(alone_at) from networks) as noted",
             )
             .fetch_one(c)

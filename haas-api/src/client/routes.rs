@@ -16,7 +16,10 @@ use crate::{
     names::{
         GroupName, ImageName, ImageRef, ImageTag, NodeName, OverlayLabel, UserName, WebhookName,
     },
-    node::{ApplyRequest, ApplyResult, Discovered, ManageRequest, Node, NodeGroup, Rendered},
+    node::{
+        ApplyRequest, ApplyResult, Discovered, DrainRequest, Drift, ManageRequest, Node, NodeGroup,
+        Rendered, ResumeRequest,
+    },
     operation::{BootReport, Operation, Plan, PowerRequest, RollbackRequest, SwitchRequest},
     overlay::{AcceptDisk, ClaimDisk, NewOverlay, NodeDisk, Overlay, RepairDisk},
     project::{MembersChange, NewProject, Project, ProjectChange},
@@ -205,6 +208,22 @@ impl Client {
     /// `GET /v1/nodes/{name}`.
     pub async fn node(&self, name: &NodeName) -> Result<Node, ClientError> {
         self.get(&["v1", "nodes", name.as_str()], &[]).await
+    }
+
+    /// `GET /v1/drift`.
+    pub async fn drift(&self, nodeset: Option<&str>) -> Result<Vec<Drift>, ClientError> {
+        let query: Vec<_> = nodeset.map(|set| ("nodeset", set)).into_iter().collect();
+        Ok(self.get::<List<_>>(&["v1", "drift"], &query).await?.items)
+    }
+
+    /// `POST /v1/nodes/drain`.
+    pub async fn drain(&self, request: &DrainRequest) -> Result<Vec<Node>, ClientError> {
+        Ok(self.post::<List<_>>(&["v1", "nodes", "drain"], request).await?.items)
+    }
+
+    /// `POST /v1/nodes/resume`.
+    pub async fn resume(&self, request: &ResumeRequest) -> Result<Vec<Node>, ClientError> {
+        Ok(self.post::<List<_>>(&["v1", "nodes", "resume"], request).await?.items)
     }
 
     /// `POST /v1/nodes/manage`.

@@ -9,6 +9,7 @@ mod event;
 mod fru;
 mod sdr;
 mod sel;
+mod device;
 mod session;
 mod sol;
 
@@ -25,6 +26,7 @@ pub use self::{
     },
     sel::{GetSelRecord, SelEvent, SelRecord},
 };
+pub use self::device::ColdReset;
 pub(crate) use self::{
     session::{CloseSession, GetCipherSuites, PIECE, PIECES, SetSessionPrivilege},
     sol::{Activate, Deactivate, GetHolder, PAYLOAD_ACTIVE},

@@ -76,6 +76,9 @@ impl Chassis {
             _ => return false,
         };
         self.orders.push(name.to_owned());
+        if faults.deaf {
+            return true;
+        }
         match order {
             0 => self.set(PowerState::Off, now),
             1 => self.set(PowerState::On, now),

@@ -58,6 +58,11 @@ impl Bmc {
             (0x00, 0x08) => self.operator(session, |bmc| bmc.chassis.set_boot_option(request.data)),
             (0x00, 0x09) => self.chassis.boot_option(request.data),
             (0x06, 0x01) => (code::OK, device_id()),
+            // It starts when the answer has been made.
+            (0x06, 0x02) => self.operator(session, |bmc| {
+                bmc.counts.resets += 1;
+                (code::OK, Vec::new())
+            }),
             (0x06, 0x37) => (code::OK, self.guid.to_vec()),
             (0x06, 0x38) => self.capabilities(request.data),
             (0x06, 0x54) => self.cipher_suites(request.data),

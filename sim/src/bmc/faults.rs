@@ -26,6 +26,8 @@ pub struct Faults {
     pub ignores_soft_off: bool,
     /// How long it takes to end if it does.
     pub soft_off_ms: u64,
+    /// The BMC takes orders for the chassis and does nothing, until it is started anew.
+    pub deaf: bool,
     /// The BMC answers nothing at all.
     pub hangs: bool,
     /// It does not answer Get Channel Cipher Suites.
@@ -57,6 +59,8 @@ pub struct Counts {
     pub status: u64,
     /// Chassis Control among them.
     pub control: u64,
+    /// Cold resets among them.
+    pub resets: u64,
 }
 
 impl Counts {
@@ -73,6 +77,7 @@ impl Counts {
             commands: self.commands + other.commands,
             status: self.status + other.status,
             control: self.control + other.control,
+            resets: self.resets + other.resets,
         }
     }
 }

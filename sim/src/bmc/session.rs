@@ -17,6 +17,9 @@ const INACTIVE: Duration = Duration::from_secs(60);
 /// The same for one that is being opened.
 const HALF_OPEN: Duration = Duration::from_secs(20);
 
+/// How long the BMC takes to start after a cold reset.
+const STARTS: Duration = Duration::from_secs(1);
+
 /// All of a BMC's.
 #[derive(Debug, Default)]
 pub(super) struct Sessions(Vec<Session>);
@@ -204,6 +207,10 @@ impl Bmc {
                     let id = request.data.first_chunk().map_or(0, |id| u32::from_le_bytes(*id));
                     self.sessions.remove(id);
                     self.counts.closed += 1;
+                }
+                if (request.function, request.command, code) == (0x06, 0x02, 0) {
+                    self.faults.deaf = false;
+                    self.reboot(STARTS, now);
                 }
             }
             0x01 => {

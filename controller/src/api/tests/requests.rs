@@ -73,6 +73,7 @@ async fn busy(bench: &Bench, number: u8) {
         root_bytes: 0,
         held_since: None,
         failure: None,
+        epoch: 0,
         checks: Vec::new(),
     };
     let heartbeat = Heartbeat { logins: vec!["alice pts/0".into()], ..Heartbeat::default() };

@@ -11,7 +11,49 @@ fn what_runs_is_ended_by_its_agent_then_acpi_then_hard_each_with_its_deadline() 
     assert_waits(world.clone().ending(Ending::Acpi, 119).decide(), "asked by its BMC");
     assert_cuts_power(world.clone().ending(Ending::Acpi, 120).decide());
     assert_waits(world.clone().ending(Ending::Hard, 29).decide(), "switched off");
-    assert_fault(world.ending(Ending::Hard, 30).decide(), "bmc-power-stuck");
+    assert_eq!(world.ending(Ending::Hard, 30).decide(), Step::Do(Action::ResetBmc));
+}
+
+#[test]
+fn a_bmc_that_does_not_switch_off_is_started_anew_and_told_once_more() {
+    let stuck = World::ready().wants_off().ending(Ending::Hard, 30);
+    assert_eq!(stuck.decide(), Step::Do(Action::ResetBmc));
+    let mut reset = stuck.ending(Ending::BmcReset, 3);
+    reset.node.tried = vec![tried("bmc-reset")];
+    assert_waits(reset.decide(), "started anew");
+    // What it said before it went down is not believed, and it may need minutes.
+    reset.node.power_at = Some(NOW - 3 * SECOND);
+    assert_eq!(reset.decide(), Step::Do(Action::ObservePower));
+    // It is back.
+    let mut back = reset.ending(Ending::BmcReset, 40);
+    back.node.power_at = Some(NOW - SECOND);
+    assert_cuts_power(back.decide());
+    let off = back.clone().power(Power::Off);
+    assert_eq!(off.decide(), Step::Do(Action::EndAttempt));
+    assert_waits(back.clone().ending(Ending::Hard, 29).decide(), "switched off");
+    assert_fault(back.ending(Ending::Hard, 30).decide(), "bmc-power-stuck");
+}
+
+#[test]
+fn a_bmc_that_does_not_switch_on_is_started_anew_before_the_next_try() {
+    let mut world = World::booting(BootStage::Power, 400).power(Power::Off);
+    world = world.failed_by("bmc-power-on", 1);
+    assert_eq!(world.decide(), Step::Do(Action::ResetBmc));
+    world.node.tried = vec![tried("bmc-reset")];
+    assert_waits(world.clone().ending(Ending::BmcReset, 2).decide(), "started anew");
+    let retry = Step::Do(Action::OpenAttempt(Cause::Retry));
+    assert_eq!(world.clone().ending(Ending::BmcReset, 60).decide(), retry);
+    // One that cannot be started anew is told again as it is.
+    assert_eq!(world.decide(), retry);
+    // It may also say that it did, and the node stays off.
+    let mut said_so = World::booting(BootStage::Firmware, 20).power(Power::Off);
+    said_so = said_so.failed_by("powered-off", 1);
+    said_so.attempt().failure.as_mut().expect("it failed").stage = BootStage::Firmware;
+    assert_eq!(said_so.decide(), Step::Do(Action::ResetBmc));
+}
+
+fn tried(what: &str) -> crate::model::Tried {
+    crate::model::Tried { what: what.to_owned(), at: NOW - 60 * SECOND, error: None }
 }
 
 #[test]
@@ -46,7 +88,7 @@ fn a_node_in_its_firmware_is_switched_off_at_once_and_told_once() {
     assert_cuts_power(world.decide());
     // Many BMCs say "on" for some seconds after they were told.
     assert_waits(world.clone().ending(Ending::Hard, 4).decide(), "switched off");
-    assert_fault(world.ending(Ending::Hard, 31).decide(), "bmc-power-stuck");
+    assert_eq!(world.ending(Ending::Hard, 31).decide(), Step::Do(Action::ResetBmc));
 }
 
 #[test]

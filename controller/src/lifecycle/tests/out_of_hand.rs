@@ -49,7 +49,13 @@ fn a_manual_node_gets_no_bmc_action_in_any_state() {
         .chain([World::booting(BootStage::Dhcp, 9).failed(1)]);
     for world in attempts {
         for world in [world.clone(), world.clone().wants_off(), world.wants(|w| w.reboot = true)] {
-            for ending in [None, Some(Ending::Agent), Some(Ending::Acpi), Some(Ending::Hard)] {
+            for ending in [
+                None,
+                Some(Ending::Agent),
+                Some(Ending::Acpi),
+                Some(Ending::Hard),
+                Some(Ending::BmcReset),
+            ] {
                 for heard in [1, 1_000] {
                     let mut world = world.clone().agent_heard(heard).by_hand();
                     world.node.ending = ending.map(|step| (step, NOW - 10_000 * SECOND));
@@ -62,6 +68,8 @@ fn a_manual_node_gets_no_bmc_action_in_any_state() {
                                 | Action::HandOver(_)
                                 | Action::EndByAcpi
                                 | Action::EndHard { .. }
+                                | Action::ResetBmc
+                                | Action::Alone(_)
                         )
                     );
                     assert!(!powers, "{step:?} with {world:?}");

@@ -113,7 +113,12 @@ impl Model {
         self.world.node.generation = generation;
         self.world.node.fault = None;
         self.world.node.power_failed_at = None;
-        self.world.node.ending = self.world.node.ending.filter(|(step, _)| *step != Ending::Hard);
+        self.world.node.ending = self
+            .world
+            .node
+            .ending
+            .filter(|(step, _)| !matches!(step, Ending::Hard | Ending::BmcReset));
+        self.world.node.tried.clear();
         self.history.push(next.clone());
         self.world.desired = Some(next);
     }
@@ -170,6 +175,7 @@ impl Model {
                 self.end_attempt();
                 self.attempts.extend(self.world.attempt.replace(next));
                 self.world.node.ending = None;
+                self.world.node.silence = None;
             }
             Action::PowerOn => {
                 let open = self.live().expect("power only with an open attempt").clone();
@@ -245,6 +251,18 @@ impl Model {
                     self.note_power();
                 }
             }
+            Action::ResetBmc => {
+                if !crash {
+                    let what = "bmc-reset".to_owned();
+                    let tried = crate::model::Tried { what, at: self.now, error: None };
+                    self.world.node.tried.push(tried);
+                    if self.bmc {
+                        self.world.node.ending = Some((Ending::BmcReset, self.now));
+                    }
+                }
+            }
+            Action::Alone(action) => self.act(*action, crash),
+            Action::NoteSilence(silence) => self.world.node.silence = silence,
             Action::EndAttempt => {
                 assert!(
                     self.seen_off(),
@@ -268,6 +286,7 @@ impl Model {
 
     fn note_power(&mut self) {
         let node = &mut self.world.node;
+        node.power_asked_at = Some(self.now);
         if self.bmc {
             node.power = if self.truth == Truth::Off { Power::Off } else { Power::On };
             node.power_at = Some(self.now);

@@ -18,8 +18,8 @@ use futures_util::future::{BoxFuture, FutureExt};
 use ipmi_lan::{
     Account, AccountError, Bmc, CipherSuite, Console, Error, Figures, Fleet, Options, Privilege, Suites,
     command::{
-        self, ChassisControl, GetBootFlags, GetChassisStatus, KeepBootFlags, MarkBootFlagsNew,
-        SetBootFlags,
+        self, ChassisControl, ColdReset, GetBootFlags, GetChassisStatus, KeepBootFlags,
+        MarkBootFlagsNew, SetBootFlags,
     },
     ipmi_rs_core::connection::{CompletionErrorCode, IpmiCommand},
 };
@@ -74,6 +74,7 @@ enum Job {
     State,
     Set(PowerAction),
     Boot(BootDevice),
+    ResetBmc,
 }
 
 impl Job {
@@ -89,6 +90,7 @@ impl Job {
     fn name(self) -> &'static str {
         match self {
             Self::State => "read the power state",
+            Self::ResetBmc => "start it anew",
             Self::Set(PowerAction::On) => "switch power on",
             Self::Set(PowerAction::Off) => "switch power off",
             Self::Set(PowerAction::Soft) => "ask for a soft shutdown",
@@ -201,6 +203,10 @@ impl PowerDriver for Ipmi {
     fn set_boot_device(&self, device: BootDevice) -> BoxFuture<'_, Result<(), PowerError>> {
         self.call(Job::Boot(device)).map(|outcome| outcome.map(|_| ())).boxed()
     }
+
+    fn reset_bmc(&self) -> BoxFuture<'_, Result<(), PowerError>> {
+        self.call(Job::ResetBmc).map(|outcome| outcome.map(|_| ())).boxed()
+    }
 }
 
 /// Begins a console, in the session that calls have too.
@@ -228,6 +234,7 @@ impl Asked {
             Job::State => self.state().await,
             Job::Set(action) => self.set(action).await,
             Job::Boot(device) => self.set_boot_device(device).await.map(|()| Power::Unknown),
+            Job::ResetBmc => self.reset_bmc().await.map(|()| Power::Unknown),
         }
     }
 
@@ -263,6 +270,14 @@ impl Asked {
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Its answer may be lost, since it starts at once.
+    async fn reset_bmc(&self) -> Result<(), Error> {
+        match self.bmc.order(ColdReset, self.deadline).await {
+            Ok(()) | Err(Error::Unanswered) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

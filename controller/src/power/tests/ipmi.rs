@@ -266,3 +266,21 @@ async fn every_node_is_switched_on_and_off_over_a_network_that_loses_a_tenth() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_bmc_that_takes_orders_and_does_nothing_is_cured_by_starting_it_anew() {
+    let (farm, rig) = farm();
+    let ipmi = rig.quick(Options::default(), LONG);
+    farm.set_faults(&Faults { deaf: true, ..Faults::default() });
+    ipmi.set(PowerAction::On).await.unwrap();
+    assert_eq!(ipmi.state().await.unwrap(), Power::Off, "it only says that it did");
+    ipmi.reset_bmc().await.unwrap();
+    assert_eq!(farm.counts().resets, 1);
+    // It is away while it starts, and all its sessions are gone.
+    let end = Instant::now() + LONG;
+    while ipmi.state().await.is_err() {
+        assert!(Instant::now() < end, "it does not come back");
+    }
+    ipmi.set(PowerAction::On).await.unwrap();
+    assert_eq!(ipmi.state().await.unwrap(), Power::On);
+}

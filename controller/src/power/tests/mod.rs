@@ -35,6 +35,7 @@ async fn manual_asks_for_a_person() {
     assert!(matches!(&error, PowerError::NeedsPerson { what } if what == "switch the node on"));
     assert!(error.needs_person());
     assert!(manual.set_boot_device(BootDevice::Pxe).await.is_err());
+    assert!(manual.reset_bmc().await.unwrap_err().needs_person());
 }
 
 #[tokio::test]
