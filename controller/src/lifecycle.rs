@@ -366,7 +366,7 @@ fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
         return confirm_step(view, now);
     }
     if let Some(since) = attempt.held_since {
-        return held_step(view, attempt, since, now);
+        return prepared_step(view, attempt, since, now);
     }
     let by_hand = has_no_bmc(view);
     if attempt.stage == BootStage::Power {
@@ -413,7 +413,7 @@ fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
 }
 
 /// The attempt is proved, and waits for others as long as they need. It must live meanwhile.
-fn held_step(view: View<'_>, attempt: &Attempt, since: Micros, now: Micros) -> Step {
+fn prepared_step(view: View<'_>, attempt: &Attempt, since: Micros, now: Micros) -> Step {
     let node = view.node;
     if agent_is_live(node, attempt, now) {
         return Step::Converged(Standing::Prepared);

@@ -23,7 +23,9 @@ use crate::{
     api,
     auth::{attempts::Attempts, principals},
     clock::Clock,
-    config::{Auth, AuthMode, BootLimits, Config, DhcpMode, Network, NetworkHook, Ports, PowerLimits},
+    config::{
+        Auth, AuthMode, BootLimits, Config, DhcpMode, Network, NetworkHook, Ports, PowerLimits,
+    },
     console::Consoles,
     context::Context,
     exports::Exports,

@@ -468,7 +468,7 @@ mod tests {
     use super::*;
 
     fn endless() -> String {
-        "\u{1b}[2J\u{10FFFF}".repeat(10_000)
+        "\u{1b}[2J\u{10FFFF}".repeat(100)
     }
 
     #[test]
@@ -479,7 +479,7 @@ mod tests {
             model: some(),
             serial: some(),
             firmware: some(),
-            smart: Smart { reasons: vec![endless(); 100], ..Smart::default() },
+            smart: Smart { reasons: vec![endless(); 20], ..Smart::default() },
             ..DiskDrive::default()
         };
         let dimm = Dimm { slot: endless(), part: some(), serial: some(), ..Dimm::default() };
@@ -487,9 +487,9 @@ mod tests {
         let system = System { vendor: some(), serial: some(), ..System::default() };
         let inventory = Inventory {
             system,
-            dimms: vec![dimm; 1_000],
-            disks: vec![disk; 1_000],
-            pci: vec![pci; 10_000],
+            dimms: vec![dimm; 300],
+            disks: vec![disk; 300],
+            pci: vec![pci; 1_000],
             ..Inventory::default()
         };
         let bounded = inventory.bounded();

@@ -71,7 +71,9 @@ impl FromStr for Strategy {
         match s {
             "all" => Ok(Self::All),
             "rolling" => Ok(Self::Rolling),
-            _ => Err(NameError { what: "strategy", value: s.to_owned(), expected: "all or rolling" }),
+            _ => {
+                Err(NameError { what: "strategy", value: s.to_owned(), expected: "all or rolling" })
+            }
         }
     }
 }
@@ -100,7 +102,9 @@ impl FromStr for MinSuccess {
     type Err = NameError;
     fn from_str(s: &str) -> Result<Self, NameError> {
         let parsed = match s.strip_suffix('%') {
-            Some(percent) => percent.parse::<u8>().ok().filter(|p| (1..=100).contains(p)).map(Self::Percent),
+            Some(percent) => {
+                percent.parse::<u8>().ok().filter(|p| (1..=100).contains(p)).map(Self::Percent)
+            }
             None => s.parse::<u32>().ok().filter(|nodes| *nodes > 0).map(Self::Nodes),
         };
         parsed.ok_or_else(|| NameError {
@@ -370,7 +374,10 @@ mod tests {
         for (text, all, of) in [("95%", 20, 19), ("95%", 10, 10), ("1%", 3, 1), ("100%", 7, 7)] {
             assert_eq!(least(text).map(|least| least.of(all)), Ok(of), "{text} of {all}");
         }
-        assert_eq!(least("12").map(|least| (least.of(5), least.to_string())), Ok((12, "12".into())));
+        assert_eq!(
+            least("12").map(|least| (least.of(5), least.to_string())),
+            Ok((12, "12".into()))
+        );
         for text in ["", "0", "0%", "101%", "-1", "95 %", "%", "1.5%", "all"] {
             assert!(least(text).is_err(), "{text:?}");
         }

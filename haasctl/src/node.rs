@@ -363,9 +363,8 @@ fn apply_summary(result: &ApplyResult) -> String {
 }
 
 fn list_table(nodes: &[Node]) -> Table {
-    let columns = [
-        "NODE", "STATE", "HEALTH", "CORES", "MEMORY", "ADDRESS", "MAC", "GROUPS", "POWER",
-    ];
+    let columns =
+        ["NODE", "STATE", "HEALTH", "CORES", "MEMORY", "ADDRESS", "MAC", "GROUPS", "POWER"];
     // Who has taken them out of service is shown where any of them is.
     let drained = nodes.iter().any(|node| node.drain.is_some());
     let more: &[&str] = if drained { &["BY", "SINCE", "REASON"] } else { &[] };
@@ -562,9 +561,9 @@ mod tests {
         .unwrap();
         assert_eq!(
             list_table(&[node.clone(), drained]).render(None, false),
-            "NODE  STATE        ADDRESS    MAC                GROUPS  POWER  BY   SINCE                 REASON\n\
-             n01   ready        10.0.0.11  52:54:00:77:00:01  rack1   ipmi   -    -                     -\n\
-             n01   ready+drain  10.0.0.11  52:54:00:77:00:01  rack1   ipmi   bob  2026-11-21 00:00:00Z  bad DIMM\n"
+            "NODE  STATE        HEALTH  CORES  MEMORY  ADDRESS    MAC                GROUPS  POWER  BY   SINCE                 REASON\n\
+             n01   ready        -       -      -       10.0.0.11  52:54:00:77:00:01  rack1   ipmi   -    -                     -\n\
+             n01   ready+drain  -       -      -       10.0.0.11  52:54:00:77:00:01  rack1   ipmi   bob  2026-11-21 00:00:00Z  bad DIMM\n"
         );
         let shown = show_table(&node).render(None, false);
         assert!(shown.contains("wanted overlay  alice/dev\n"), "{shown}");

@@ -77,9 +77,9 @@ impl Command {
                 let timeout = timeout.map(Duration::from_secs);
                 wait::follow(session, &client, operation, timeout).await
             }
-            Self::Pause { id } => shown(session, &client.pause(&id).await?),
-            Self::Resume { id } => shown(session, &client.resume(&id).await?),
-            Self::Abort { id } => shown(session, &client.abort(&id).await?),
+            Self::Pause { id } => shown(session, &client.pause_operation(&id).await?),
+            Self::Resume { id } => shown(session, &client.resume_operation(&id).await?),
+            Self::Abort { id } => shown(session, &client.abort_operation(&id).await?),
         }
     }
 }

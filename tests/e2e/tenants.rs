@@ -134,7 +134,7 @@ fn at_once(rack: &Rack, haasd: &Haasd<'_>, alice: &Tenant<'_>, bob: &Tenant<'_>)
         own.is_refused(&["rollback", theirs, "--force"])?;
         own.is_refused(&["overlay", "rm", &format!("{name}/dev"), "--yes"])?;
         let node: Node = own.json(&["node", "show", theirs])?;
-        ensure!(node.desired.is_none() && node.logins.is_empty(), "{node:?}");
+        ensure!(node.desired.is_none() && node.observed.logins.is_empty(), "{node:?}");
         let lists = [
             own.ok(&["overlay", "list", "-o", "json"])?,
             own.ok(&["operation", "list", "-o", "json"])?,
@@ -205,7 +205,7 @@ fn one_after_the_other(rack: &Rack, alice: &Tenant<'_>, bob: &Tenant<'_>) -> Res
     alice.is_refused(&["power", "off", "node1", "--force"])?;
     rack.wait_for("haasd to see that nobody is logged in", Duration::from_secs(60), || {
         let node = bob.json::<Node>(&["node", "show", "node1"]);
-        node.is_ok_and(|node| node.logins.is_empty())
+        node.is_ok_and(|node| node.observed.logins.is_empty())
     })?;
     bob.ok(&["power", "off", "node1", "--force", "--wait"])?;
 

@@ -13,7 +13,8 @@ use support::{BOOT, Lab, boots};
 use tests::{NodeHw, Output, Rack, RackSpec};
 
 /// Succeeds on node 1 alone. Its time is long enough to look at the node that waits.
-const CHECK: &str = r#"ready_checks = [{ command = ["sh", "-c", "test $(hostname) = node1"], within = "40s" }]"#;
+const CHECK: &str =
+    r#"ready_checks = [{ command = ["sh", "-c", "test $(hostname) = node1"], within = "40s" }]"#;
 
 #[test]
 #[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
@@ -43,7 +44,8 @@ fn slow_too_few_nodes_take_the_whole_set_back_and_let_nobody_in() -> Result<()> 
             ensure!(kept.trim() == "kept", "{node} has {kept:?}");
             let all = boots(&lab, node)?;
             ensure!(all.len() == 3, "{node} was booted {} times", all.len());
-            let picky = all.iter().find(|boot| boot["what"].as_str().unwrap_or("").contains("picky"));
+            let picky =
+                all.iter().find(|boot| boot["what"].as_str().unwrap_or("").contains("picky"));
             let stages = picky.context("it has booted the new image")?["stages"].to_string();
             ensure!(!stages.contains("ready"), "{node} let users in: {stages}");
         }

@@ -2,9 +2,9 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Lines, Write},
     path::PathBuf,
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -17,6 +17,8 @@ use crate::rack::{Controller, LONG, QUICK, SimRack, copy_tree, request, seed};
 struct Bmc {
     child: Child,
     orders: ChildStdin,
+    /// Its answers are for nobody, but without a reader it ends.
+    _said: Lines<BufReader<ChildStdout>>,
 }
 
 impl Bmc {
@@ -27,7 +29,7 @@ impl Bmc {
         let orders = child.stdin.take().context("piped")?;
         let mut said = BufReader::new(child.stdout.take().context("piped")?).lines();
         while said.next().context("it has ended")?? != "ready" {}
-        Ok(Bmc { child, orders })
+        Ok(Bmc { child, orders, _said: said })
     }
 
     fn say(&mut self, text: &str) -> Result<()> {

@@ -83,7 +83,12 @@ fn switched(count: usize) -> Result<()> {
     })?;
     report(&haas, &operation, latencies, cpu)?;
 
-    ensure!(operation.state == OperationState::Succeeded, "{:?}: {}", operation.state, operation.reason);
+    ensure!(
+        operation.state == OperationState::Succeeded,
+        "{:?}: {}",
+        operation.state,
+        operation.reason
+    );
     let name = |number| format!("n{number}");
     let bad = (1..=count).filter(|n| matches!(kind(*n), Kind::DeadBmc | Kind::NeverBoots));
     let bad: BTreeSet<String> = bad.map(name).collect();
@@ -101,7 +106,9 @@ fn switched(count: usize) -> Result<()> {
 fn network(sim: &SimRack, count: usize) -> Result<String> {
     let (netns, own) = (sim.rack.netns(), node_netns(&sim.rack.netns(), 1));
     ip(&["netns", "add", &own])?;
-    ip(&["-n", &netns, "link", "add", "v1", "type", "veth", "peer", "name", "eth0", "netns", &own])?;
+    ip(&[
+        "-n", &netns, "link", "add", "v1", "type", "veth", "peer", "name", "eth0", "netns", &own,
+    ])?;
     ip(&["-n", &netns, "link", "set", "v1", "master", "br0", "up"])?;
     let mut batch = String::from("link set eth0 up\naddress add 10.77.0.2/16 dev eth0\n");
     for number in 1..=count {
@@ -234,14 +241,15 @@ fn report(
     cpu: f32,
 ) -> Result<()> {
     latencies.sort();
-    let part = |share: usize| latencies.get(latencies.len() * share / 100).copied().unwrap_or_default();
+    let part =
+        |share: usize| latencies.get(latencies.len() * share / 100).copied().unwrap_or_default();
     let pid = haas.haasd.pid().context("haasd runs")?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
     let boots = operation.nodes.iter().filter(|n| n.state == NodeProgress::Succeeded);
-    let slowest = boots.filter_map(|n| n.boot.as_ref()).map(|boot| {
-        boot.stages.iter().map(|stage| stage.seconds).sum::<f64>()
-    });
+    let slowest = boots
+        .filter_map(|n| n.boot.as_ref())
+        .map(|boot| boot.stages.iter().map(|stage| stage.seconds).sum::<f64>());
     println!(
         "{} nodes from {} to {}: haasd used {cpu:.0} s of CPU and {} at its peak; GET of a node: median \
          {:?}, p99 {:?} of {}; the slowest boot took {:.0} s",

@@ -98,14 +98,14 @@ fn a_paused_transaction_begins_nothing_and_an_aborted_one_disturbs_nobody_else()
         let now = haas.api(async |client| client.operation(&id).await)??;
         Ok((now.nodes[0].state == NodeProgress::Running).then_some(()))
     })?;
-    haas.api(async |client| client.pause(&id).await)??;
+    haas.api(async |client| client.pause_operation(&id).await)??;
     let paused = haas.until("n1 to be there", LONG, || {
         let now = haas.api(async |client| client.operation(&id).await)??;
         Ok((now.nodes[0].state == NodeProgress::Prepared).then_some(now))
     })?;
     ensure!(paused.state == OperationState::Paused, "{paused:?}");
     ensure!(sim.count("on") == [2, 1, 1], "{:?}", sim.count("on"));
-    haas.api(async |client| client.abort(&id).await)??;
+    haas.api(async |client| client.abort_operation(&id).await)??;
     let operation = haas.over(&id)?;
     ensure!(operation.state == OperationState::RolledBack, "{operation:?}\n{}", sim.diaries());
     ensure!(states(&operation) == [NodeProgress::RolledBack; 3], "{operation:?}");

@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     Answer, Caller, Fail, Json, Path, Query,
-    guard::{authenticate, note},
+    guard::{Deed, authenticate, note},
     nodes::find,
 };
 use crate::{
@@ -184,7 +184,7 @@ pub(super) async fn log(
         let _ = tokio::time::timeout_at(end, growth.changed()).await;
         tokio::time::sleep(GATHER).await;
         // Nobody waits longer than its token holds.
-        caller = Arc::new(Caller(authenticate(&context, peer, &headers).await?));
+        caller = Arc::new(Caller(authenticate(&context, peer, &headers).await?, Deed::default()));
     }
 }
 
@@ -386,7 +386,7 @@ impl Watcher {
             let caller = authenticate(&self.context, self.peer, &self.headers).await?;
             let mut tx = self.context.store.read().await?;
             let node = find(&mut tx, self.node.name.as_str()).await?;
-            let may = may(&self.context, &mut tx, &Caller(caller), &node).await?;
+            let may = may(&self.context, &mut tx, &Caller(caller, Deed::default()), &node).await?;
             Answer::Ok((node.id == self.node.id && node.managed, may))
         };
         match look.await {
@@ -414,7 +414,7 @@ impl Watcher {
     }
 
     async fn audit(&self, detail: &str) {
-        let Caller(principal) = &self.caller;
+        let principal = &self.caller.0;
         let entry = NewAudit {
             at: clock::wall(),
             actor: principal.name.to_string(),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::{Extension, extract::State};
+use axum::extract::State;
 use haas_api::{
     List,
     node::{self, DrainRequest, Node, ResumeRequest},
@@ -11,7 +11,7 @@ use haas_api::{
 };
 use serde_json::json;
 
-use super::{Answer, Caller, Fail, Json, guard::CameTo, nodes::shown_all};
+use super::{Answer, Caller, Fail, Json, nodes::shown_all};
 use crate::{
     auth::{Object, Verb},
     clock,
@@ -31,7 +31,7 @@ pub(super) async fn drain(
     State(context): State<Arc<Context>>,
     caller: Caller,
     Json(request): Json<DrainRequest>,
-) -> Answer<(Extension<CameTo>, Json<List<Node>>)> {
+) -> Answer<Json<List<Node>>> {
     caller.may(Verb::Manage, Object::Nodes)?;
     let reason = reason(&request.reason)?;
     let state = match request.state {
@@ -54,9 +54,8 @@ pub(super) async fn drain(
     }
     tx.commit().await?;
     context.changed();
-    let came_to = format!("{} {}: {reason}", state.as_str(), request.nodeset);
-    let came_to = Extension(CameTo(came_to));
-    Ok((came_to, answer(&context, &caller, &request.nodeset).await?))
+    caller.did(format!("{} {}: {reason}", state.as_str(), request.nodeset));
+    answer(&context, &caller, &request.nodeset).await
 }
 
 /// Takes nodes back into service. haasd goes on with what is wanted of them.
@@ -66,7 +65,7 @@ pub(super) async fn resume(
     State(context): State<Arc<Context>>,
     caller: Caller,
     Json(request): Json<ResumeRequest>,
-) -> Answer<(Extension<CameTo>, Json<List<Node>>)> {
+) -> Answer<Json<List<Node>>> {
     caller.may(Verb::Manage, Object::Nodes)?;
     let reason = request.reason.as_deref().map(reason).transpose()?;
     let mut tx = context.store.write().await?;
@@ -84,9 +83,8 @@ pub(super) async fn resume(
     }
     tx.commit().await?;
     context.changed();
-    let came_to = format!("resume {}: {}", request.nodeset, reason.as_deref().unwrap_or("-"));
-    let came_to = Extension(CameTo(came_to));
-    Ok((came_to, answer(&context, &caller, &request.nodeset).await?))
+    caller.did(format!("resume {}: {}", request.nodeset, reason.as_deref().unwrap_or("-")));
+    answer(&context, &caller, &request.nodeset).await
 }
 
 fn reason(text: &str) -> Answer<String> {

@@ -93,7 +93,7 @@ impl IntoResponse for Fail {
             StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_string(&self.problem).expect("a problem is plain data");
         let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], body).into_response();
-        response.extensions_mut().insert(Code(self.0.code));
+        response.extensions_mut().insert(Code(self.problem.code));
         if status == StatusCode::UNAUTHORIZED {
             response
                 .headers_mut()

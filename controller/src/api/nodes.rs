@@ -5,8 +5,8 @@ use std::{path::Path as FilePath, sync::Arc};
 use axum::extract::State;
 use haas_api::{
     List,
-    hardware::{Hardware, Health, Summary},
     agent::BootStage,
+    hardware::{Hardware, Health, Summary},
     names::{NodeGroupName, NodeName},
     node::{
         ApplyRequest, ApplyResult, Desired, Discovered, Drain, DrainState, Drift, Fault, HostKey,
@@ -526,8 +526,10 @@ pub(crate) fn in_words(step: &Step, loaded: &Loaded) -> (NodeState, String) {
         Step::Converged(Standing::Unreachable) => word(
             NodeState::Unreachable,
             match loaded.node.spec.power {
-                PowerSpec::Manual => "its agent is silent, and there is no BMC to ask",
-                PowerSpec::Ipmi { .. } | PowerSpec::Exec { .. } => {
+                inventory::PowerSpec::Manual => "its agent is silent, and there is no BMC to ask",
+                inventory::PowerSpec::Ipmi { .. }
+                | inventory::PowerSpec::Redfish(_)
+                | inventory::PowerSpec::Exec { .. } => {
                     "it is on and its agent is silent: it hangs, or is cut off from the network; look at its \
                      console. haasd does not reset it"
                 }

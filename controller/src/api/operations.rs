@@ -146,10 +146,10 @@ pub(super) async fn abort(
 
 async fn steered(context: &Context, caller: &Caller, id: &str, steer: Steer) -> Answer<Response> {
     let operation = requests::steer(context, &caller.0, id, steer).await?;
-    let came_to = CameTo(format!("{} ({})", operation.summary, operation.id));
+    caller.did(format!("{} ({})", operation.summary, operation.id));
     let mut tx = context.store.read().await?;
     let operation = shown(context, &mut tx, operation).await?;
-    Ok((Extension(came_to), Json(operation)).into_response())
+    Ok(Json(operation).into_response())
 }
 
 fn deed(operation: &model::Operation) -> Object<'_> {

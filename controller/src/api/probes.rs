@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Instant};
 
-use axum::{Extension, extract::State, http::StatusCode, response::IntoResponse};
+use axum::{extract::State, http::StatusCode, response::IntoResponse};
 use haas_api::{
     bmc::{Probe, ProbeRequest, ProbeTarget},
     problem::Problem,
 };
 
-use super::{Answer, Caller, Fail, Json, Path, guard::CameTo};
+use super::{Answer, Caller, Fail, Json, Path};
 use crate::{
     auth::{Object, Verb},
     context::Context,
@@ -71,7 +71,8 @@ pub(super) async fn begin(
         let report = probe(wanted).await;
         context.probes.end(&id, report);
     });
-    Ok((StatusCode::ACCEPTED, Extension(CameTo(format!("probe of {what}"))), Json(begun)))
+    caller.did(format!("probe of {what}"));
+    Ok((StatusCode::ACCEPTED, Json(begun)))
 }
 
 /// What was found, once it is.

@@ -17,13 +17,14 @@ use axum_server::{
     accept::Accept,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
-use futures_util::future::{Ready, ready};
+use futures_util::future::{BoxFuture, Ready, ready};
 use hyper_util::rt::TokioTimer;
 use iscsi_target::{Census, Counted};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -86,8 +87,8 @@ impl Connections {
         let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls))
             .handshake_timeout(self.bounds.handshake)
             .acceptor(self.clone());
-        // Nobody here speaks HTTP/2, and telling the two apart would wait for the first bytes without end.
-        let server = axum_server::from_tcp(listener)?.acceptor(acceptor).http1_only();
+        let acceptor = Prompt { acceptor, within: self.bounds.head };
+        let server = axum_server::from_tcp(listener)?.acceptor(acceptor);
         let mut server = server.handle(handle.clone());
         server
             .http_builder()
@@ -127,6 +128,90 @@ impl<S> Accept<TcpStream, S> for Connections {
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         ready(self.take(stream).map(|stream| (stream, service)))
+    }
+}
+
+/// Ends connections that do not begin to speak HTTP/1.1 in time: the server tells its versions apart by
+/// the first bytes, and would wait for them without end.
+#[derive(Debug, Clone)]
+struct Prompt<A> {
+    acceptor: A,
+    within: Duration,
+}
+
+impl<A, S> Accept<TcpStream, S> for Prompt<A>
+where
+    A: Accept<TcpStream, S, Future: Send + 'static>,
+{
+    type Stream = Prompted<A::Stream>;
+    type Service = A::Service;
+    type Future = BoxFuture<'static, io::Result<(Self::Stream, Self::Service)>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        let (accepted, within) = (self.acceptor.accept(stream, service), self.within);
+        Box::pin(async move {
+            let (stream, service) = accepted.await?;
+            Ok((Prompted { stream, first: Some(Box::pin(sleep(within))) }, service))
+        })
+    }
+}
+
+/// A connection whose first bytes must come in time.
+#[derive(Debug)]
+struct Prompted<S> {
+    stream: S,
+    /// Until they have come.
+    first: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Prompted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let Some(first) = &mut self.first else { return read };
+        if read.is_pending() {
+            return first.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.first = None;
+        // Nobody here speaks HTTP/2.
+        if buffer.filled()[before..].starts_with(b"PRI") {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Prompted<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 }
 

@@ -7,8 +7,8 @@ mod checks;
 mod consoles;
 mod disks;
 mod initiator;
-mod probes;
 mod out_of_service;
+mod probes;
 mod requests;
 mod sessions;
 mod slow;
@@ -45,8 +45,12 @@ const OPEN: [&str; 2] = ["/v1/login", "/v1/register"];
 
 #[tokio::test]
 async fn no_route_answers_without_a_token() {
-    let bench = Bench::new().await;
-    for (method, path) in every_route() {
+    let mut bench = Bench::new().await;
+    for (number, (method, path)) in every_route().into_iter().enumerate() {
+        // So many wrong tokens from one address would be stopped.
+        if number % 15 == 14 {
+            bench = Bench::new().await;
+        }
         for header in [None, Some("Bearer wrong"), Some("Bearer "), Some("Basic YTpi")] {
             let mut request = Request::builder().method(method.as_str()).uri(&path);
             if let Some(header) = header {
@@ -180,6 +184,7 @@ async fn garbage_is_told_as_a_problem_and_never_as_plain_text() {
             && !path.ends_with("/restore")
             // What is asked stands in the path.
             && !path.starts_with("/v1/operations/")
+            && !path.starts_with("/v1/webhooks/")
             && !["/v1/images/build", "/v1/images/import", "/v1/logout"].contains(&path.as_str())
     });
     for (method, path) in with_body {

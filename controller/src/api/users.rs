@@ -16,9 +16,7 @@ use haas_api::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{
-    Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged, guard::CameTo, overlays,
-};
+use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged, overlays};
 use crate::{
     auth::{Object, Verb},
     clock,
@@ -196,9 +194,8 @@ pub(super) async fn remove(
         return match housekeeping::destroy(&mut tx, user).await? {
             Destroyed::Gone(had) => {
                 tx.commit().await?;
-                let mut response = StatusCode::NO_CONTENT.into_response();
-                response.extensions_mut().insert(CameTo(format!("destroyed: {had}")));
-                Ok(response)
+                caller.did(format!("destroyed: {had}"));
+                Ok(StatusCode::NO_CONTENT.into_response())
             }
             Destroyed::InUse(nodes) => Err(Fail::conflict(
                 "overlay-in-use",

@@ -83,6 +83,14 @@ pub struct Config {
     pub events: Events,
     /// Where events may be sent to.
     pub webhooks: Webhooks,
+    /// What sets the network of a node for whoever has it next.
+    pub network_hook: Option<NetworkHook>,
+    /// The nodes' serial consoles.
+    pub console: Console,
+    /// What haasd may do with the power of nodes by itself.
+    pub power: PowerLimits,
+    /// Which spare nodes are switched off when nobody uses them; none by default.
+    pub idle: Vec<IdleRule>,
 }
 
 /// How nodes' hardware is looked after.
@@ -96,8 +104,6 @@ impl Default for HealthChecks {
     fn default() -> Self {
         Self { poll: Some(Duration::from_secs(300)) }
     }
-    /// What sets the network of a node for whoever has it next.
-    pub network_hook: Option<NetworkHook>,
 }
 
 /// A program that is called before a node is switched on for another tenant than before, to put it into
@@ -108,8 +114,6 @@ pub struct NetworkHook {
     pub command: Vec<String>,
     /// Seconds that it may take.
     pub timeout_s: u64,
-    /// The nodes' serial consoles.
-    pub console: Console,
 }
 
 /// What is done with consoles though nobody watches.
@@ -127,10 +131,6 @@ impl Default for Console {
     fn default() -> Self {
         Self { log: false, size_mib: 8, age_s: 30 * 86_400 }
     }
-    /// What haasd may do with the power of nodes by itself.
-    pub power: PowerLimits,
-    /// Which spare nodes are switched off when nobody uses them; none by default.
-    pub idle: Vec<IdleRule>,
 }
 
 /// When the spare nodes of a node group are switched off.

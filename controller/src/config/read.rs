@@ -5,10 +5,9 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, time::Duration};
 use haas_api::names::NodeGroupName;
 use ipnet::IpNet;
 
-use haas_api::names::NodeGroupName;
-
 use super::{
-    Auth, AuthMode, BootLimits, Config, Console, Events, HealthChecks, IdleRule, Iscsi, Metrics, Network, NetworkHook, Ports, PowerLimits, Webhooks,
+    Auth, AuthMode, BootLimits, Config, Console, Events, HealthChecks, IdleRule, Iscsi, Metrics,
+    Network, NetworkHook, Ports, PowerLimits, Webhooks,
     network::{interface, networks},
     problem::Problems,
     reader::{Notes, Table},

@@ -260,6 +260,9 @@ fn nic(item: &Value<'_>) -> Option<(At<Mac>, NicRole)> {
     Some((mac?, role?))
 }
 
+/// A system behind a BMC, none if it is the only one; whose it is, and in which line.
+type TakenSystem = (Option<String>, String, usize);
+
 /// What earlier nodes of the file have.
 #[derive(Debug, Default)]
 struct Taken {
@@ -267,7 +270,7 @@ struct Taken {
     macs: BTreeMap<Mac, (String, usize)>,
     addresses: BTreeMap<IpAddr, (String, Range<usize>)>,
     /// At each address the systems that are taken, by whom and in which line.
-    bmcs: BTreeMap<(IpAddr, u16), Vec<(Option<String>, String, usize)>>,
+    bmcs: BTreeMap<(IpAddr, u16), Vec<TakenSystem>>,
 }
 
 impl Taken {

@@ -351,7 +351,7 @@ fn each_mistake_is_told_with_place_key_fault_and_remedy() {
         ),
         (
             "N02power={driver='redfish',address='10.9.0.2',user='a',password_env='A',fingerprint='ab'}\n",
-            "4:85: node.power.fingerprint: \"ab\" is not understood; expected a SHA-256, 64 hexadecimal digits",
+            "4:82: node.power.fingerprint: \"ab\" is not understood; expected a SHA-256, 64 hexadecimal digits",
         ),
         (
             "N02overlay_disk='sda'\n",

@@ -9,7 +9,8 @@ mod process;
 mod snapshot;
 
 use std::{
-    sync::LazyLock,
+    collections::BTreeSet,
+    sync::{LazyLock, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -137,6 +138,7 @@ pub struct Metrics {
     boot_time: Histogram,
     stage_time: Timed<Stage>,
     faults: Family<Code, Counter>,
+    words: Words,
     bmc_time: Timed<Call>,
     store_wait: Timed<Kind>,
     store_time: Timed<Kind>,
@@ -161,6 +163,7 @@ impl Metrics {
             boot_time: minutes(),
             stage_time: Family::new_with_constructor(minutes),
             faults: Family::default(),
+            words: Words::default(),
             bmc_time: Family::new_with_constructor(calls),
             store_wait: Family::new_with_constructor(instants),
             store_time: Family::new_with_constructor(instants),
@@ -305,9 +308,7 @@ impl Metrics {
 
     /// A person is needed.
     pub fn fault(&self, code: &str) {
-        let known = |code: &Code| self.faults.contains(code);
-        let label = Code { code: bounded(code, self.faults.len(), known) };
-        self.faults.get_or_create(&label).inc();
+        self.faults.get_or_create(&self.words.label(code)).inc();
     }
 
     /// A power driver was called.
@@ -363,9 +364,7 @@ impl Metrics {
         self.in_fault.clear();
         drop(self.in_fault.get_or_create(&other()));
         for code in &standings.faults {
-            let known = |code: &Code| self.in_fault.contains(code);
-            let label = Code { code: bounded(code, self.in_fault.len(), known) };
-            self.in_fault.get_or_create(&label).inc();
+            self.in_fault.get_or_create(&self.words.label(code)).inc();
         }
     }
 }
@@ -405,14 +404,21 @@ pub async fn text(context: &Context) -> Result<String> {
     Ok(text)
 }
 
-/// Codes of faults may come from a node, whose users can say anything there.
-fn bounded(code: &str, words: usize, known: impl Fn(&Code) -> bool) -> String {
-    let is_word = (1..=40).contains(&code.len())
-        && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if is_word && (words < MOST_WORDS || known(&Code { code: code.to_owned() })) {
-        return code.to_owned();
+/// Codes of faults may come from a node, whose users can say anything there: the first words are
+/// labels of their own, later ones and what is no word are not.
+#[derive(Debug, Default)]
+struct Words(Mutex<BTreeSet<String>>);
+
+impl Words {
+    fn label(&self, code: &str) -> Code {
+        let is_word = (1..=40).contains(&code.len())
+            && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_word && known.len() < MOST_WORDS {
+            known.insert(code.to_owned());
+        }
+        if known.contains(code) { Code { code: code.to_owned() } } else { other() }
     }
-    other().code
 }
 
 fn other() -> Code {

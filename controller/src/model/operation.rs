@@ -53,9 +53,7 @@ impl Operation {
 
     /// Whether this node of it is not there yet.
     pub fn is_under_way(&self, node_id: &str) -> bool {
-        self.nodes.iter().any(|n| {
-            n.node_id == node_id && !n.state.is_over()
-        })
+        self.nodes.iter().any(|n| n.node_id == node_id && !n.state.is_over())
     }
 }
 

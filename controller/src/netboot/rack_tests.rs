@@ -246,8 +246,14 @@ fn config(dhcp: DhcpMode) -> Config {
         boot: BootLimits::default(),
         health: crate::config::HealthChecks::default(),
         auth: crate::config::Auth::default(),
+        power_ramp: std::collections::BTreeMap::new(),
+        metrics: crate::config::Metrics::default(),
+        events: crate::config::Events::default(),
+        webhooks: crate::config::Webhooks::default(),
         network_hook: None,
         console: crate::config::Console::default(),
+        power: crate::config::PowerLimits::default(),
+        idle: Vec::new(),
     }
 }
 

@@ -19,10 +19,10 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, FutureExt};
-use haas_api::hardware::{BmcInfo, SelEntry, Sensor};
-use serde::{Deserialize, Serialize};
 use haas_api::bmc::Hardware;
+use haas_api::hardware::{BmcInfo, SelEntry, Sensor};
 use ipmi_lan::Console;
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     exec::CommandFault,

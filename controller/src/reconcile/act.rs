@@ -477,7 +477,8 @@ async fn fail_attempt(context: &Context, loaded: &Loaded, failure: &Failure) -> 
     )
     .await?;
     let error = Some(format!("{}: {}", failure.stage, failure.cause));
-    note_tried(context, &mut tx, &loaded.node, "boot", error).await?;
+    let what = "boot";
+    note_tried(context, &mut tx, &loaded.node, what, error).await?;
     tx.commit().await?;
     METRICS.boot_failed(attempt.stage);
     warn!(node = %loaded.node.name, boot = %attempt.id, stage = %failure.stage, code = failure.code,

@@ -96,7 +96,7 @@ mod tests {
         let last = context.store.read().await.unwrap().last_attempt(&node.id).await.unwrap();
         open_attempt(context, &node, last.as_ref(), Cause::Desired).await.unwrap();
         let mut tx = context.store.read().await.unwrap();
-        Loaded::read(&mut tx, node).await.unwrap()
+        Loaded::read(context, &mut tx, node).await.unwrap()
     }
 
     #[tokio::test]

@@ -252,7 +252,8 @@ mod tests {
         let after = tx.idle_off(&node.id, off.created_at + 5 * HOUR).await.unwrap();
         assert_eq!(after, 5 * HOUR, "it counts while it lasts");
         drop(tx);
-        let body = serde_json::json!({ "nodeset": "n01", "image": "a", "overlay": "none" });
+        let body =
+            serde_json::json!({ "nodeset": "n01", "image": "a", "overlay": "none", "force": true });
         assert_eq!(bench.post("/v1/switch", body).await.status, 202);
         let node = bench.node(1).await;
         let mut tx = bench.context.store.read().await.unwrap();

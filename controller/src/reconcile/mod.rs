@@ -12,12 +12,12 @@ mod hook;
 mod idle;
 mod observe;
 mod operations;
+mod quarantine;
 mod ramp;
 #[cfg(test)]
 mod testing;
 mod turns;
 mod verdict;
-mod quarantine;
 
 use std::{
     collections::HashMap,
@@ -203,7 +203,8 @@ async fn pass(
                     if may_start {
                         ramp.take(&entry.node, now);
                     }
-                    let (context, ramp, id) = (context.clone(), ramp.clone(), entry.node.id.clone());
+                    let (context, ramp, id) =
+                        (context.clone(), ramp.clone(), entry.node.id.clone());
                     tasks.spawn(async move {
                         work(&context, &ramp, &id, turn, may_start).await;
                         // Free before the loop looks again.

@@ -223,8 +223,7 @@ fn towards(
         // It was there, or was so before, and what happens to it later is no matter of this operation.
         Step::Converged(
             Standing::Unreachable | Standing::Lost | Standing::Held | Standing::Kexec,
-        ) if known.state == NodeProgress::Succeeded || known.goes_back =>
-        {
+        ) if known.state == NodeProgress::Succeeded || known.goes_back => {
             (NodeProgress::Succeeded, known.reason.clone())
         }
         Step::Converged(Standing::Unreachable | Standing::Lost)

@@ -32,7 +32,9 @@ impl Ramp {
     pub(super) fn learn(&self, nodes: &[Loaded]) {
         let mut last = self.lock();
         for entry in nodes {
-            let Some(boot) = entry.attempt.as_ref().filter(|boot| !boot.by_itself) else { continue };
+            let Some(boot) = entry.attempt.as_ref().filter(|boot| !boot.by_itself) else {
+                continue;
+            };
             for (group, _) in self.limits_of(&entry.node) {
                 let known = last.entry(group.clone()).or_insert(boot.opened_at);
                 *known = (*known).max(boot.opened_at);

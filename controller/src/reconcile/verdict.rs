@@ -142,9 +142,8 @@ mod tests {
 
     #[test]
     fn rolling_stops_at_the_first_that_fails() {
-        let rolling = |states: &[_]| {
-            of(&Operation { strategy: Strategy::Rolling, ..operation(states) })
-        };
+        let rolling =
+            |states: &[_]| of(&Operation { strategy: Strategy::Rolling, ..operation(states) });
         assert_eq!(rolling(&[Succeeded, Running, Waiting]), Verdict::GoOn);
         assert!(matches!(rolling(&[Succeeded, Failed, Waiting]), Verdict::Stop(_)));
         assert_eq!(rolling(&[Succeeded, Failed, Running]), Verdict::GoOn);

@@ -48,7 +48,8 @@ pub(crate) async fn send_back(
             ..before(tx, &node).await?
         };
         if is_gone(tx, &wanted).await? {
-            let (state, why) = (NodeProgress::Failed, "the image or overlay that it had was removed");
+            let (state, why) =
+                (NodeProgress::Failed, "the image or overlay that it had was removed");
             tx.set_operation_node(&operation.id, &node.id, entry.generation, state, why).await?;
             continue;
         }

@@ -251,9 +251,9 @@ impl Tx {
                 "update operations set state = $2, ended_at = $3
                  where id = $1 and state in ('running', 'paused', 'rolling-back')",
             )
-                .bind(id)
-                .bind(word(&state))
-                .bind(at)
+            .bind(id)
+            .bind(word(&state))
+            .bind(at)
         )?;
         Ok(done == 1)
     }

@@ -321,17 +321,17 @@ impl Client {
     }
 
     /// `POST /v1/operations/{id}/pause`.
-    pub async fn pause(&self, id: &str) -> Result<Operation, ClientError> {
+    pub async fn pause_operation(&self, id: &str) -> Result<Operation, ClientError> {
         self.post(&["v1", "operations", id, "pause"], &()).await
     }
 
     /// `POST /v1/operations/{id}/resume`.
-    pub async fn resume(&self, id: &str) -> Result<Operation, ClientError> {
+    pub async fn resume_operation(&self, id: &str) -> Result<Operation, ClientError> {
         self.post(&["v1", "operations", id, "resume"], &()).await
     }
 
     /// `POST /v1/operations/{id}/abort`.
-    pub async fn abort(&self, id: &str) -> Result<Operation, ClientError> {
+    pub async fn abort_operation(&self, id: &str) -> Result<Operation, ClientError> {
         self.post(&["v1", "operations", id, "abort"], &()).await
     }
 

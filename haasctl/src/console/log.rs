@@ -38,7 +38,10 @@ impl Part {
         }
         let mut backoff = Backoff::default();
         let mut told = false;
-        while self.follow {
+        if !self.follow {
+            return Ok(());
+        }
+        loop {
             match client.console_log(node, AT_ONCE, Some(&log.cursor), WAIT_S).await {
                 Ok(more) => {
                     self.show(session, &more)?;
@@ -55,7 +58,6 @@ impl Part {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
     }
 
     fn show(&self, session: &Session<'_>, log: &ConsoleLog) -> Result<(), Error> {

@@ -67,9 +67,7 @@ async fn serve(socket: &mut WebSocket, name: &str, bobs: bool) {
                 }
             }
             Message::Text(text) if text.as_str() == "\"take\"" => {
-                if !say(socket, state(false)).await {
-                    return;
-                }
+                let _ = say(socket, state(false)).await;
             }
             Message::Text(_) => drop(socket.send(Message::Binary("<BREAK>".into())).await),
             _ => {}

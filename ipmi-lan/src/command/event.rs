@@ -41,7 +41,7 @@ impl State {
             (THRESHOLD, _, 0 | 1 | 6 | 7) => Warning,
             (THRESHOLD, _, 2..=5 | 8..=11) => Critical,
             // Limit exceeded; a failure is foreseen; performance lags.
-            (0x04 | 0x05 | 0x06, _, 1) => Warning,
+            (0x04..=0x06, _, 1) => Warning,
             // Severity: to non-critical, to critical, to non-recoverable.
             (0x07, _, 1 | 4) => Warning,
             (0x07, _, 2 | 3 | 5 | 6) => Critical,

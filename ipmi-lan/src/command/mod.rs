@@ -5,11 +5,11 @@
 //! [`Bmc`]: crate::Bmc
 
 mod chassis;
+mod device;
 mod event;
 mod fru;
 mod sdr;
 mod sel;
-mod device;
 mod session;
 mod sol;
 
@@ -17,6 +17,7 @@ pub use self::chassis::{
     BootDevice, BootFlags, ChassisControl, ChassisStatus, GetBootFlags, GetChassisStatus,
     KeepBootFlags, MarkBootFlagsNew, SetBootFlags,
 };
+pub use self::device::ColdReset;
 pub use self::{
     event::{Severity, State, kind},
     fru::{FRU_HEADER, FruArea, ReadFru, fru_area_length, fru_areas},
@@ -26,7 +27,6 @@ pub use self::{
     },
     sel::{GetSelRecord, SelEvent, SelRecord},
 };
-pub use self::device::ColdReset;
 pub(crate) use self::{
     session::{CloseSession, GetCipherSuites, PIECE, PIECES, SetSessionPrivilege},
     sol::{Activate, Deactivate, GetHolder, PAYLOAD_ACTIVE},

@@ -52,11 +52,7 @@ struct Agent<'a> {
 }
 
 /// Boots from the token on the command line, and stays until haasd asks for the end.
-pub(super) async fn run(
-    source: Ipv4Addr,
-    cmdline: &Cmdline,
-    admitted: &AtomicUsize,
-) -> Result<()> {
+pub(super) async fn run(source: Ipv4Addr, cmdline: &Cmdline, admitted: &AtomicUsize) -> Result<()> {
     let url = cmdline.get("haas.url")?;
     let api = url.strip_prefix("https://").context("haas.url is not https")?.parse()?;
     let mut agent = Agent {

@@ -68,8 +68,7 @@ async fn get(source: Ipv4Addr, url: &str, keep: bool) -> Result<Vec<u8>> {
     let address =
         if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
     let mut stream = connect(source, address.parse()?).await?;
-    let request =
-        format!("GET /{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET /{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut reader = BufReader::new(stream);
     let mut line = String::new();

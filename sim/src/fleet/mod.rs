@@ -66,7 +66,8 @@ impl Fleet {
         let (stopped, count) = (stop.clone(), admitted.clone());
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("fleet".to_owned()).spawn(move || {
-            let entered = setns(file, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace");
+            let entered =
+                setns(file, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace");
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let ready = entered.and_then(|()| Ok((runtime?, dhcp::socket()?)));
             let (runtime, socket) = match ready {

@@ -335,6 +335,9 @@ impl Service {
             );
         }
         let boot = &mut self.tree.get_mut(&place).expect("it was read from there")["Boot"];
+        if !boot.is_object() {
+            return error(400, "Base.1.8.PropertyUnknown", "It has no boot override.");
+        }
         if self.setup.vendor == Vendor::Supermicro {
             boot["BootSourceOverrideMode"] = json!("Legacy");
         }

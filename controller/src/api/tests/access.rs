@@ -293,7 +293,7 @@ async fn a_user_is_destroyed_at_once_where_that_is_asked_and_never_under_a_node_
     crate::housekeeping::pass(&bench.context, i64::MAX).await.unwrap();
     let overlays = bench.call(&bench.admin, "GET", "/v1/overlays", Value::Null).await;
     assert_eq!(overlays.json()["items"][0]["name"], "dev");
-    let body = json!({ "nodeset": "n01", "image": "a", "overlay": "none" });
+    let body = json!({ "nodeset": "n01", "image": "a", "overlay": "none", "force": true });
     assert_eq!(bench.post("/v1/switch", body).await.status, 202);
     assert_eq!(remove("?now=true").await.status, 204);
     assert_eq!(bench.post("/v1/users/alice/restore", Value::Null).await.code(), "no-user");

@@ -124,7 +124,7 @@ impl Served {
         assert!(tx.commit_operation(&id, 1).await.unwrap());
         let released = tx.release_attempts(&id, context.clock.now()).await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(released, [self.attempt.id.clone()]);
+        assert_eq!(released, std::slice::from_ref(&self.attempt.id));
         context.agents.tell(&self.attempt.id, ToAgent::Admit);
     }
 

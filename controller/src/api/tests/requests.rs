@@ -336,7 +336,8 @@ async fn an_aborted_transaction_wants_of_every_node_what_was_wanted_before() {
     let bench = bench().await;
     switch(&bench, json!({ "nodeset": "n[01-02]", "image": "a", "overlay": "none" })).await;
     finish(&bench).await;
-    let body = json!({ "nodeset": "n[01-03]", "image": "b", "overlay": "none", "min_success": "2" });
+    let body =
+        json!({ "nodeset": "n[01-03]", "image": "b", "overlay": "none", "min_success": "2" });
     let id = switch(&bench, body).await["id"].as_str().unwrap().to_owned();
     let path = format!("/v1/operations/{id}/pause");
     let stranger = bench.call(&bench.alice, "POST", &path, Value::Null).await;
@@ -379,7 +380,10 @@ async fn without_a_transaction_an_abort_is_for_those_that_have_not_begun() {
     let cause = Cause::Desired;
     let _ = crate::reconcile::open_attempt(&bench.context, &begun, None, cause).await;
     let (_, operation) = steer(&bench, &id, "abort").await;
-    assert_eq!((&operation["state"], &operation["reason"]), (&json!("running"), &json!("aborted by admin")));
+    assert_eq!(
+        (&operation["state"], &operation["reason"]),
+        (&json!("running"), &json!("aborted by admin"))
+    );
     assert_eq!((bench.node(1).await.generation, bench.node(2).await.generation), (1, 2));
 }
 
@@ -387,7 +391,8 @@ async fn without_a_transaction_an_abort_is_for_those_that_have_not_begun() {
 async fn more_nodes_than_there_are_cannot_be_demanded() {
     let bench = bench().await;
     for (least, code) in [("3", "bad-min-success"), ("0", "bad-json"), ("101%", "bad-json")] {
-        let body = json!({ "nodeset": "n[01-02]", "image": "a", "overlay": "none", "min_success": least });
+        let body =
+            json!({ "nodeset": "n[01-02]", "image": "a", "overlay": "none", "min_success": least });
         assert_eq!(refused(&bench, "/v1/switch", body).await, (422, code.to_owned()), "{least}");
     }
 }

@@ -264,7 +264,7 @@ async fn logins_on_a_projects_node_are_its_members_and_root_is_for_whom_it_says(
     bench.add_overlay("alice", "diary").await;
     assert_eq!(
         attempt(2, "diary").await,
-        [alice.clone()],
+        std::slice::from_ref(&alice),
         "what is hers alone is not opened to the others"
     );
     ok(bench.call(&bench.alice, "PATCH", "/v1/projects/vision", json!({ "access": "sudo" })).await);

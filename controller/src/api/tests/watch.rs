@@ -176,7 +176,7 @@ async fn the_audit_log_says_what_each_deed_came_to() {
             "user eve (",
         ),
         ("POST", "/v1/users/eve/tokens", json!({}), "token "),
-        ("DELETE", "/v1/users/eve", Value::Null, "removed user eve ("),
+        ("DELETE", "/v1/users/eve", Value::Null, "destroyed: id "),
         ("DELETE", "/v1/users/eve", Value::Null, "no-user"),
         (
             "POST",

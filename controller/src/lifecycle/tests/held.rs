@@ -14,7 +14,10 @@ fn a_held_boot_waits_for_others_as_long_as_they_need() {
     assert_eq!(held().decide(), Step::Converged(Standing::Prepared));
     let mut let_in = held();
     let_in.attempt().held_since = None;
-    assert!(matches!(let_in.decide(), Step::Do(Action::FailAttempt(_))), "its deadline counts again");
+    assert!(
+        matches!(let_in.decide(), Step::Do(Action::FailAttempt(_))),
+        "its deadline counts again"
+    );
 }
 
 #[test]

@@ -159,6 +159,10 @@ impl Gentle {
                     {
                         piece = PIECE / 2;
                     }
+                    // It has none, or no more.
+                    Err(Error::Refused { code: Code::RequestedDatapointNotPresent, .. }) => {
+                        return Ok(records);
+                    }
                     Err(error) => return Err(error),
                 }
             };

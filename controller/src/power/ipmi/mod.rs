@@ -16,7 +16,8 @@ use std::{
 
 use futures_util::future::{BoxFuture, FutureExt};
 use ipmi_lan::{
-    Account, AccountError, Bmc, CipherSuite, Console, Error, Figures, Fleet, Options, Privilege, Suites,
+    Account, AccountError, Bmc, CipherSuite, Console, Error, Figures, Fleet, Options, Privilege,
+    Suites,
     command::{
         self, ChassisControl, ColdReset, GetBootFlags, GetChassisStatus, KeepBootFlags,
         MarkBootFlagsNew, SetBootFlags,
@@ -84,6 +85,7 @@ impl Job {
             Self::State => "status",
             Self::Set(action) => action.word(),
             Self::Boot(_) => "bootdev",
+            Self::ResetBmc => "bmc-reset",
         }
     }
 

@@ -219,14 +219,12 @@ fn fault_in(error: &(dyn std::error::Error + 'static)) -> Option<RedfishFault> {
         return Some(RedfishFault::Tls(tls.to_string()));
     }
     let error = error.downcast_ref::<io::Error>()?;
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(tls) => Some(RedfishFault::Tls(tls.to_string())),
-        None => match error.kind() {
-            io::ErrorKind::ConnectionRefused => Some(RedfishFault::NobodyThere),
-            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => Some(RedfishFault::Silent),
-            _ => None,
-        },
-    }
+    // What an I/O error holds is not its source.
+    error.get_ref().and_then(|inner| fault_in(inner)).or_else(|| match error.kind() {
+        io::ErrorKind::ConnectionRefused => Some(RedfishFault::NobodyThere),
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => Some(RedfishFault::Silent),
+        _ => None,
+    })
 }
 
 impl Answer {
@@ -245,7 +243,7 @@ impl Answer {
             (403, "PasswordChangeRequired") => RedfishFault::PasswordExpired,
             (403, _) => RedfishFault::TooLittle(told),
             (409, _) | (400, "InvalidOperationForSystemState") => RedfishFault::NotNow(told),
-            (429 | 500 | 502..=504, _) => RedfishFault::Overloaded(told),
+            (429 | 502..=504, _) => RedfishFault::Overloaded(told),
             _ => RedfishFault::Rejected(told),
         }
     }

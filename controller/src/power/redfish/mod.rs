@@ -2,7 +2,7 @@
 //!
 //! Only what is needed is read of what a BMC says, and what is not as the schema has it counts as not
 //! there: a wrong serial number must not keep anybody from cutting the power. Why this is our own
-//! client, and not one of the crates that there are: docs/adr/0008.
+//! client, and not one of the crates that there are: docs/adr/0009.
 //!
 //! | What | Where |
 //! |---|---|
