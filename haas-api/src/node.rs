@@ -86,6 +86,34 @@ pub enum NodeState {
     Fault,
 }
 
+impl NodeState {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Unmanaged,
+        Self::Idle,
+        Self::Off,
+        Self::Switching,
+        Self::Ready,
+        Self::Unreachable,
+        Self::HandedOver,
+        Self::Fault,
+    ];
+
+    /// The word that stands for it in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unmanaged => "unmanaged",
+            Self::Idle => "idle",
+            Self::Off => "off",
+            Self::Switching => "switching",
+            Self::Ready => "ready",
+            Self::Unreachable => "unreachable",
+            Self::HandedOver => "handed-over",
+            Self::Fault => "fault",
+        }
+    }
+}
+
 /// How a node is out of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -76,16 +76,14 @@ impl StatusArgs {
 
 /// A node's state, coloured.
 pub(crate) fn state(node: &Node) -> Field {
-    let (word, tone) = match node.state {
-        NodeState::Unmanaged => ("unmanaged", Tone::Faint),
-        NodeState::Idle => ("idle", Tone::Plain),
-        NodeState::Off => ("off", Tone::Plain),
-        NodeState::Switching => ("switching", Tone::Busy),
-        NodeState::Ready => ("ready", Tone::Good),
-        NodeState::Unreachable => ("unreachable", Tone::Bad),
-        NodeState::HandedOver => ("handed-over", Tone::Busy),
-        NodeState::Fault => ("fault", Tone::Bad),
+    let tone = match node.state {
+        NodeState::Unmanaged => Tone::Faint,
+        NodeState::Idle | NodeState::Off => Tone::Plain,
+        NodeState::Switching | NodeState::HandedOver => Tone::Busy,
+        NodeState::Ready => Tone::Good,
+        NodeState::Unreachable | NodeState::Fault => Tone::Bad,
     };
+    let word = node.state.as_str();
     match &node.drain {
         Some(drain) => toned(format!("{word}+{}", drain.state.as_str()), Tone::Bad),
         None => toned(word, tone),

@@ -2,7 +2,7 @@
 
 use haas_api::{
     hardware::{Inventory, Summary},
-    node::{Node, NodeState},
+    node::Node,
 };
 
 /// A field.
@@ -67,7 +67,7 @@ pub(super) const FIELDS: &[Known] = &[
     node("managed", Kind::Word(YES_NO), |node| {
         text(if node.managed { "yes" } else { "no" }.into())
     }),
-    node("state", Kind::Word(STATES), |node| text(state(node.state).to_owned())),
+    node("state", Kind::Word(STATES), |node| text(node.state.as_str().to_owned())),
     node("power", Kind::Word(POWERS), |node| text(node.observed.power.clone())),
     node("tenant", Kind::Text, |node| {
         maybe(node.tenant.as_ref().map(ToString::to_string).as_ref())
@@ -153,19 +153,6 @@ fn known(node: &Node, of: fn(&Summary) -> u64) -> Vec<Value> {
 
 fn each<T>(list: &[T], of: fn(&T) -> Option<String>) -> Vec<Value> {
     list.iter().filter_map(of).map(one).collect()
-}
-
-fn state(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Unmanaged => "unmanaged",
-        NodeState::Idle => "idle",
-        NodeState::Off => "off",
-        NodeState::Switching => "switching",
-        NodeState::Ready => "ready",
-        NodeState::Unreachable => "unreachable",
-        NodeState::HandedOver => "handed-over",
-        NodeState::Fault => "fault",
-    }
 }
 
 impl Field {

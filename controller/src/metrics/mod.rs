@@ -1,9 +1,9 @@
 //! What haasd counts and times, for Prometheus.
 //!
 //! There is one set of counters for the process. What happens is counted here, as it happens; what
-//! only stands somewhere (sessions, webhooks, memory) is read at each scrape, in [`snapshot`]. Names
+//! only stands somewhere (sessions, webhooks, memory) is read at each scrape, in `snapshot`. Names
 //! keep Prometheus' conventions: base units, `_total` for counters. No label has a node, a user or
-//! anything else of which there can be any number; what nodes themselves can say is bounded by [`Words`].
+//! anything else of which there can be any number; what nodes themselves can say is bounded by `Words`.
 
 mod process;
 mod snapshot;
@@ -40,32 +40,6 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 /// Distinct words of one label that are counted each; more are counted as `other`.
 const MOST_WORDS: usize = 100;
-
-/// The states that nodes can be in.
-const STATES: [NodeState; 8] = [
-    NodeState::Unmanaged,
-    NodeState::Idle,
-    NodeState::Off,
-    NodeState::Switching,
-    NodeState::Ready,
-    NodeState::Unreachable,
-    NodeState::HandedOver,
-    NodeState::Fault,
-];
-
-/// As they stand in the API. Whatever is added here belongs into [`STATES`].
-fn word(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Unmanaged => "unmanaged",
-        NodeState::Idle => "idle",
-        NodeState::Off => "off",
-        NodeState::Switching => "switching",
-        NodeState::Ready => "ready",
-        NodeState::Unreachable => "unreachable",
-        NodeState::HandedOver => "handed-over",
-        NodeState::Fault => "fault",
-    }
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct State {
@@ -178,7 +152,7 @@ impl Metrics {
 
     /// What can be known beforehand is there from the first scrape on: a rate needs its zero.
     fn begin_at_nothing(&self) {
-        for state in STATES.map(word) {
+        for state in NodeState::ALL.map(NodeState::as_str) {
             drop(self.nodes.get_or_create(&State { state }));
         }
         for stage in BootStage::ALL.map(BootStage::as_str) {
@@ -194,6 +168,11 @@ impl Metrics {
         let causes = [Cause::Desired, Cause::Retry, Cause::Unplanned, Cause::HandedOver];
         for cause in causes.map(Cause::as_str) {
             drop(self.boots_started.get_or_create(&CauseOf { cause }));
+        }
+        for driver in ["ipmi", "redfish", "exec"] {
+            for outcome in ["ok", "failed"] {
+                drop(self.bmc_time.get_or_create(&Call { driver, call: "status", outcome }));
+            }
         }
         for kind in ["read", "write"] {
             drop(self.store_wait.get_or_create(&Kind { kind }));
@@ -353,9 +332,9 @@ impl Metrics {
     /// How all nodes stand, after a look at them that took so long.
     pub fn nodes(&self, standings: &Standings, took: Duration) {
         self.pass_time.observe(took.as_secs_f64());
-        for state in STATES {
+        for state in NodeState::ALL {
             let count = standings.states.iter().filter(|one| **one == state).count();
-            self.nodes.get_or_create(&State { state: word(state) }).set(gauge(count));
+            self.nodes.get_or_create(&State { state: state.as_str() }).set(gauge(count));
         }
         for stage in BootStage::ALL {
             let count = standings.booting.iter().filter(|one| **one == stage).count();

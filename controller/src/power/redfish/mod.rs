@@ -49,7 +49,10 @@ pub(super) use self::{
     trust::Trust,
 };
 use super::{BootDevice, Power, PowerAction, PowerDriver, PowerError};
-use crate::inventory::{RedfishSpec, TlsTrust};
+use crate::{
+    inventory::{RedfishSpec, TlsTrust},
+    metrics::METRICS,
+};
 
 /// All BMCs of this haasd.
 static FLEET: LazyLock<Arc<Fleet>> = LazyLock::new(|| Arc::new(Fleet::new(Options::default())));
@@ -139,6 +142,15 @@ enum Job {
 }
 
 impl Job {
+    /// In a word, for metrics.
+    fn word(self) -> &'static str {
+        match self {
+            Self::State => "status",
+            Self::Set(action) => action.word(),
+            Self::Boot(_) => "bootdev",
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::State => "read the power state",
@@ -176,6 +188,13 @@ impl Redfish {
     }
 
     async fn call(&self, job: Job) -> Result<Power, PowerError> {
+        let since = Instant::now();
+        let outcome = self.call_uncounted(job).await;
+        METRICS.bmc_called("redfish", job.word(), outcome.is_ok(), since.elapsed());
+        outcome
+    }
+
+    async fn call_uncounted(&self, job: Job) -> Result<Power, PowerError> {
         let mut call = self.begin(job.name(), self.limit).await?;
         let outcome = self.perform(call.link(), job).await;
         call.end(outcome).map_err(|fault| self.error(job.name(), fault))
