@@ -284,7 +284,7 @@ fn start_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Mi
         && view.node.ending.is_none()
         && !desired.wanted.reboot
         && desired.wanted.boot_once.is_none()
-        && same_system(serves, desired)
+        && serves.wanted.is_same_system(&desired.wanted)
     {
         // An agent that is silent, perhaps since haasd was away, does not mean that nobody works
         // there: only a node that is off has ended.
@@ -309,16 +309,6 @@ fn start_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Mi
         Known::Nobody if live.is_none() => Step::Do(Action::OpenAttempt(cause)),
         Known::On | Known::Nobody => end_step(view, desired, live, now),
     }
-}
-
-/// Whether two desired states mean the same running system.
-fn same_system(a: &Desired, b: &Desired) -> bool {
-    a.wanted.image.as_ref().map(|i| &i.digest) == b.wanted.image.as_ref().map(|i| &i.digest)
-        && a.wanted.overlay_id == b.wanted.overlay_id
-        && a.wanted.rank == b.wanted.rank
-        && a.wanted.rescue == b.wanted.rescue
-        // Who gets a spare cannot log in to it as it is.
-        && a.wanted.tenant.is_empty() == b.wanted.tenant.is_empty()
 }
 
 /// The node is on and no attempt of ours lives on it, or none that is known to run.

@@ -428,12 +428,13 @@ fn a_running_node_is_adopted_though_its_turn_has_not_come() {
 }
 
 #[test]
-fn another_image_overlay_or_rank_or_a_reboot_is_not_adopted() {
-    let changes: [fn(&mut NewDesired); 5] = [
+fn another_image_overlay_rank_or_tenant_or_a_reboot_is_not_adopted() {
+    let changes: [fn(&mut NewDesired); 6] = [
         |wanted| wanted.image = Some(image("b")),
         |wanted| wanted.overlay_id = Some("bob-dev".into()),
         |wanted| wanted.overlay_id = None,
         |wanted| wanted.rank = 1,
+        |wanted| wanted.tenant = "another".into(),
         |wanted| wanted.reboot = true,
     ];
     for change in changes {

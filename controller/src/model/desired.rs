@@ -66,6 +66,18 @@ pub struct NewDesired {
     pub operation_id: Option<String>,
 }
 
+impl NewDesired {
+    /// Whether what runs for the one is what the other wants: the same system, and the same tenant's.
+    /// Another tenant could not log in to it as it is, and would get what the first has left in memory.
+    pub fn is_same_system(&self, other: &Self) -> bool {
+        self.image.as_ref().map(|i| &i.digest) == other.image.as_ref().map(|i| &i.digest)
+            && self.overlay_id == other.overlay_id
+            && self.rank == other.rank
+            && self.rescue == other.rescue
+            && self.tenant == other.tenant
+    }
+}
+
 /// An image as it was asked for, and what that meant at the time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageWanted {

@@ -447,12 +447,8 @@ fn action_for(node: &Candidate, wanted: &NewDesired) -> &'static str {
     let (Some(attempt), Runs::Something { .. }) = (&node.loaded.attempt, &node.runs) else {
         return "boot";
     };
-    let same = node.loaded.serves.as_ref().is_some_and(|serves| {
-        serves.wanted.image.as_ref().map(|i| &i.digest) == wanted.image.as_ref().map(|i| &i.digest)
-            && serves.wanted.overlay_id == wanted.overlay_id
-            && serves.wanted.rank == wanted.rank
-            && serves.wanted.rescue == wanted.rescue
-    });
+    let same =
+        node.loaded.serves.as_ref().is_some_and(|serves| serves.wanted.is_same_system(wanted));
     if same && attempt.state == AttemptState::Ready && !wanted.reboot {
         "nothing"
     } else {
