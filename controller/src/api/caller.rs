@@ -10,7 +10,10 @@ use axum::{
 use super::{Fail, guard::Deed};
 use crate::{
     auth::{Object, Principal, Verb, authorize},
+    clock,
     context::Context,
+    model::Node,
+    store::{NewEvent, Tx},
 };
 
 /// The authenticated caller of a request, found out by [`super::guard`], and what the request has
@@ -27,6 +30,27 @@ impl Caller {
     /// Says for the audit log what the request has come to: names and numbers, never a secret.
     pub(super) fn did(&self, what: impl Into<String>) {
         self.1.came_to(what.into());
+    }
+
+    /// Adds to the event log what this caller did with a node.
+    pub(super) async fn note(
+        &self,
+        tx: &mut Tx,
+        node: &Node,
+        kind: &str,
+        data: serde_json::Value,
+    ) -> Result<(), Fail> {
+        tx.add_event(NewEvent {
+            at: clock::wall(),
+            kind,
+            node: Some(node.name.as_str()),
+            operation: None,
+            actor: self.0.name.as_str(),
+            data,
+            tenant: None,
+        })
+        .await?;
+        Ok(())
     }
 }
 

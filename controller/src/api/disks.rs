@@ -17,7 +17,7 @@ use crate::{
     boots, clock,
     context::Context,
     model::{Attempt, AttemptState, Node, Power},
-    store::{DiskRow, NewEvent, Tx},
+    store::{DiskRow, Tx},
 };
 
 /// A node's disks, as its agent last saw them.
@@ -62,7 +62,7 @@ pub(super) async fn claim(
     refuse_a_second(&node, &disks, &disk)?;
     tx.claim_disk(&node.id, &request.serial, true).await?;
     let data = serde_json::json!({ "serial": request.serial });
-    note(&mut tx, &caller, &node, "disk-claimed", data).await?;
+    caller.note(&mut tx, &node, "disk-claimed", data).await?;
     go_on(&context, tx, &node).await?;
     caller.did(format!("the disk {} may be wiped", request.serial));
     shown(&context, &node, &disk).await
@@ -105,7 +105,7 @@ pub(super) async fn accept(
             }
             tx.exchange_stores(&node, holder).await?;
             let data = serde_json::json!({ "store": store_id, "now_at": name });
-            note(&mut tx, &caller, holder, "store-lost", data).await?;
+            caller.note(&mut tx, holder, "store-lost", data).await?;
         }
         // It is expected here, as what another node had in exchange.
         None if node.store_id.as_ref() == Some(&store_id) && !is_old => {}
@@ -120,7 +120,7 @@ pub(super) async fn accept(
     tx.accept_store(&node.id).await?;
     let data = serde_json::json!({ "serial": disk.serial, "store": store_id,
         "from": holder.map(|holder| holder.name) });
-    note(&mut tx, &caller, &node, "disk-accepted", data).await?;
+    caller.note(&mut tx, &node, "disk-accepted", data).await?;
     go_on(&context, tx, &node).await?;
     caller.did(format!("store {store_id} accepted"));
     shown(&context, &node, &disk).await
@@ -157,7 +157,7 @@ pub(super) async fn repair(
     };
     tx.allow_repair(&node.id).await?;
     let data = serde_json::json!({ "serial": disk.serial });
-    note(&mut tx, &caller, &node, "repair-allowed", data).await?;
+    caller.note(&mut tx, &node, "repair-allowed", data).await?;
     go_on(&context, tx, &node).await?;
     caller.did("the store may be repaired, and lose files");
     shown(&context, &node, &disk).await
@@ -267,26 +267,6 @@ async fn may_use(tx: &mut Tx, holder: &Node, store_id: &str) -> Answer<bool> {
 
 async fn open_attempt(tx: &mut Tx, node: &Node) -> Answer<Option<Attempt>> {
     Ok(tx.last_attempt(&node.id).await?.filter(|attempt| attempt.state == AttemptState::Open))
-}
-
-async fn note(
-    tx: &mut Tx,
-    caller: &Caller,
-    node: &Node,
-    kind: &str,
-    data: serde_json::Value,
-) -> Answer<()> {
-    tx.add_event(NewEvent {
-        at: clock::wall(),
-        kind,
-        node: Some(node.name.as_str()),
-        operation: None,
-        actor: caller.0.name.as_str(),
-        data,
-        tenant: None,
-    })
-    .await?;
-    Ok(())
 }
 
 /// Commits, and tells an agent that waits for its disk to go on.

@@ -16,9 +16,8 @@ use crate::{
     auth::{Object, Verb},
     clock,
     context::Context,
-    model::{self, Drain, DrainState, Ending},
+    model::{Drain, DrainState, Ending},
     nodeset,
-    store::{NewEvent, Tx},
 };
 
 /// Characters of a reason: it stands in tables.
@@ -50,7 +49,7 @@ pub(super) async fn drain(
         };
         tx.set_drain(&node.id, Some(&drain)).await?;
         let data = json!({ "state": state.as_str(), "reason": reason });
-        event(&mut tx, &caller, &node, "drained", data).await?;
+        caller.note(&mut tx, &node, "drained", data).await?;
     }
     tx.commit().await?;
     context.changed();
@@ -79,7 +78,7 @@ pub(super) async fn resume(
         if let Some((Ending::Acpi | Ending::Hard | Ending::BmcReset, _)) = node.ending {
             tx.set_ending(&node.id, None).await?;
         }
-        event(&mut tx, &caller, &node, "resumed", json!({ "reason": reason })).await?;
+        caller.note(&mut tx, &node, "resumed", json!({ "reason": reason })).await?;
     }
     tx.commit().await?;
     context.changed();
@@ -97,26 +96,6 @@ fn reason(text: &str) -> Answer<String> {
         return Err(Fail::bad("bad-reason", detail));
     }
     Ok(text.to_owned())
-}
-
-async fn event(
-    tx: &mut Tx,
-    caller: &Caller,
-    node: &model::Node,
-    kind: &str,
-    data: serde_json::Value,
-) -> Answer<()> {
-    tx.add_event(NewEvent {
-        at: clock::wall(),
-        kind,
-        node: Some(node.name.as_str()),
-        operation: None,
-        actor: caller.0.name.as_str(),
-        data,
-        tenant: None,
-    })
-    .await?;
-    Ok(())
 }
 
 async fn answer(context: &Context, caller: &Caller, set: &str) -> Answer<Json<List<Node>>> {

@@ -17,7 +17,7 @@ use axum_server::{
     accept::Accept,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
-use futures_util::future::{BoxFuture, Ready, ready};
+use futures_util::future::BoxFuture;
 use hyper_util::rt::TokioTimer;
 use iscsi_target::{Census, Counted};
 use tokio::{
@@ -26,6 +26,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep},
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -84,11 +85,10 @@ impl Connections {
         stop: CancellationToken,
     ) -> io::Result<()> {
         let handle = axum_server::Handle::new();
-        let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls))
-            .handshake_timeout(self.bounds.handshake)
-            .acceptor(self.clone());
-        let acceptor = Prompt { acceptor, within: self.bounds.head };
-        let server = axum_server::from_tcp(listener)?.acceptor(acceptor);
+        let tls = RustlsAcceptor::new(RustlsConfig::from_config(tls))
+            .handshake_timeout(self.bounds.handshake);
+        let door = Door { connections: self.clone(), tls };
+        let server = axum_server::from_tcp(listener)?.acceptor(door);
         let mut server = server.handle(handle.clone());
         server
             .http_builder()
@@ -103,7 +103,8 @@ impl Connections {
         server.serve(app.into_make_service_with_connect_info::<SocketAddr>()).await
     }
 
-    fn take(&self, stream: TcpStream) -> io::Result<Bounded> {
+    /// A place for a connection, if there is one.
+    fn take(&self, stream: &TcpStream) -> io::Result<Place> {
         let peer = stream.peer_addr()?;
         let refused = |why: &str| {
             debug!(%peer, why, "API connection refused");
@@ -113,58 +114,55 @@ impl Connections {
         let slot = slot.map_err(|_| refused("too many connections"))?;
         let counted = self.census.count(asker(peer.ip()), self.bounds.per_address);
         let counted = counted.ok_or_else(|| refused("too many connections of this address"))?;
-        let socket = socket2::SockRef::from(&stream);
+        let socket = socket2::SockRef::from(stream);
         if let Err(error) = socket.set_tcp_user_timeout(Some(STALL)) {
             debug!(%peer, %error, "cannot set the options of an API connection");
         }
-        Ok(Bounded { stream, _counted: counted, _slot: slot })
+        Ok(Place { _counted: counted, _slot: slot })
     }
 }
 
-impl<S> Accept<TcpStream, S> for Connections {
-    type Stream = Bounded;
-    type Service = S;
-    type Future = Ready<io::Result<(Bounded, S)>>;
-
-    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        ready(self.take(stream).map(|stream| (stream, service)))
-    }
+/// A connection's place, from its first packet until it is closed.
+#[derive(Debug)]
+struct Place {
+    _counted: Counted,
+    _slot: OwnedSemaphorePermit,
 }
 
-/// Ends connections that do not begin to speak HTTP/1.1 in time: the server tells its versions apart by
-/// the first bytes, and would wait for them without end.
+/// Lets connections in: those that have a place, do their handshake and begin to speak HTTP/1.1 in time.
+/// The server tells HTTP's versions apart by the first bytes, and would wait for them without end.
 #[derive(Debug, Clone)]
-struct Prompt<A> {
-    acceptor: A,
-    within: Duration,
+struct Door {
+    connections: Connections,
+    tls: RustlsAcceptor,
 }
 
-impl<A, S> Accept<TcpStream, S> for Prompt<A>
-where
-    A: Accept<TcpStream, S, Future: Send + 'static>,
-{
-    type Stream = Prompted<A::Stream>;
-    type Service = A::Service;
-    type Future = BoxFuture<'static, io::Result<(Self::Stream, Self::Service)>>;
+impl<S: Send + 'static> Accept<TcpStream, S> for Door {
+    type Stream = Connection;
+    type Service = S;
+    type Future = BoxFuture<'static, io::Result<(Connection, S)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let (accepted, within) = (self.acceptor.accept(stream, service), self.within);
+        let place = self.connections.take(&stream);
+        let (accepted, within) = (self.tls.accept(stream, service), self.connections.bounds.head);
         Box::pin(async move {
+            let _place = place?;
             let (stream, service) = accepted.await?;
-            Ok((Prompted { stream, first: Some(Box::pin(sleep(within))) }, service))
+            Ok((Connection { stream, first: Some(Box::pin(sleep(within))), _place }, service))
         })
     }
 }
 
 /// A connection whose first bytes must come in time.
 #[derive(Debug)]
-struct Prompted<S> {
-    stream: S,
+struct Connection {
+    stream: TlsStream<TcpStream>,
     /// Until they have come.
     first: Option<Pin<Box<Sleep>>>,
+    _place: Place,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Prompted<S> {
+impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -185,55 +183,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prompted<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Prompted<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
-
-/// A connection that is counted until it is closed.
-#[derive(Debug)]
-pub struct Bounded {
-    stream: TcpStream,
-    _counted: Counted,
-    _slot: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Bounded {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Bounded {
+impl AsyncWrite for Connection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
