@@ -285,6 +285,8 @@ fn start_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Mi
         && !desired.wanted.reboot
         && desired.wanted.boot_once.is_none()
         && serves.wanted.is_same_system(&desired.wanted)
+        // Another tenant could not log in as it is, and would get what the first has left in memory.
+        && serves.wanted.tenant == desired.wanted.tenant
     {
         // An agent that is silent, perhaps since haasd was away, does not mean that nobody works
         // there: only a node that is off has ended.

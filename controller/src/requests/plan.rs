@@ -126,7 +126,11 @@ impl Candidate {
             action: action.to_owned(),
             notes,
         };
-        Planned { node: self.loaded.node, wanted, new_shard, shown }
+        let runs_for = match self.runs {
+            Runs::Something { .. } => self.loaded.serves.map(|serves| serves.wanted.tenant),
+            Runs::Nothing => None,
+        };
+        Planned { node: self.loaded.node, wanted, new_shard, runs_for, shown }
     }
 }
 
@@ -160,6 +164,8 @@ pub(super) struct Planned {
     pub(super) node: Node,
     pub(super) wanted: NewDesired,
     pub(super) new_shard: bool,
+    /// For whom the node runs something now, empty for a spare; none: it runs nothing.
+    pub(super) runs_for: Option<String>,
     pub(super) shown: PlannedNode,
 }
 

@@ -35,8 +35,29 @@ pub(super) async fn settle(
         let tenant = tenant(tx, principal, project.as_deref(), &entry.wanted).await?;
         entry.wanted.tenant = tenant;
     }
+    begins_anew(planned)?;
     in_service(tx, principal, planned).await?;
     within_limits(tx, planned).await
+}
+
+/// What runs for one is never handed to another as it is: a spare is booted anew, and what somebody has
+/// only where that is asked for.
+fn begins_anew(planned: &mut [Planned]) -> Result<(), RequestError> {
+    let mut refused = Vec::new();
+    for entry in planned.iter_mut().filter(|entry| entry.shown.action == "nothing") {
+        match entry.runs_for.as_deref() {
+            Some("") if !entry.wanted.tenant.is_empty() => entry.shown.action = "reboot".to_owned(),
+            Some(other) if other != entry.wanted.tenant => refused.push(NodeProblem {
+                node: entry.node.name.to_string(),
+                code: "node-lent".to_owned(),
+                reason:
+                    "it runs this for somebody else, who would leave it in its memory; say --reboot"
+                        .to_owned(),
+            }),
+            Some(_) | None => {}
+        }
+    }
+    if refused.is_empty() { Ok(()) } else { Err(RequestError::Nodes(refused)) }
 }
 
 /// Checks that the nodes are free and may run what is planned as spares: on, in RAM, and nobody's.

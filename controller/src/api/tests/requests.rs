@@ -200,6 +200,24 @@ async fn people_who_are_logged_in_are_named_and_end_only_by_force() {
 }
 
 #[tokio::test]
+async fn what_runs_for_one_is_never_handed_to_another_as_it_is() {
+    let bench = bench().await;
+    switch(&bench, json!({ "nodeset": "n01", "image": "a", "overlay": "none" })).await;
+    finish(&bench).await;
+    busy(&bench, 1).await;
+    let project = json!({ "name": "vision", "owner": "alice" });
+    assert_eq!(bench.post("/v1/projects", project).await.status, 201);
+    let lent = json!({ "nodeset": "n01", "image": "a", "overlay": "none", "project": "vision" });
+    assert_eq!(refused(&bench, "/v1/switch", lent.clone()).await, (409, "node-lent".into()));
+    let mut anew = lent;
+    anew["reboot"] = json!(true);
+    // And then whoever works there is asked for as ever.
+    assert_eq!(refused(&bench, "/v1/switch", anew.clone()).await, (409, "node-busy".into()));
+    anew["force"] = json!(true);
+    switch(&bench, anew).await;
+}
+
+#[tokio::test]
 async fn a_node_whose_agent_is_silent_keeps_its_logins_and_ends_only_by_force() {
     let bench = bench().await;
     switch(&bench, json!({ "nodeset": "n[01-02]", "image": "a", "overlay": "none" })).await;
