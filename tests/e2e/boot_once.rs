@@ -1,11 +1,8 @@
 //! A node is started from its own disk, once: haasd keeps its hands off what runs there, and has the
 //! node again at its next boot.
 
-#[path = "faults_support.rs"]
-mod support;
-
+use crate::support::{BOOT, Lab, boots, with_lines};
 use anyhow::{Result, ensure};
-use support::{BOOT, Lab, boots, with_lines};
 use tests::{Content, DiskHw, NodeHw, OldOs, Rack, RackSpec, files};
 
 #[test]

@@ -1,11 +1,6 @@
 //! Many cold boots on a bad network, with a controller that comes and goes and power that fails at
 //! any moment: each node comes up by itself, and has all that was synced to its overlay.
 
-#[path = "cold_ledger.rs"]
-mod cold_ledger;
-#[path = "faults_support.rs"]
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,9 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::cold_ledger::Ledger;
+use crate::support::Lab;
 use anyhow::{Context, Result, ensure};
-use cold_ledger::Ledger;
-use support::Lab;
 use tests::ssh::Person;
 use tests::{Firmware, Node, NodeHw, Rack, RackSpec, wait_for, wait_some};
 

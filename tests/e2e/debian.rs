@@ -3,18 +3,15 @@
 //! again after a switch away and back, the boot NIC is left alone by the image's own network software,
 //! and the node ends in order.
 
-#[path = "faults_support.rs"]
-mod support;
-
 use std::fs::File;
 use std::time::Duration;
 
+use crate::support::{Lab, boots};
 use anyhow::{Context, Result, ensure};
 use haas_api::{
     List,
     image::{BootRead, ImageSessions},
 };
-use support::{Lab, boots};
 use tests::ssh::Person;
 use tests::{Firmware, NodeHw, Output, Rack, RackSpec, files};
 

@@ -2,14 +2,11 @@
 //! systems, RAIDs, sticks and virtual media among them; stores whose disks were swapped or copied, and
 //! one that is damaged. What is not the node's is never written, and what is wrong is told in words.
 
-#[path = "faults_support.rs"]
-mod support;
-
 use std::fs;
 use std::process::Command;
 
+use crate::support::{Lab, with_lines};
 use anyhow::{Context, Result, ensure};
-use support::{Lab, with_lines};
 use tests::{Content, Disk, DiskHw, DiskModel, NicModel, NodeHw, OldOs, Rack, RackSpec, files};
 
 fn disk(model: DiskModel, serial: &str, content: Content) -> DiskHw {

@@ -1,14 +1,11 @@
 //! BMCs that are silent, slow, gone or refuse the password: the fault names the BMC, what was tried
 //! and what to check, and no other node waits for it.
 
-#[path = "faults_support.rs"]
-mod support;
-
 use std::fs;
 use std::time::Duration;
 
+use crate::support::{BOOT, Lab};
 use anyhow::{Result, ensure};
-use support::{BOOT, Lab};
 use tests::{NodeHw, PASSWORD, Rack, RackSpec, files};
 
 #[test]

@@ -1,13 +1,10 @@
 //! Nodes that do not boot, or boot something else: the fault names the stage and what to look at,
 //! nothing is wiped or reset, and once mended a switch works.
 
-#[path = "faults_support.rs"]
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{BOOT, Lab, boots, with_lines};
 use anyhow::{Context, Result, ensure};
-use support::{BOOT, Lab, boots, with_lines};
 use tests::{Content, DiskHw, NodeHw, OldOs, Rack, RackSpec, files};
 
 /// Short, so that the test is; a healthy boot needs a fraction of it.

@@ -1,16 +1,13 @@
 //! What the controller must survive: its own death, garbage on every port, a full disk. Nodes that
 //! boot get there, nodes that run notice nothing but a pause.
 
-#[path = "faults_support.rs"]
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::support::{Lab, boots, soon};
 use anyhow::{Context, Result, ensure};
-use support::{Lab, boots, soon};
 use tests::{CONTROLLER, NodeHw, Rack, RackSpec, files};
 
 /// Bytes that are the same in each run: a xorshift generator.

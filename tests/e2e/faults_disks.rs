@@ -1,15 +1,12 @@
 //! Disks that are missing, somebody else's, broken, full or too old: each is told in words, and
 //! nothing is written that was not blank, ours, or claimed.
 
-#[path = "faults_support.rs"]
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::support::{Lab, boots, with_lines};
 use anyhow::{Context, Result, ensure};
-use support::{Lab, boots, with_lines};
 use tests::{Content, DiskHw, DiskModel, NicModel, NodeHw, OldOs, Rack, RackSpec, files};
 
 fn disk(serial: &str, content: Content) -> DiskHw {

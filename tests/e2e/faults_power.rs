@@ -1,11 +1,8 @@
 //! How a node ends: in order whenever it can, with all that was written, and hard only when neither
 //! its agent nor ACPI gets an answer.
 
-#[path = "faults_support.rs"]
-mod support;
-
+use crate::support::{BOOT, Lab};
 use anyhow::{Context, Result, ensure};
-use support::{BOOT, Lab};
 use tests::{NodeHw, Rack, RackSpec, files, wait_for};
 
 #[test]

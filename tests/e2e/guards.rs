@@ -2,14 +2,11 @@
 //! NetworkManager under SELinux in the other, and an iSCSI initiator in both. The node keeps its
 //! address, reads cold pages, and ends in order however it ends: reboot, kexec and power-off.
 
-#[path = "faults_support.rs"]
-mod support;
-
 use std::fs::File;
 use std::time::Duration;
 
+use crate::support::{Lab, boots};
 use anyhow::{Context, Result, ensure};
-use support::{Lab, boots};
 use tests::checks::ImageFile;
 use tests::{NodeHw, Output, Rack, RackSpec};
 

@@ -1,14 +1,11 @@
 //! Networks that are not haasd's own: other DHCP servers, leases that must be kept for as long as a
 //! node runs, switches with spanning tree, links that flap, several cards, long frames.
 
-#[path = "faults_support.rs"]
-mod support;
-
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use crate::support::{Lab, boots};
 use anyhow::{Context, Result, ensure};
-use support::{Lab, boots};
 use tests::{
     Content, DhcpServer, DiskHw, DiskModel, ForeignDhcp, NicModel, NodeHw, OldOs, Rack, RackSpec,
     SwitchHw, files,

@@ -1,19 +1,14 @@
 //! Nodes that run outlive their controller: whatever happens to it, programs on them that read pages
 //! of the image wait, and then go on with the right bytes.
 
-#[path = "cold_readers.rs"]
-mod cold_readers;
-#[path = "faults_support.rs"]
-mod support;
-
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::support::{BOOT, Lab, boots};
 use anyhow::{Context, Result, bail, ensure};
-use support::{BOOT, Lab, boots};
 use tests::{NodeHw, PowerCommands, Rack, RackSpec};
 
 const NODES: [&str; 4] = ["node1", "node2", "node3", "node4"];

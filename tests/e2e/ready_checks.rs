@@ -1,14 +1,11 @@
 //! A node is ready when its checks have succeeded and a user can log in, and not before: a check that
 //! succeeds late is waited for, one that does not is a fault that shows what it printed.
 
-#[path = "faults_support.rs"]
-mod support;
-
 use std::fs;
 use std::process::Command;
 
+use crate::support::{Lab, boots, with_lines};
 use anyhow::{Context, Result, ensure};
-use support::{Lab, boots, with_lines};
 use tests::{NodeHw, Output, Rack, RackSpec, files};
 
 /// Succeeds at its second run.

@@ -1,11 +1,8 @@
 //! A user has broken the system in the own overlay so that it does not start: in a rescue nothing of it is
 //! in use, and it is mended.
 
-#[path = "faults_support.rs"]
-mod support;
-
+use crate::support::Lab;
 use anyhow::{Result, ensure};
-use support::Lab;
 use tests::{NodeHw, Rack, RackSpec};
 
 #[test]

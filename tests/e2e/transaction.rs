@@ -1,15 +1,12 @@
 //! A switch as one transaction on the virtual rack: one node cannot, so all go back to what they ran,
 //! and nobody was let in meanwhile.
 
-#[path = "faults_support.rs"]
-mod support;
-
 use std::fs;
 use std::process::Command;
 
+use crate::support::{BOOT, Lab, boots};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use support::{BOOT, Lab, boots};
 use tests::{NodeHw, Output, Rack, RackSpec};
 
 /// Succeeds on node 1 alone. Its time is long enough to look at the node that waits.

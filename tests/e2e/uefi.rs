@@ -1,13 +1,10 @@
 //! UEFI nodes: the firmware's own PXE and its HTTP boot load the iPXE that haasd serves, a card with
 //! iPXE in its boot code needs none; and what the firmware remembers of its boot order stays.
 
-#[path = "faults_support.rs"]
-mod support;
-
 use std::time::Duration;
 
+use crate::support::Lab;
 use anyhow::{Context, Result, ensure};
-use support::Lab;
 use tests::{Firmware, NodeHw, Rack, RackSpec, files};
 
 /// Signatures are checked in system management mode, which QEMU emulates slowly.

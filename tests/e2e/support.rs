@@ -1,8 +1,6 @@
 //! What the fault suites share: a rack with haasd, an image and two users, and the questions that
 //! they ask again and again.
 
-#![allow(dead_code)] // each suite uses its part
-
 use std::path::PathBuf;
 use std::time::Duration;
 
