@@ -37,7 +37,10 @@ fn slow_network_manager_leaves_the_boot_nic_alone_and_files_have_their_labels() 
         is_well(lab)?;
         network_manager_ran(lab)?;
         files_are_labelled_as_the_policy_says(lab)?;
-        lab.ssh("root", NODE, "systemctl restart NetworkManager && nmcli connection reload")?;
+        // It is on the bus before its settings are.
+        let reload =
+            "for _ in $(seq 30); do nmcli connection reload && exit; sleep 1; done; exit 1";
+        lab.ssh("root", NODE, &format!("systemctl restart NetworkManager && {{ {reload}; }}"))?;
         is_well(lab)?;
         reboots_in_order(lab)?;
         network_manager_ran(lab)?;
