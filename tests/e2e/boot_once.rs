@@ -1,9 +1,10 @@
 //! A node is started from its own disk, once: haasd keeps its hands off what runs there, and has the
 //! node again at its next boot.
 
-use crate::support::{BOOT, Lab, boots, with_lines};
 use anyhow::{Result, ensure};
 use tests::{Content, DiskHw, NodeHw, OldOs, Rack, RackSpec, files};
+
+use crate::support::{BOOT, Lab, boots, with_lines};
 
 #[test]
 #[ignore = "needs QEMU; run: cargo xtask e2e --slow"]

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::cold_ledger::Ledger;
-use crate::support::Lab;
 use anyhow::{Context, Result, ensure};
 use tests::ssh::Person;
 use tests::{Firmware, Node, NodeHw, Rack, RackSpec, wait_for, wait_some};
+
+use crate::cold_ledger::Ledger;
+use crate::support::{self, Lab};
 
 /// Of the packets of each protocol, in each direction.
 const LOSS_PERCENT: u32 = 5;

@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::time::Duration;
 
-use crate::support::{Lab, boots};
 use anyhow::{Context, Result, ensure};
 use haas_api::{
     List,
@@ -14,6 +13,8 @@ use haas_api::{
 };
 use tests::ssh::Person;
 use tests::{Firmware, NodeHw, Output, Rack, RackSpec, files};
+
+use crate::support::{Lab, boots};
 
 /// systemd starts much, and QEMU emulates every instruction of it, twice.
 const BOOT: Duration = Duration::from_secs(420);

@@ -5,9 +5,10 @@
 use std::fs;
 use std::process::Command;
 
-use crate::support::{Lab, with_lines};
 use anyhow::{Context, Result, ensure};
 use tests::{Content, Disk, DiskHw, DiskModel, NicModel, NodeHw, OldOs, Rack, RackSpec, files};
+
+use crate::support::{self, Lab, with_lines};
 
 fn disk(model: DiskModel, serial: &str, content: Content) -> DiskHw {
     DiskHw {

@@ -4,9 +4,10 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::support::{BOOT, Lab};
 use anyhow::{Result, ensure};
 use tests::{NodeHw, PASSWORD, Rack, RackSpec, files};
+
+use crate::support::{BOOT, Lab};
 
 #[test]
 #[ignore = "needs QEMU; run: cargo xtask e2e"]

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use crate::support::{BOOT, Lab, boots, with_lines};
 use anyhow::{Context, Result, ensure};
 use tests::{Content, DiskHw, NodeHw, OldOs, Rack, RackSpec, files};
+
+use crate::support::{BOOT, Lab, boots, with_lines};
 
 /// Short, so that the test is; a healthy boot needs a fraction of it.
 const LIMITS: &str =

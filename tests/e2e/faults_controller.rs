@@ -6,9 +6,10 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::support::{Lab, boots, soon};
 use anyhow::{Context, Result, ensure};
 use tests::{CONTROLLER, NodeHw, Rack, RackSpec, files};
+
+use crate::support::{self, Lab, boots, soon};
 
 /// Bytes that are the same in each run: a xorshift generator.
 struct Noise(u64);

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::{Lab, boots, with_lines};
 use anyhow::{Context, Result, ensure};
 use tests::{Content, DiskHw, DiskModel, NicModel, NodeHw, OldOs, Rack, RackSpec, files};
+
+use crate::support::{Lab, boots, with_lines};
 
 fn disk(serial: &str, content: Content) -> DiskHw {
     DiskHw { bytes: 1 << 30, serial: Some(serial.to_owned()), content, ..DiskHw::default() }

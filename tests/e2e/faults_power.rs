@@ -1,9 +1,10 @@
 //! How a node ends: in order whenever it can, with all that was written, and hard only when neither
 //! its agent nor ACPI gets an answer.
 
-use crate::support::{BOOT, Lab};
 use anyhow::{Context, Result, ensure};
 use tests::{NodeHw, Rack, RackSpec, files, wait_for};
+
+use crate::support::{BOOT, Lab};
 
 #[test]
 #[ignore = "needs QEMU; run: cargo xtask e2e"]

@@ -5,10 +5,11 @@
 use std::fs::File;
 use std::time::Duration;
 
-use crate::support::{Lab, boots};
 use anyhow::{Context, Result, ensure};
 use tests::checks::ImageFile;
 use tests::{NodeHw, Output, Rack, RackSpec};
+
+use crate::support::{Lab, boots};
 
 /// systemd starts much, and QEMU emulates every instruction of it.
 const BOOT: Duration = Duration::from_secs(420);

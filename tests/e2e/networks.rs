@@ -4,12 +4,13 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use crate::support::{Lab, boots};
 use anyhow::{Context, Result, ensure};
 use tests::{
     Content, DhcpServer, DiskHw, DiskModel, ForeignDhcp, NicModel, NodeHw, OldOs, Rack, RackSpec,
     SwitchHw, files,
 };
+
+use crate::support::{Lab, boots};
 
 /// A self test of two minutes, and spanning tree, which holds each start of a link back for half a one.
 const SLOW_BOOT: Duration = Duration::from_secs(600);

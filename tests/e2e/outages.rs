@@ -7,9 +7,11 @@ use std::io::{self, Write};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::support::{BOOT, Lab, boots};
 use anyhow::{Context, Result, bail, ensure};
 use tests::{NodeHw, PowerCommands, Rack, RackSpec};
+
+use crate::cold_readers;
+use crate::support::{self, BOOT, Lab, boots};
 
 const NODES: [&str; 4] = ["node1", "node2", "node3", "node4"];
 /// How long after the end of an outage everything may take to be as before. Connecting again takes

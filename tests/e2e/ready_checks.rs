@@ -4,9 +4,10 @@
 use std::fs;
 use std::process::Command;
 
-use crate::support::{Lab, boots, with_lines};
 use anyhow::{Context, Result, ensure};
 use tests::{NodeHw, Output, Rack, RackSpec, files};
+
+use crate::support::{self, Lab, boots, with_lines};
 
 /// Succeeds at its second run.
 const SECOND_TRY: &str = r#"["sh", "-c", "test -e /run/haas/tried && exec echo link is up; touch /run/haas/tried; echo no link; exit 4"]"#;

@@ -1,9 +1,10 @@
 //! A user has broken the system in the own overlay so that it does not start: in a rescue nothing of it is
 //! in use, and it is mended.
 
-use crate::support::Lab;
 use anyhow::{Result, ensure};
 use tests::{NodeHw, Rack, RackSpec};
+
+use crate::support::Lab;
 
 #[test]
 #[ignore = "needs QEMU; run: cargo xtask e2e --slow"]

@@ -4,10 +4,11 @@
 use std::fs;
 use std::process::Command;
 
-use crate::support::{BOOT, Lab, boots};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::{NodeHw, Output, Rack, RackSpec};
+
+use crate::support::{BOOT, Lab, boots};
 
 /// Succeeds on node 1 alone. Its time is long enough to look at the node that waits.
 const CHECK: &str =

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use crate::support::Lab;
 use anyhow::{Context, Result, ensure};
 use tests::{Firmware, NodeHw, Rack, RackSpec, files};
+
+use crate::support::Lab;
 
 /// Signatures are checked in system management mode, which QEMU emulates slowly.
 const SECURE: Duration = Duration::from_secs(400);
