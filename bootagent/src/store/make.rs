@@ -69,6 +69,11 @@ pub(super) fn make(disk: &Candidate, owner: Owner<'_>, cache_mib: u64) -> Result
     Ok(device)
 }
 
+/// Boot code for the protective MBR: `int 18h`, by which a BIOS is told to go on with its next device (BIOS Boot
+/// Specification 1.01, section 6.7), and a halt. With zeroes in its place a BIOS that tries the disk
+/// first runs them and hangs, and never comes to the network.
+const NOTHING_TO_BOOT: [u8; 5] = [0xcd, 0x18, 0xf4, 0xeb, 0xfd];
+
 /// The last step of making a store: from here on the partition is ours to keep.
 fn mark_whole(disk: &Candidate) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().read(true).write(true).open(disk.device())?;
@@ -118,6 +123,8 @@ fn partition(
         add(2, CACHE_PARTITION, owner.cache_guid(), cache)?;
     }
     GPT::write_protective_mbr_into(&mut file, sector).map_err(io::Error::other)?;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(&NOTHING_TO_BOOT)?;
     gpt.write_into(&mut file).map_err(io::Error::other)?;
     file.sync_all()?;
     sys::reread_partitions(&file)?;
