@@ -1,7 +1,7 @@
 //! Building an image from a recipe, inside the image worker.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -10,7 +10,6 @@ use anyhow::Context as _;
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
-    sys::stat::{Mode, SFlag, makedev, mknod},
 };
 
 use super::{
@@ -143,11 +142,12 @@ impl Chroot {
             mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>)
                 .with_context(|| cannot("mount on", at))?;
         }
-        for (name, minor) in [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)]
-        {
-            let (path, mode) = (chroot.mounts[1].join(name), Mode::from_bits_truncate(0o666));
-            mknod(&path, SFlag::S_IFCHR, mode, makedev(1, minor))
-                .with_context(|| cannot("create", &path))?;
+        for name in ["null", "zero", "full", "random", "urandom"] {
+            // The controller's own: nobody can make one in a user namespace, as of a container.
+            let (own, path) = (Path::new("/dev").join(name), chroot.mounts[1].join(name));
+            File::create(&path).with_context(|| cannot("create", &path))?;
+            mount(Some(&own), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .with_context(|| cannot("mount on", &path))?;
         }
         Ok(chroot)
     }
