@@ -53,7 +53,7 @@ fn slow_a_node_that_hangs_in_its_firmware_or_loses_its_cable_in_a_boot_comes_up_
     Rack::with(RackSpec::new("heals", vec![NodeHw::default(); 2]), |rack| {
         let lab = Lab::start_with(rack, PATIENT, files::nodes_toml(rack)?)?;
         // Once it is known what is on a node's disks, it is tried again where its firmware hangs.
-        lab.bring_up(&["node1"], "none")?;
+        lab.bring_up(&["node1"], "alice/work")?;
         lab.ok(&["power", "off", "node1", "--wait"])?;
         rack.node(1).cut_link()?;
         lab.ok(&["power", "on", "node1"])?;

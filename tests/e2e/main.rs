@@ -1,6 +1,7 @@
 //! The suites on the virtual rack, one module per promise. They need QEMU and root, are ignored by
 //! `cargo test` and run by `cargo xtask e2e`, one test after the other.
 
+mod attacks;
 mod boot_once;
 mod cold_boots;
 mod cold_ledger;
