@@ -10,6 +10,7 @@
 pub mod chassis;
 pub mod checks;
 pub mod files;
+pub mod fleet;
 pub mod hardware;
 pub mod initiator;
 pub mod postgres;

@@ -138,7 +138,7 @@ pub(crate) fn pids(name: &str) -> Vec<Process> {
     listed.lines().filter_map(|line| Process::of(line.trim().parse().ok()?)).collect()
 }
 
-fn ip(args: &[&str]) -> Result<()> {
+pub(crate) fn ip(args: &[&str]) -> Result<()> {
     ip_output(args).map(drop)
 }
 

@@ -55,6 +55,10 @@ enum Task {
         /// Only take down the rack that --keep left.
         #[arg(long)]
         down: bool,
+        /// Instead, switch so many simulated nodes, some of them bad, and kill haasd on the way. Needs no root.
+        #[arg(long, value_name = "NODES", conflicts_with_all = ["keep", "down"],
+              value_parser = clap::value_parser!(u32).range(1..=2000))]
+        sim: Option<u32>,
     },
     /// Measure something.
     Bench {
@@ -96,7 +100,8 @@ fn main() -> Result<()> {
         Task::Setup => setup::run().and_then(|()| schemathesis::install()),
         Task::Test { args } => test::run(&args),
         Task::E2e { slow, args } => e2e::run(slow, &args),
-        Task::Demo { keep, down } => demo::run(keep, down),
+        Task::Demo { sim: Some(nodes), .. } => demo::fleet(nodes),
+        Task::Demo { keep, down, sim: None } => demo::run(keep, down),
         Task::Bench { name, dir, json } => bench::run(name, dir.as_deref(), json),
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Task::Openapi { check: false } => openapi::write(),
