@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,14 @@ use haas_api::client::Client;
 use haas_api::names::NodeName;
 use haas_api::operation::{MinSuccess, NodeProgress, Operation, OperationState};
 use tests::fleet::FleetRack;
-use tests::{CONTROLLER, wait_some};
+use tests::{CONTROLLER, Output, built, wait_some};
 
 use crate::many::cpu_seconds;
 use crate::rack::{Controller, SimRack, copy_tree, request, seed};
 
 /// Longer than any fleet takes on a busy machine.
 const VERY_LONG: Duration = Duration::from_secs(3600);
+
 #[test]
 #[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
 fn slow_a_fleet_of_200_nodes_is_switched_though_haasd_is_killed() -> Result<()> {
@@ -150,5 +152,17 @@ fn report(
         latencies.len(),
         slowest.fold(0.0, f64::max),
     );
+    Ok(())
+}
+
+/// In a user namespace, in which root is nobody outside of it.
+#[test]
+#[ignore = "needs built binaries; run: cargo xtask e2e --slow"]
+fn slow_the_demo_of_a_fleet_needs_no_root() -> Result<()> {
+    let mut demo = Command::new("unshare");
+    demo.args(["--user", "--map-root-user", "--net", "--mount", "--kill-child", "--fork"]);
+    demo.args(["sh", "-c", "mount -t tmpfs tmpfs /run && exec \"$@\"", "sh"]);
+    let output = Output::of(demo.arg(built("haas-demo")?).args(["--sim", "20"]))?.ok()?;
+    ensure!(output.stdout.contains("19 nodes serve"), "{}", output.stdout);
     Ok(())
 }
