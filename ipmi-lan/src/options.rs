@@ -17,7 +17,7 @@ pub struct Options {
     /// How long the answer to an order may take, which is not sent again.
     pub order_wait: Duration,
     /// After how long without a packet a session is kept alive. BMCs end it after 60 s (IPMI 2.0
-    /// section 6.12.15).
+    /// section 6.12.15), some sooner: `ipmi_sim` after 30 s.
     pub keepalive: Duration,
     /// After how long without a call a session is closed.
     pub idle: Duration,
@@ -42,7 +42,7 @@ impl Default for Options {
             tries: 4,
             silent_logins: 3,
             order_wait: Duration::from_secs(5),
-            keepalive: Duration::from_secs(25),
+            keepalive: Duration::from_secs(15),
             idle: Duration::from_secs(300),
             failures: 3,
             first_pause: Duration::from_secs(3),
