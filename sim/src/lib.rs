@@ -32,4 +32,5 @@ pub use boot::run;
 pub use fleet::{Fleet, FleetNode};
 pub use folder::{Behaviour, Bmc, Folder, Lie, NodeConfig, PowerLine};
 pub use ipmi_sim::IpmiSim;
+pub use link::refusal;
 pub use sushy::Sushy;

@@ -48,6 +48,17 @@ pub(crate) struct Link {
     taken: u64,
 }
 
+/// Calls haasd once as an agent with this boot token. Answers why it is refused; none: it is not.
+///
+/// # Errors
+/// When haasd does not answer, or is not the one with this fingerprint.
+pub fn refusal(url: &str, fingerprint: &str, token: &str) -> Result<Option<String>> {
+    match Link::new(url, fingerprint, token)?.connect()? {
+        Heard::Refused(reason) => Ok(Some(reason)),
+        Heard::Welcome(_) | Heard::Said(_) => Ok(None),
+    }
+}
+
 impl Link {
     /// Connects at the first [`Link::hear`].
     pub(crate) fn new(url: &str, fingerprint: &str, token: &str) -> Result<Self> {
