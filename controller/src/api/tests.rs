@@ -1,6 +1,7 @@
 //! The API's conventions, kept by every route, and what requests promise; through the whole router.
 
 mod access;
+mod attacks;
 mod boot_path;
 mod channel;
 mod checks;
