@@ -143,7 +143,7 @@ pub(crate) struct Store {
     pub repaired: Option<String>,
 }
 
-/// What is on each disk of the node, of which haasd knows these stores.
+/// What is on each disk of the node's own, of which haasd knows these stores. The disk of the root is not the node's.
 pub(crate) fn survey(owner: Owner<'_>, plan: &BootPlan) -> Vec<Seen> {
     let look = |disk: Candidate| {
         let state = match &disk.unusable {
@@ -152,7 +152,7 @@ pub(crate) fn survey(owner: Owner<'_>, plan: &BootPlan) -> Vec<Seen> {
         };
         (disk, state)
     };
-    disk::list().into_iter().map(look).collect()
+    disk::list().into_iter().filter(|disk| !disk.is_iscsi()).map(look).collect()
 }
 
 /// The survey as haasd is told of it.
