@@ -29,7 +29,7 @@ fn slow_two_tenants_at_once_and_one_after_the_other_see_only_their_own() -> Resu
         let scratch = format!("scratch_disks = [{{ serial = \"{SCRATCH}\" }}]");
         let nodes = files::nodes_toml(rack)?
             .replace("name = \"node1\"", &format!("name = \"node1\"\n{scratch}"))
-            .replace("[defaults]", "[defaults]\ngroups = [\"rack1\"]");
+            .replace("[[node]]", "[[node]]\ngroups = [\"rack1\"]");
         let nodes = nodes + "\n[[group]]\nname = \"rack1\"\n";
         let haasd = Haasd::start(rack, &files::haasd_toml(rack)?, &nodes)?;
         checks::build(&haasd, &Story::untold(), "minimal")?;

@@ -26,7 +26,7 @@ const WATCHED: &str = "\n[metrics]\nlisten = [\"10.77.0.1:9090\"]\nallow = [\"10
 
 #[test]
 #[ignore = "needs root and built binaries; run: cargo xtask e2e"]
-fn slow_followers_and_webhooks_miss_nothing_though_haasd_is_killed() -> Result<()> {
+fn followers_and_webhooks_miss_nothing_though_haasd_is_killed() -> Result<()> {
     let sim = SimRack::start("watch", 2)?;
     let mut haas = sim.haasd(&format!("{PATIENT}{WATCHED}"))?;
     let receiver = Receiver::start(&sim)?;
