@@ -400,16 +400,12 @@ fn programs() -> Result<PathBuf> {
     let done = DONE.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--bins", "--locked"]).current_dir(root());
-        for package in ["controller", "haasctl", "trace-sim", "xtask"] {
-            build.args(["--package", package]);
-        }
+        // All of it: a few packages would have other features, and be built anew.
+        build.args(["build", "--quiet", "--workspace", "--all-targets", "--locked"]);
+        build.current_dir(root());
         build.status().is_ok_and(|status| status.success())
     });
-    ensure!(
-        *done,
-        "cargo build of controller, haasctl, trace-sim and xtask failed; its message is above"
-    );
+    ensure!(*done, "cargo build of the workspace failed; its message is above");
     Ok(built("haasd")?.parent().context("a program lies in a folder")?.to_owned())
 }
 

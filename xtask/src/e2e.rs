@@ -1,4 +1,4 @@
-//! The suites on the virtual rack: the tests of package `tests` that are ignored otherwise.
+//! The suites on the virtual rack and on simulated nodes, which `cargo test` ignores.
 
 use std::process::Command;
 
@@ -23,7 +23,7 @@ pub(crate) fn run(slow: bool, args: &[String]) -> Result<()> {
             "tests/images/unruly-debian",
         ])?;
     }
-    let mut cargo = run::cargo(&["test", "--package", "tests", "--tests", "--"]);
+    let mut cargo = run::cargo(&["test", "--workspace", "--test", "e2e", "--test", "sim", "--"]);
     cargo.args(["--ignored", "--test-threads=1"]);
     if !slow {
         cargo.args(["--skip", SLOW]);
@@ -35,10 +35,10 @@ pub(crate) fn run(slow: bool, args: &[String]) -> Result<()> {
     run::run(&mut cargo)?;
     if slow {
         // haasd's own: recipes built twice, firmware of several kinds against netboot.
-        let own = ["test", "--package", "controller", "--lib", "--", "--ignored"];
+        let own = ["test", "--workspace", "--lib", "--", "--ignored"];
         run::run(run::cargo(&own).arg("--test-threads=1"))?;
         // The iSCSI target's own: the conformance suite beside tgtd.
-        let own = ["test", "--package", "iscsi-target", "--tests", "--", "--ignored"];
+        let own = ["test", "--workspace", "--test", "conformance", "--", "--ignored"];
         run::run(run::cargo(&own).arg("--test-threads=1"))?;
     }
     Ok(())
@@ -46,9 +46,7 @@ pub(crate) fn run(slow: bool, args: &[String]) -> Result<()> {
 
 /// The programs that run in a rack: daemon, CLI, the rack's own, and the agent's archive.
 pub(crate) fn build() -> Result<()> {
-    let packages = ["controller", "haasctl", "sim", "tests", "iscsi-target"];
-    let packages = packages.map(|name| ["--package", name]);
-    run::run(run::cargo(&["build", "--bins"]).args(packages.as_flattened()))?;
+    run::run(run::cargo(&["build"]).args(run::WHOLE))?;
     agent::build()?;
     fetch(&["images/minimal", "images/tools"])
 }

@@ -2,6 +2,7 @@
 //! shows in review.
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 
@@ -26,6 +27,6 @@ pub(crate) fn check() -> Result<()> {
 
 /// What `haasd openapi` prints.
 fn generate() -> Result<Vec<u8>> {
-    let haasd = ["run", "--quiet", "--package", "controller", "--bin", "haasd", "--", "openapi"];
-    run::output(&mut run::cargo(&haasd))
+    run::run(run::cargo(&["build"]).args(run::WHOLE))?;
+    run::output(Command::new(run::built("haasd")).arg("openapi"))
 }

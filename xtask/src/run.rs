@@ -31,6 +31,10 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     cargo
 }
 
+/// What every build of ours in the debug profile builds. A few packages by themselves would have other
+/// features of their dependencies, and all of those would be built anew, back and forth.
+pub(crate) const WHOLE: [&str; 2] = ["--workspace", "--all-targets"];
+
 /// Is this process allowed to make namespaces and to install packages?
 pub(crate) fn is_root() -> bool {
     // The owner of our own entry in /proc is our effective user.

@@ -27,7 +27,7 @@ struct Server {
 
 impl Server {
     fn start() -> Result<Server> {
-        run::run(&mut run::cargo(&["build", "--package", "tests", "--bin", "haas-postgres"]))?;
+        run::run(run::cargo(&["build"]).args(run::WHOLE))?;
         let mut command = std::process::Command::new(run::built("haas-postgres"));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let out = child.stdout.take().context("haas-postgres has a piped output")?;
