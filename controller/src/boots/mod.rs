@@ -259,7 +259,7 @@ pub async fn proved(context: &Context, attempt: &str, proof: &Proof) -> Result<J
     match lifecycle::check_proof(proof, &expected) {
         Ok(()) => {
             if let Some(operation) = &desired.wanted.operation_id
-                && is_held(context, &attempt.id, operation).await?
+                && is_held(context, &attempt, operation).await?
             {
                 return Ok(Judgement::Hold);
             }
@@ -285,13 +285,14 @@ pub async fn proved(context: &Context, attempt: &str, proof: &Proof) -> Result<J
 
 /// Whether the users of a boot that is proved wait for the other nodes of its operation. That they do is
 /// noted in the transaction that looks, so that the commit, whenever it comes, finds the boot.
-async fn is_held(context: &Context, attempt: &str, operation: &str) -> Result<bool> {
+async fn is_held(context: &Context, attempt: &Attempt, operation: &str) -> Result<bool> {
     let mut tx = context.store.write().await?;
-    if !tx.operation_holds_logins(operation).await? {
+    if !tx.operation_holds_logins(operation, &attempt.node_id, attempt.generation).await? {
         return Ok(false);
     }
     // Where the wanted system ran already, its users are in.
-    let Some(attempt) = tx.attempt(attempt).await?.filter(|a| a.state == AttemptState::Open) else {
+    let Some(attempt) = tx.attempt(&attempt.id).await?.filter(|a| a.state == AttemptState::Open)
+    else {
         return Ok(false);
     };
     if tx.hold_attempt(&attempt.id, context.clock.now()).await? {

@@ -224,15 +224,28 @@ impl Tx {
         Ok(done == 1)
     }
 
-    /// Whether the nodes of this operation keep users out until all of them are there.
-    pub async fn operation_holds_logins(&mut self, id: &str) -> Result<bool> {
+    /// Whether a node that boots this generation keeps users out: until all of its operation are there, and for
+    /// good when the operation takes it back to what it was.
+    pub async fn operation_holds_logins(
+        &mut self,
+        id: &str,
+        node: &str,
+        generation: i64,
+    ) -> Result<bool> {
         let found: Option<i64> = on!(
             self,
             c => query_scalar(
-                "select cast(1 as bigint) from operations where id = $1 and min_success is not null
-                   and committed_at is null and state in ('running', 'paused')",
+                "select cast(1 as bigint) from operations
+                 where id = $1 and min_success is not null and committed_at is null
+                   and (state in ('running', 'paused')
+                     or exists (select 1 from operation_nodes
+                       where operation_nodes.operation_id = operations.id
+                         and operation_nodes.node_id = $2
+                         and operation_nodes.generation > $3))",
             )
             .bind(id)
+            .bind(node)
+            .bind(generation)
             .fetch_optional(c)
         )?;
         Ok(found.is_some())

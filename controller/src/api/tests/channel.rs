@@ -8,6 +8,7 @@ use haas_api::{
         Welcome,
     },
     check::{CheckReport, CheckState},
+    operation::OperationState,
 };
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
@@ -367,6 +368,24 @@ async fn in_a_transaction_users_are_let_in_only_at_the_commit() {
     assert_eq!(served.attempt().await.held_since, None);
     agent.frame(3, stage(BootStage::Ready)).await;
     assert_eq!(served.attempt().await.state, AttemptState::Ready);
+}
+
+#[tokio::test]
+async fn who_is_there_only_after_all_were_sent_back_lets_nobody_in() {
+    let served = Served::of(transaction()).await;
+    let (mut agent, _) = served.welcome(token(&served.token)).await;
+    let proof = served.right_proof().await;
+    let context = &served.bench.context;
+    let mut tx = context.store.write().await.unwrap();
+    let operation = tx.running_operations().await.unwrap().remove(0);
+    let (from, to) = (OperationState::Running, OperationState::RollingBack);
+    assert!(tx.turn_operation(&operation.id, from, to, "too few").await.unwrap());
+    let all = crate::requests::Which::All;
+    let sent = crate::requests::send_back(&mut tx, &operation, all, "haasd", "").await.unwrap();
+    assert_eq!(sent, 1);
+    tx.commit().await.unwrap();
+    assert_eq!(answer(&mut agent, 1, &proof).await, "ack");
+    assert_eq!(served.attempt().await.state, AttemptState::Open, "it was not let in");
 }
 
 #[tokio::test]
