@@ -261,6 +261,16 @@ impl PowerSpec {
         }
     }
 
+    /// The BMC's address, where there is one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ipmi { address, .. } | Self::Redfish(RedfishSpec { address, .. }) => {
+                Some(*address)
+            }
+            Self::Exec { .. } | Self::Manual => None,
+        }
+    }
+
     /// The BMC's own MAC, where it is known.
     pub fn mac(&self) -> Option<Mac> {
         match self {
