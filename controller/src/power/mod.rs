@@ -71,6 +71,8 @@ pub struct BmcReport {
     pub info: BmcInfo,
     /// Its sensors.
     pub sensors: Vec<Sensor>,
+    /// What the machine draws, in watts, where it says so.
+    pub watts: Option<u32>,
     /// Its log.
     pub sel: SelReport,
 }
