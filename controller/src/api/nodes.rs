@@ -99,7 +99,8 @@ pub(super) async fn show(
     let mut tx = context.store.read().await?;
     let node = find(&mut tx, &name).await?;
     let row = tx.hardware(&node.id).await?;
-    let known = (row.health.clone(), row.inventory.as_ref().map(|(found, _)| found.summary()));
+    let summary = row.inventory.as_ref().map(|(found, _)| found.summary());
+    let known = HealthRow { health: row.health.clone(), summary, watts: row.watts };
     let mut node = shown(&context, &mut tx, &caller, node, known).await?;
     node.hardware = Some(Box::new(shown_hardware(row)));
     Ok(Tagged(node))
