@@ -250,7 +250,7 @@ async fn odd_answers_take_away_what_they_are_about_and_nothing_else() {
     ] {
         let whole = rig.server.service().resource(path).clone();
         for key in whole.as_object().unwrap().keys() {
-            for odd in [json!(7), json!([[]]), json!([{ "Name": 3 }]), json!({ "a": null })] {
+            for odd in [json!(7), json!([{ "Name": 3 }])] {
                 let mut resource = whole.clone();
                 resource[key] = odd;
                 *rig.server.service().resource(path) = resource;
