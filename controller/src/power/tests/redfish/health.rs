@@ -249,13 +249,13 @@ async fn odd_answers_take_away_what_they_are_about_and_nothing_else() {
         "/redfish/v1/Managers/iDRAC.Embedded.1/LogServices/Sel/Entries",
     ] {
         let whole = rig.server.service().resource(path).clone();
-        for key in whole.as_object().unwrap().keys() {
-            for odd in [json!(7), json!([{ "Name": 3 }])] {
-                let mut resource = whole.clone();
-                resource[key] = odd;
-                *rig.server.service().resource(path) = resource;
-                look(&driver).await;
-            }
+        let is_read = |value: &Value| value.is_object() || value.is_array();
+        let keys = whole.as_object().unwrap().iter().filter(|(_, value)| is_read(value));
+        for (number, (key, _)) in keys.enumerate() {
+            let mut resource = whole.clone();
+            resource[key] = [json!(7), json!([{ "Name": 3 }])][number % 2].clone();
+            *rig.server.service().resource(path) = resource;
+            look(&driver).await;
         }
         *rig.server.service().resource(path) = whole;
     }
