@@ -9,11 +9,18 @@
 //! Additive within `v1`: a reader ignores fields that it does not know, and an agent booted by an
 //! older haasd goes on working with a newer one. `tests/golden/` holds transcripts that keep us to it.
 
+mod disks;
+mod ssh;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    disks::{Disk, DiskState, ShardReport, StoreReport},
+    ssh::{SshCertificates, SshHostKey, SshKeys, SshPlan, SshUserKey},
+};
 use crate::{
     check::{CheckReport, ReadyCheck},
     hardware::Inventory,
@@ -133,18 +140,6 @@ pub struct BootPlan {
     /// Whether haasd takes [`ToController::Inventory`].
     #[serde(default)]
     pub inventory: bool,
-}
-
-/// The authorities that ssh on a node trusts. There is no secret in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SshPlan {
-    /// Signs the host keys of this cluster's nodes: `ssh-ed25519 AAAA…`.
-    pub host_ca: String,
-    /// Signs the keys with which users go from node to node: `ssh-ed25519 AAAA…`.
-    pub user_ca: String,
-    /// The nodes that belong together: a certificate with the principal `SET/NAME` opens the account
-    /// NAME on each node of the set. None in a rescue.
-    pub set: Option<String>,
 }
 
 /// The boot NIC's configuration.
@@ -513,45 +508,6 @@ pub enum ToController {
     Ack,
 }
 
-/// The public keys of a node.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SshKeys {
-    /// Its ssh server's.
-    pub host: Vec<SshHostKey>,
-    /// Those that its users go to other nodes with.
-    pub users: Vec<SshUserKey>,
-}
-
-/// A public key of a node's ssh server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SshHostKey {
-    /// As `authorized_keys` has it.
-    pub key: String,
-    /// Whether its server can show a certificate. dropbear cannot.
-    pub certify: bool,
-}
-
-/// A public key of an account on a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SshUserKey {
-    /// The account, which has the same name on each node of the set.
-    pub login: UserName,
-    /// As `authorized_keys` has it.
-    pub key: String,
-}
-
-/// The answer to [`SshKeys`]: a certificate for each key, in the same order, or none where there can
-/// be none.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SshCertificates {
-    /// For the ssh server's keys.
-    pub host: Vec<Option<String>>,
-    /// For the users' keys.
-    pub users: Vec<Option<String>>,
-    /// Seconds after which the agent shall ask for new ones, long before these end.
-    pub renew_in_s: u64,
-}
-
 /// Why a stage could not be passed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -565,85 +521,6 @@ pub struct Failure {
     pub kernel_log: Vec<String>,
     /// Whether trying again by itself can help (a network that is away) or a person is needed.
     pub retryable: bool,
-}
-
-/// A disk of the node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Disk {
-    /// The kernel's name at this boot, `vda`.
-    pub name: String,
-    /// The serial number, where the disk has one.
-    pub serial: Option<String>,
-    /// The maker's name for the model.
-    pub model: Option<String>,
-    /// Bytes.
-    pub size: u64,
-    /// What was found on it.
-    pub state: DiskState,
-}
-
-/// What was found on a disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case", tag = "state")]
-pub enum DiskState {
-    /// The first and last 64 MiB and 1,000 samples between read as zero.
-    Blank,
-    /// Our store of this cluster and node.
-    Ours {
-        /// The store's id.
-        store_id: String,
-    },
-    /// A store of another cluster or node.
-    Foreign {
-        /// Whose, in words.
-        owner: String,
-        /// The store's id, where it is one of this cluster: such a one can be accepted.
-        #[serde(default)]
-        store_id: Option<String>,
-    },
-    /// Something else: never touched without `disk claim`.
-    Other {
-        /// What it looks like, for people: `gpt`, `ext4`, `unknown data at 1048576`.
-        looks_like: String,
-    },
-    /// Cannot hold a store: removable, virtual medium, SAN LUN, read-only or unreadable.
-    Unusable {
-        /// Why.
-        reason: String,
-    },
-}
-
-/// The overlay store as the agent has opened it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoreReport {
-    /// The store's id.
-    pub store_id: String,
-    /// The store's generation after this opening.
-    pub generation: i64,
-    /// The disk's serial, where it has one.
-    pub disk_serial: Option<String>,
-    /// Bytes of the file system.
-    pub size: u64,
-    /// Bytes free.
-    pub free: u64,
-    /// Whether the store was made by this boot.
-    pub created: bool,
-    /// What `e2fsck` did to a damaged store that an admin had let it repair, its last lines.
-    #[serde(default)]
-    pub repaired: Option<String>,
-    /// Every shard in the store.
-    pub shards: Vec<ShardReport>,
-}
-
-/// A shard in the store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShardReport {
-    /// The overlay's id.
-    pub overlay_id: String,
-    /// The rank that the shard's metadata holds.
-    pub rank: u32,
-    /// Bytes used, by project quota.
-    pub bytes: u64,
 }
 
 /// What runs on the node, read back from the kernel and never echoed from the plan.

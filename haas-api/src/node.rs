@@ -241,9 +241,17 @@ pub struct Observed {
     /// The ready checks of its last boot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckReport>,
+    /// What it draws, in watts, as its BMC said when it was asked last; none where that could not be
+    /// asked, or does not say.
+    #[serde(default)]
+    pub watts: Option<u32>,
     /// Hours that it was off since nobody used it.
     #[serde(default)]
     pub idle_off_hours: f64,
+    /// Kilowatt-hours that it would have drawn in these hours, as far as it is known what it drew
+    /// while it was idle.
+    #[serde(default)]
+    pub idle_saved_kwh: f64,
     /// The lease of its address, where another DHCP server than haasd gave it.
     #[serde(default)]
     pub lease: Option<AddressLease>,

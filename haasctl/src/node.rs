@@ -35,7 +35,8 @@ Examples:
   haasctl node list
   haasctl node list @rack1 -o json
   haasctl node list --where 'memory>=64G and rack==r1'
-  haasctl node list --where 'health==critical or disk.smart!=ok'")]
+  haasctl node list --where 'health==critical or disk.smart!=ok'
+  haasctl node list --where 'watts>300 and state==idle'")]
     List {
         /// The nodes; all of them where none are given.
         #[arg(value_parser = nodeset)]
@@ -449,8 +450,11 @@ fn show_table(node: &Node) -> Table {
     if let Some(error) = &seen.power_error {
         table.pair("power error", error);
     }
-    if seen.idle_off_hours > 0.0 {
-        table.pair("off while idle", format!("{:.1} h", seen.idle_off_hours));
+    if let Some(watts) = seen.watts {
+        table.pair("draws", format!("{watts} W"));
+    }
+    if let Some(idle) = status::idle_off(std::slice::from_ref(node)) {
+        table.pair("off while idle", idle);
     }
     table.pair("boot stage", or_dash(seen.stage));
     table.pair("agent heard", or_dash(seen.agent_at.as_deref().map(format::time)));
@@ -568,6 +572,13 @@ mod tests {
         let shown = show_table(&node).render(None, false);
         assert!(shown.contains("wanted overlay  alice/dev\n"), "{shown}");
         assert!(shown.contains("wanted since    2026-11-21 00:00:00Z by alice\n"), "{shown}");
+        assert!(!shown.contains("draws") && !shown.contains("off while idle"), "{shown}");
+        let mut metered = node.clone();
+        (metered.observed.watts, metered.observed.idle_off_hours) = (Some(212), 10.0);
+        metered.observed.idle_saved_kwh = 1.26;
+        let shown = show_table(&metered).render(None, false);
+        assert!(shown.contains("draws           212 W\n"), "{shown}");
+        assert!(shown.contains("off while idle  10.0 h, which saved 1.3 kWh\n"), "{shown}");
     }
 
     #[test]

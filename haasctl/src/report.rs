@@ -2,6 +2,7 @@
 
 use haas_api::{
     agent::BootStage,
+    console::plain,
     operation::{BootReport, NodeProgress, Operation, OperationState},
 };
 
@@ -82,9 +83,9 @@ fn failures(operation: &Operation) -> Vec<String> {
             continue;
         }
         let reason = node.failure.as_ref().unwrap_or(&node.reason);
-        lines.push(format!("{}: {reason}", node.node));
+        lines.push(format!("{}: {}", node.node, plain(reason)));
         if let Some(boot) = &node.boot {
-            lines.extend(boot.kernel_log.iter().map(|line| format!("    {line}")));
+            lines.extend(boot.kernel_log.iter().map(|line| format!("    {}", plain(line))));
         }
     }
     lines
@@ -189,6 +190,15 @@ mod tests {
              n00     1.0     2.8      3.8           19.5 MB  3.2 MB\n\
              n01     1.5  -           1.5           19.5 MB  3.2 MB\n"
         );
+    }
+
+    #[test]
+    fn what_a_node_says_of_its_failure_does_nothing_to_a_terminal() {
+        let mut failed = boot(&[]);
+        failed.kernel_log = vec!["\u{1b}]0;title\u{7}[1.0] panic\u{1b}[2J\r".to_owned()];
+        let mut operation = operation(&[(NodeProgress::Failed, Some(failed))]);
+        operation.nodes[0].reason = "overlay: \u{1b}[31mfull".to_owned();
+        assert_eq!(failures(&operation), ["n00: overlay: full", "    [1.0] panic^M"]);
     }
 
     #[test]

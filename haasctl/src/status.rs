@@ -41,7 +41,13 @@ impl StatusArgs {
         let out = session.out;
         let mut nodes = client.nodes(self.nodeset.as_deref()).await?;
         if !self.watch {
-            return out.show(&List::whole(nodes.clone()), || table(&nodes));
+            out.show(&List::whole(nodes.clone()), || table(&nodes))?;
+            return match idle_off(&nodes) {
+                Some(idle) if out.format == Format::Table => {
+                    out.note(&format!("Off while idle, all together: {idle}."))
+                }
+                Some(_) | None => Ok(()),
+            };
         }
         let mut shown: Option<Vec<Node>> = None;
         let mut backoff = Backoff::default();
@@ -105,6 +111,15 @@ pub(crate) fn overlay_of(desired: &Desired) -> String {
     format!("{overlay}{}", if desired.rescue { " (rescue)" } else { "" })
 }
 
+/// For how long nodes were off since nobody used them, and what that has saved.
+pub(crate) fn idle_off(nodes: &[Node]) -> Option<String> {
+    let sum = |of: fn(&Node) -> f64| nodes.iter().map(of).sum::<f64>();
+    let hours = sum(|node| node.observed.idle_off_hours);
+    let saved = sum(|node| node.observed.idle_saved_kwh);
+    let saved = if saved > 0.0 { format!(", which saved {saved:.1} kWh") } else { String::new() };
+    (hours > 0.0).then(|| format!("{hours:.1} h{saved}"))
+}
+
 fn table(nodes: &[Node]) -> Table {
     let mut table = Table::new([
         "NODE", "STATE", "POWER", "IMAGE", "OVERLAY", "RANK", "STAGE", "LOGINS", "REASON",
@@ -149,6 +164,16 @@ pub(crate) mod tests {
             }
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn what_was_saved_is_the_sum_over_all_nodes_and_is_told_where_it_is_known() {
+        let mut nodes = [sample(), sample()];
+        assert_eq!(idle_off(&nodes), None);
+        nodes[0].observed.idle_off_hours = 2.0;
+        assert_eq!(idle_off(&nodes).as_deref(), Some("2.0 h"));
+        (nodes[1].observed.idle_off_hours, nodes[1].observed.idle_saved_kwh) = (8.5, 1.6);
+        assert_eq!(idle_off(&nodes).as_deref(), Some("10.5 h, which saved 1.6 kWh"));
     }
 
     #[test]

@@ -15,8 +15,8 @@ use ipmi_rs_core::{
 use crate::{
     account::Account,
     command::{
-        FruArea, GetBootFlags, GetChassisStatus, GetCipherSuites, GetReading, GetSdrInfo,
-        GetSelRecord, ReadFru, SdrRecord, fru_area_length, fru_areas, sdr_length,
+        FruArea, GetBootFlags, GetChassisStatus, GetCipherSuites, GetPowerReading, GetReading,
+        GetSdrInfo, GetSelRecord, ReadFru, SdrRecord, fru_area_length, fru_areas, sdr_length,
     },
     crypto::{Hash, Keys},
     handshake::{Handshake, Heard},
@@ -156,6 +156,7 @@ pub fn answers(bytes: &[u8]) {
         9 => drop(GetSelRecord::parse_success_response(data).map(|entry| entry.event())),
         10 => fru(data),
         11 => drop(GetSdrInfo::parse_success_response(data)),
+        12 => drop(GetPowerReading::parse_success_response(data)),
         _ => drop(crate::command::Activate::parse_success_response(data)),
     }
 }

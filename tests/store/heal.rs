@@ -1,8 +1,8 @@
 //! Nodes out of service, what was tried with them, and what haasd did by itself.
 
 use controller::{
-    boots::drift::Given,
-    model::{BootTimes, Drain, DrainState, Ending, SECOND, Silence, Tried},
+    model::{BootTimes, Drain, DrainState, Ending, Given, IdleOff, SECOND, Silence, Tried},
+    power::BmcReport,
 };
 use haas_api::agent::BootStage;
 
@@ -18,6 +18,7 @@ promises!(
     actions_by_itself_are_counted_from_the_last_back_and_forgotten_after_a_day,
     each_start_of_haasd_has_a_later_epoch,
     the_time_off_for_idleness_ends_with_the_next_state,
+    what_is_saved_is_what_a_node_drew_while_it_was_idle_times_the_time,
 );
 
 async fn a_node_is_out_of_service_until_it_is_resumed(db: Db) {
@@ -121,9 +122,36 @@ async fn the_time_off_for_idleness_ends_with_the_next_state(db: Db) {
     {
         let node = reread(&db.store, 1).await;
         let mut tx = db.store.write().await.unwrap();
-        tx.add_desired(&node, &wanted, at).await.unwrap();
+        tx.add_desired(&node, &wanted, at * SECOND).await.unwrap();
         tx.commit().await.unwrap();
     }
     let mut tx = db.store.read().await.unwrap();
-    assert_eq!(tx.idle_off(&id, 47).await.unwrap(), 15 + 7);
+    let off = tx.idle_off(&id, 47 * SECOND).await.unwrap();
+    assert_eq!((off.time, off.joules), ((15 + 7) * SECOND, 0), "nobody knows what it drew");
+}
+
+async fn what_is_saved_is_what_a_node_drew_while_it_was_idle_times_the_time(db: Db) {
+    let mut idle = wanted("a", None);
+    (idle.power_on, idle.cause) = (false, "idle".into());
+    for (number, told_at) in [(1, 5), (2, 5), (3, 2)] {
+        let node = node(&db.store, number).await;
+        let mut tx = db.store.write().await.unwrap();
+        if number != 2 {
+            let report = BmcReport { watts: Some(200), ..BmcReport::default() };
+            tx.set_bmc(&node.id, &report, told_at * SECOND).await.unwrap();
+        }
+        let generation = tx.add_desired(&node, &idle, 10 * SECOND).await.unwrap();
+        // Idle since 3: what was told before says what it drew for somebody.
+        tx.note_idle_watts(&node.id, generation, 3 * SECOND).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let first = reread(&db.store, 1).await;
+    let mut tx = db.store.write().await.unwrap();
+    // What it draws while it is off is not what it saves.
+    let report = BmcReport { watts: Some(7), ..BmcReport::default() };
+    tx.set_bmc(&first.id, &report, 20 * SECOND).await.unwrap();
+    let off = tx.idle_off(&first.id, 70 * SECOND).await.unwrap();
+    assert_eq!(off, IdleOff { time: 60 * SECOND, joules: 12_000 });
+    let all = tx.idle_off_of_all(70 * SECOND).await.unwrap();
+    assert_eq!(all, IdleOff { time: 180 * SECOND, joules: 12_000 });
 }

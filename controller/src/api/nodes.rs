@@ -6,7 +6,7 @@ use axum::extract::State;
 use haas_api::{
     List,
     agent::BootStage,
-    hardware::{Hardware, Health, Summary},
+    hardware::Hardware,
     names::{NodeGroupName, NodeName},
     node::{
         ApplyRequest, ApplyResult, Desired, Discovered, Drain, DrainState, Drift, Fault, HostKey,
@@ -30,7 +30,7 @@ use crate::{
     model::{self, Attempt, AttemptState, Power, SECOND, Silence},
     nodeset,
     reconcile::Loaded,
-    store::{DiscoveredRow, HardwareRow, NewEvent, Tx},
+    store::{DiscoveredRow, HardwareRow, HealthRow, NewEvent, Tx},
 };
 
 /// Which nodes.
@@ -99,7 +99,8 @@ pub(super) async fn show(
     let mut tx = context.store.read().await?;
     let node = find(&mut tx, &name).await?;
     let row = tx.hardware(&node.id).await?;
-    let known = (row.health.clone(), row.inventory.as_ref().map(|(found, _)| found.summary()));
+    let summary = row.inventory.as_ref().map(|(found, _)| found.summary());
+    let known = HealthRow { health: row.health.clone(), summary, watts: row.watts };
     let mut node = shown(&context, &mut tx, &caller, node, known).await?;
     node.hardware = Some(Box::new(shown_hardware(row)));
     Ok(Tagged(node))
@@ -363,7 +364,7 @@ async fn shown(
     tx: &mut Tx,
     caller: &Caller,
     node: model::Node,
-    (health, summary): (Health, Option<Summary>),
+    HealthRow { health, summary, watts }: HealthRow,
 ) -> Answer<Node> {
     let mut loaded = Loaded::read(context, tx, node).await?;
     let step = loaded.decide(context, true, context.clock.now());
@@ -394,8 +395,9 @@ async fn shown(
         None => None,
     };
     let idle_off = tx.idle_off(&node.id, clock::wall()).await?;
-    #[expect(clippy::cast_precision_loss, reason = "hours with a fraction, for people")]
-    let idle_off_hours = idle_off as f64 / (3_600 * SECOND) as f64;
+    #[expect(clippy::cast_precision_loss, reason = "numbers with a fraction, for people")]
+    let (idle_off_hours, idle_saved_kwh) =
+        (idle_off.time as f64 / (3_600 * SECOND) as f64, idle_off.joules as f64 / 3.6e6);
     let live = attempt.as_ref().filter(|a| a.state == AttemptState::Open);
     let host_keys = match &attempt {
         Some(attempt) => shown_host_keys(tx, attempt).await?,
@@ -428,7 +430,9 @@ async fn shown(
             root_attached: node.heartbeat.as_ref().map(|h| h.root_attached),
             store_free: node.heartbeat.as_ref().and_then(|h| h.store_free),
             checks: attempt.map(|a| a.checks).unwrap_or_default(),
+            watts,
             idle_off_hours,
+            idle_saved_kwh,
             lease: node.heartbeat.and_then(|h| h.lease),
             host_keys,
         },

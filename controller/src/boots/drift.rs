@@ -5,35 +5,16 @@ use haas_api::{
     names::{Digest, ImageRef},
     node::{Difference, Drift, DriftState},
 };
-use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::plan;
 use crate::{
     context::Context,
     errors::chain,
-    model::{Attempt, AttemptState, Node},
+    model::{Attempt, AttemptState, Given, Node},
     reconcile::Loaded,
     store::{Result, Tx},
 };
-
-/// What a node is given to boot. Token and boot have placeholders, so that two boots of the same are
-/// equal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Given {
-    /// The image's digest.
-    pub image: Digest,
-    /// The kernel's.
-    pub kernel: Digest,
-    /// That of modules and agent together.
-    pub initramfs: Digest,
-    /// The agent's archive.
-    pub agent: Digest,
-    /// The kernel command line.
-    pub cmdline: String,
-    /// The script.
-    pub script: String,
-}
 
 /// Keeps with an attempt what its node was given just now. A boot does not fail for it.
 pub(super) async fn note(context: &Context, attempt: &str) -> Result<()> {

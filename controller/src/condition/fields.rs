@@ -79,6 +79,9 @@ pub(super) const FIELDS: &[Known] = &[
         maybe(node.desired.as_ref().and_then(|desired| desired.overlay.as_ref()))
     }),
     node("logins", Kind::Count, |node| number(node.observed.logins.len())),
+    node("watts", Kind::Count, |node| {
+        node.observed.watts.map(|watts| Value::Number(watts.into())).into_iter().collect()
+    }),
     node("health", Kind::Word(LEVELS), |node| text(node.health.level.as_str().to_owned())),
     summary("sockets", Kind::Count, |node| known(node, |s| s.sockets.into())),
     summary("cores", Kind::Count, |node| known(node, |s| s.cores.into())),

@@ -1,12 +1,12 @@
 //! The machine that haasd runs on: clock, disk, limits, kernel, programs.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use haas_api::doctor::Finding;
 use nix::sys::statvfs::statvfs;
 
 use super::sys;
-use crate::{config::Config, images};
+use crate::{config::Config, images, inventory::NodeSpec};
 
 /// Free bytes of the state directory below which images no longer fit, and below which the
 /// database is in danger.
@@ -16,6 +16,9 @@ const SPACE_NONE: u64 = 1 << 30;
 /// Open files for haasd itself, and for each node: its session, its agent, its downloads.
 const FILES_OWN: u64 = 256;
 const FILES_NODE: u64 = 8;
+
+/// Neighbours that are no nodes: routers, name servers, people.
+const NEIGHBOURS_OWN: usize = 64;
 
 /// Programs that images are made with.
 const PROGRAMS: [&str; 12] = [
@@ -132,6 +135,38 @@ fn open_files(limits: &str, nodes: usize) -> Finding {
     )
 }
 
+/// Whether the kernel remembers enough neighbours (ARP): one entry for each node and for each BMC that is
+/// behind no router. Nothing where it does not say: the limit is the machine's, and a network namespace of
+/// its own does not see it.
+pub(super) fn neighbours(nodes: &[NodeSpec]) -> Option<Finding> {
+    let limit = fs::read_to_string("/proc/sys/net/ipv4/neigh/default/gc_thresh3").ok()?;
+    let bmcs: BTreeSet<_> = nodes.iter().filter_map(|node| node.power.address()).collect();
+    Some(enough_neighbours(limit.trim().parse().ok()?, nodes.len(), bmcs.len()))
+}
+
+fn enough_neighbours(limit: usize, nodes: usize, bmcs: usize) -> Finding {
+    const TOPIC: &str = "neighbours";
+    let needed = nodes + bmcs + NEIGHBOURS_OWN;
+    if needed <= limit {
+        return Finding::good(TOPIC, format!("the kernel keeps {limit}, enough for {nodes} nodes"));
+    }
+    let size = (2 * needed).next_power_of_two();
+    let settings = [(1, size / 4), (2, size / 2), (3, size)]
+        .map(|(number, size)| format!("net.ipv4.neigh.default.gc_thresh{number}={size}"));
+    let what = format!(
+        "the kernel keeps {limit} (gc_thresh3), and {nodes} nodes with {bmcs} BMCs may need {needed}"
+    );
+    let why = "when its ARP table is full, it sends nothing to nodes that are not in it: they lose their disks \
+               and hang as they boot, and dmesg says \"neighbor table overflow\"";
+    let remedy = format!("sysctl -w {}; the same in /etc/sysctl.d/haas.conf", settings.join(" "));
+    // BMCs behind a router need none.
+    if nodes + NEIGHBOURS_OWN > limit {
+        Finding::wrong(TOPIC, what, why, remedy)
+    } else {
+        Finding::warning(TOPIC, what, why, remedy)
+    }
+}
+
 fn programs(is_there: impl Fn(&str) -> bool) -> Finding {
     const TOPIC: &str = "packages";
     let missing: Vec<_> = PROGRAMS.into_iter().filter(|name| !is_there(name)).collect();
@@ -174,6 +209,25 @@ mod tests {
         assert_eq!(
             open_files("Max open files  unlimited  unlimited", 9_999).state,
             FindingState::Good
+        );
+    }
+
+    #[test]
+    fn more_nodes_than_the_kernel_keeps_neighbours_are_told_with_what_to_type() {
+        assert_eq!(enough_neighbours(1024, 480, 480).state, FindingState::Good);
+        let few = enough_neighbours(1024, 500, 500);
+        assert_eq!(few.state, FindingState::Warning, "its BMCs may be behind a router");
+        assert_eq!(enough_neighbours(1024, 1000, 0).state, FindingState::Wrong);
+        assert!(
+            few.what.contains("keeps 1024 (gc_thresh3), and 500 nodes with 500 BMCs"),
+            "{few:?}"
+        );
+        assert_eq!(
+            few.remedy.as_deref(),
+            Some(
+                "sysctl -w net.ipv4.neigh.default.gc_thresh1=1024 net.ipv4.neigh.default.gc_thresh2=2048 \
+                 net.ipv4.neigh.default.gc_thresh3=4096; the same in /etc/sysctl.d/haas.conf"
+            )
         );
     }
 

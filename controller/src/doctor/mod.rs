@@ -34,6 +34,7 @@ fn look(config: &Config, nodes: &[NodeSpec], inside: bool) -> Vec<Finding> {
     findings.extend(network::findings(config));
     findings.extend(sockets::findings(config));
     findings.extend(host::findings(config));
+    findings.extend(host::neighbours(nodes));
     if inside {
         findings.push(host::own_limits(nodes.len()));
     }

@@ -66,9 +66,7 @@ async fn asked(
 ) -> Result<()> {
     let mut tx = context.store.write().await?;
     match told {
-        Ok(BmcReport { info, sensors, sel }) => {
-            tx.set_bmc(&node.id, &info, &sensors, &sel, clock::wall()).await?;
-        }
+        Ok(report) => tx.set_bmc(&node.id, &report, clock::wall()).await?,
         Err(error) => tx.set_bmc_error(&node.id, &error, clock::wall()).await?,
     }
     let is_news = reckon(&mut tx, node).await?;

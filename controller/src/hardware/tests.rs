@@ -7,7 +7,7 @@ use haas_api::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{power::SelReport, testing::Bench};
+use crate::testing::Bench;
 
 fn inventory() -> Inventory {
     let dimm = |slot: &str| Dimm {
@@ -151,14 +151,18 @@ async fn what_a_bmc_says_is_kept_and_its_silence_is_told() {
         level: Level::Critical,
         ..Sensor::default()
     };
-    let report = BmcReport { sensors: vec![hot], sel: SelReport::default(), ..Default::default() };
+    let report = BmcReport { sensors: vec![hot], watts: Some(312), ..Default::default() };
     asked(&bench.context, &node, Ok(report)).await.unwrap();
+    assert_eq!(shown(&bench).await["observed"]["watts"], 312);
+    assert_eq!(listed(&bench, "watts>300").await, ["n01"]);
+    assert_eq!(listed(&bench, "watts>312").await, Vec::<String>::new());
     let path = "/v1/nodes/n01/sensors";
     let sensors = bench.call(&bench.alice, "GET", path, Value::Null).await.json();
     assert_eq!(sensors["items"][0]["value"], 99.0);
     assert_eq!(shown(&bench).await["health"]["level"], "critical");
 
     asked(&bench.context, &node, Err("BMC 10.0.0.9:623: no answer".to_owned())).await.unwrap();
+    assert_eq!(shown(&bench).await["observed"]["watts"], Value::Null, "it may draw anything now");
     let sensors = bench.call(&bench.alice, "GET", path, Value::Null).await.json();
     assert_eq!(sensors["error"], "BMC 10.0.0.9:623: no answer");
     assert_eq!(sensors["items"][0]["value"], 99.0, "what it said before is still there");

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use haas_api::{check::command_line, names::NodeName};
 
 use super::{
-    Arch, BmcPrivilege, CipherSuite, Firmware, NetworkBoot, NicRole, NodeSpec, PowerSpec,
-    RedfishSpec, TlsTrust,
+    Arch, BmcPrivilege, CipherSuite, ConsoleBy, Firmware, NetworkBoot, NicRole, NodeSpec,
+    PowerSpec, RedfishSpec, TlsTrust,
 };
 
 /// The difference of two inventories.
@@ -173,6 +173,7 @@ fn power_text(power: &PowerSpec) -> String {
             server_name,
             system,
             network_boot,
+            console,
         }) => {
             let mac = mac.map(|mac| format!(" ({mac})")).unwrap_or_default();
             let tls = match tls {
@@ -185,8 +186,12 @@ fn power_text(power: &PowerSpec) -> String {
                 NetworkBoot::Pxe => "",
                 NetworkBoot::Http => ", boots by HTTP",
             };
+            let console = match console {
+                ConsoleBy::Nothing => "",
+                ConsoleBy::Ipmi => ", console by IPMI",
+            };
             format!(
-                "redfish {user}@{address} port {port}{mac}, password in {password}, {tls}{name}{system}{boot}"
+                "redfish {user}@{address} port {port}{mac}, password in {password}, {tls}{name}{system}{boot}{console}"
             )
         }
     }

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     diff::{Diff, FieldChange},
+    power::IPMI_PORT,
     stanza::{Seen, stanza_for},
 };
 use crate::{
@@ -248,6 +249,9 @@ pub struct RedfishSpec {
     /// What it is told to boot from when that is the network.
     #[serde(default)]
     pub network_boot: NetworkBoot,
+    /// By what its serial console is had.
+    #[serde(default)]
+    pub console: ConsoleBy,
 }
 
 impl PowerSpec {
@@ -258,6 +262,16 @@ impl PowerSpec {
             Self::Redfish(_) => "redfish",
             Self::Exec { .. } => "exec",
             Self::Manual => "manual",
+        }
+    }
+
+    /// The BMC's address, where there is one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ipmi { address, .. } | Self::Redfish(RedfishSpec { address, .. }) => {
+                Some(*address)
+            }
+            Self::Exec { .. } | Self::Manual => None,
         }
     }
 
@@ -300,6 +314,17 @@ pub enum NetworkBoot {
     Pxe,
     /// UEFI HTTP boot: DHCP and HTTP.
     Http,
+}
+
+/// By what the serial console of a node is had whose power is switched by Redfish.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConsoleBy {
+    /// It has none.
+    #[default]
+    Nothing,
+    /// IPMI's serial over LAN, at the same address and with the same account.
+    Ipmi,
 }
 
 /// The privilege level of a session with a BMC. Both may switch power.

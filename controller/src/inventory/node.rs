@@ -12,7 +12,10 @@ use haas_api::{
     names::{Mac, NodeGroupName, NodeName},
 };
 
-use super::{Arch, Firmware, Nic, NicRole, NodeSpec, PowerSpec, layer::Layer, power::Level};
+use super::{
+    Arch, ConsoleBy, Firmware, IPMI_PORT, Nic, NicRole, NodeSpec, PowerSpec, layer::Layer,
+    power::Level,
+};
 use crate::config::{
     DhcpMode, Network,
     reader::{At, Notes, Table, Value},
@@ -231,7 +234,14 @@ impl Reader<'_> {
     fn bmc(&self, power: &PowerSpec, span: Range<usize>, who: &str, taken: &mut Taken) {
         let (address, port, system) = match power {
             PowerSpec::Ipmi { address, port, .. } => (*address, *port, None),
-            PowerSpec::Redfish(spec) => (spec.address, spec.port, spec.system.clone()),
+            PowerSpec::Redfish(spec) => {
+                // Nobody can say which of a BMC's systems prints on the console that it has.
+                let has_console = spec.console != ConsoleBy::Nothing;
+                if has_console {
+                    taken.bmc(self.notes, (spec.address, IPMI_PORT), None, span.clone(), who);
+                }
+                (spec.address, spec.port, spec.system.clone().filter(|_| !has_console))
+            }
             PowerSpec::Exec { .. } | PowerSpec::Manual => return,
         };
         if let IpAddr::V4(v4) = address {

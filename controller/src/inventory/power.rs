@@ -4,11 +4,15 @@ use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
 use haas_api::names::Mac;
 
-use super::{BmcPrivilege, CipherSuite, NetworkBoot, PowerSpec, RedfishSpec, SecretRef, TlsTrust};
+use super::{
+    BmcPrivilege, CipherSuite, ConsoleBy, NetworkBoot, PowerSpec, RedfishSpec, SecretRef, TlsTrust,
+};
 use crate::config::reader::{At, Notes, Table, Value};
 
 /// The UDP port of IPMI over LAN (`asf-rmcp`).
-const IPMI_PORT: u16 = 623;
+pub const IPMI_PORT: u16 = 623;
+/// The longest name of a user (IPMI 2.0 section 22.28).
+const IPMI_USER_MAX: usize = 16;
 /// The TCP port of Redfish (HTTPS).
 const REDFISH_PORT: u16 = 443;
 /// What `driver` may say.
@@ -67,6 +71,7 @@ impl Driver {
                 "server_name",
                 "system",
                 "network_boot",
+                "console",
             ],
             Self::Exec => &["command"],
             Self::Manual => &[],
@@ -90,6 +95,7 @@ pub(super) struct PowerLayer {
     server_name: Option<String>,
     system: Option<String>,
     network_boot: Option<NetworkBoot>,
+    console: Option<ConsoleBy>,
     command: Option<Vec<String>>,
     // The keys that the table of highest rank holds, to refuse those that its driver never reads.
     own: Vec<(&'static str, At<()>)>,
@@ -125,6 +131,7 @@ impl PowerLayer {
         layer.server_name = get("server_name").and_then(|v| v.with("a DNS name", dns_name));
         let boots = [("pxe", NetworkBoot::Pxe), ("http", NetworkBoot::Http)];
         layer.network_boot = get("network_boot").and_then(|v| v.word(&boots));
+        layer.console = get("console").and_then(|v| v.word(&[("ipmi", ConsoleBy::Ipmi)]));
         layer.port = get("port").and_then(|v| v.number(1..=65_535)).and_then(|n| n.try_into().ok());
         layer.user = get("user").and_then(|v| {
             if is_redfish {
@@ -134,9 +141,8 @@ impl PowerLayer {
                     (user.len() <= 64 && user.bytes().all(good)).then(|| user.to_owned())
                 });
             }
-            // IPMI 2.0 section 22.28: a user name has 16 bytes.
             v.with("1 to 16 ASCII characters", |user| {
-                (user.len() <= 16 && user.is_ascii()).then(|| user.to_owned())
+                (user.len() <= IPMI_USER_MAX && user.is_ascii()).then(|| user.to_owned())
             })
         });
         layer.password = secret(get("password_file"), get("password_env"), "password_file", folder);
@@ -174,6 +180,7 @@ impl PowerLayer {
             server_name: self.server_name.or(below.server_name),
             system: self.system.or(below.system),
             network_boot: self.network_boot.or(below.network_boot),
+            console: self.console.or(below.console),
             command: self.command.or(below.command),
             own: self.own,
             given: self.given.union(&below.given).copied().collect(),
@@ -223,6 +230,11 @@ impl PowerLayer {
                          ca_file = \"FILE\"",
                     );
                 }
+                let long = self.user.as_ref().is_some_and(|user| user.len() > IPMI_USER_MAX);
+                if self.console == Some(ConsoleBy::Ipmi) && long {
+                    let wrong = "is \"ipmi\", and IPMI takes no user of that length";
+                    node.refuse("node.power.console", wrong, "a user of at most 16 characters");
+                }
                 Some(PowerSpec::Redfish(RedfishSpec {
                     address: self.address?.value,
                     port: self.port.unwrap_or(REDFISH_PORT),
@@ -233,6 +245,7 @@ impl PowerLayer {
                     server_name: self.server_name,
                     system: self.system,
                     network_boot: self.network_boot.unwrap_or_default(),
+                    console: self.console.unwrap_or_default(),
                 }))
             }
             Driver::Ipmi => {

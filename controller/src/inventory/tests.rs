@@ -63,6 +63,28 @@ fn a_bmc_may_have_the_systems_of_several_nodes_if_each_names_its_own() {
         let told = of(first, second).unwrap_err();
         assert!(told.contains("10.9.0.1 port 443 is already n01's BMC"), "{told}");
     }
+    // Both would watch one console.
+    let told = of(",system='a',console='ipmi'", ",system='b'").unwrap_err();
+    assert!(told.contains("10.9.0.1 port 443 is already n01's BMC"), "{told}");
+    let told = of(",system='a'", ",system='b',console='ipmi'").unwrap_err();
+    assert!(told.contains("10.9.0.1 port 443 is already n01's BMC"), "{told}");
+}
+
+#[test]
+fn a_node_switched_by_redfish_may_have_its_console_by_ipmi() {
+    let text = "[[node]]\nname='n01'\nmac='52:54:00:00:00:01'\npower={driver='redfish',\
+                address='10.9.0.1',user='USER',password_env='BMC',fingerprint='PRINT',console='ipmi'}\n";
+    let text = text.replace("PRINT", &"ab".repeat(32));
+    let nodes = parse(&text.replace("USER", "haas")).unwrap();
+    let PowerSpec::Redfish(spec) = &nodes[0].power else { panic!("{:?}", nodes[0].power) };
+    assert_eq!(spec.console, ConsoleBy::Ipmi);
+    assert!(crate::power::has_console(&nodes[0].power));
+    let without = RedfishSpec { console: ConsoleBy::Nothing, ..spec.clone() };
+    assert!(!crate::power::has_console(&PowerSpec::Redfish(without)));
+    let told = parse(&text.replace("USER", "a-user-of-17-char")).unwrap_err();
+    assert!(told.contains("node.power.console: is \"ipmi\", and IPMI takes no user"), "{told}");
+    let told = parse(&text.replace("USER", "haas").replace("'ipmi'", "'ssh'")).unwrap_err();
+    assert!(told.contains("node.power.console: \"ssh\" is not understood"), "{told}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What stands somewhere and is read at each scrape, so that nothing of what is gone remains.
 
-use std::sync::atomic::AtomicU64;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -9,7 +9,16 @@ use prometheus_client::{
 };
 
 use super::gauge;
-use crate::{clock, context::Context, power, store::Result};
+use crate::{
+    clock,
+    context::Context,
+    model::{IdleOff, Micros},
+    power,
+    store::Result,
+};
+
+/// A reading of power is fresh for so many intervals in which BMCs are asked.
+const FRESH: Micros = 3;
 
 /// An image by its first tag, and by the beginning of its digest: tags can move.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -29,6 +38,13 @@ pub(super) async fn take(context: &Context) -> Result<Registry> {
     let webhooks = tx.webhooks().await?;
     let (first, last) = (tx.first_event().await?, tx.last_event().await?);
     let operations = tx.running_operations().await?.len();
+    let now = clock::wall();
+    let idle_off = tx.idle_off_of_all(now).await?;
+    let drawn = match context.config.health.poll {
+        Some(every) => tx.drawn_since(now - FRESH * micros(every)).await?,
+        // What was told once may be long ago.
+        None => (0, 0),
+    };
     drop(tx);
     let mut registry = Registry::with_prefix("haas");
 
@@ -99,7 +115,33 @@ pub(super) async fn take(context: &Context) -> Result<Registry> {
         add("state_dir_free_bytes", "Room where the images are", free);
     }
     bmcs(&mut registry);
+    power(&mut registry, drawn, idle_off);
     Ok(registry)
+}
+
+/// What nodes draw, and what it saves that idle ones are off.
+fn power(registry: &mut Registry, (watts, nodes): (i64, i64), idle_off: IdleOff) {
+    for (name, help, value) in [
+        ("node_power_watts", "What all nodes draw together whose BMCs say that", watts),
+        ("nodes_with_power_reading", "Nodes whose BMCs say what they draw", nodes),
+    ] {
+        let figure: Gauge = Gauge::default();
+        figure.set(value);
+        registry.register(name, help, figure);
+    }
+    let time: Counter<f64, AtomicU64> = Counter::default();
+    time.inc_by(super::seconds(idle_off.time));
+    let help = "Time that nodes were off since nobody used them, all nodes' together";
+    registry.register_with_unit("idle_off", help, Unit::Seconds, time);
+    let saved: Counter = Counter::default();
+    saved.inc_by(u64::try_from(idle_off.joules).unwrap_or(0));
+    let help =
+        "What nodes would have drawn in that time, as far as it is known what they drew idle";
+    registry.register_with_unit("idle_saved", help, Unit::Joules, saved);
+}
+
+fn micros(time: Duration) -> Micros {
+    Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX / FRESH)
 }
 
 /// The sessions of IPMI.

@@ -175,6 +175,29 @@ async fn no_label_has_what_there_can_be_any_number_of() {
 }
 
 #[tokio::test]
+async fn what_nodes_draw_is_told_of_those_whose_bmcs_were_asked_lately() {
+    let bench = Bench::new().await;
+    bench.add_nodes([1, 2, 3]).await;
+    let hour = 3_600 * crate::model::SECOND;
+    for (number, watts, ago) in [(1, Some(212), 0), (2, None, 0), (3, Some(300), hour)] {
+        let node = bench.node(number).await;
+        let mut tx = bench.context.store.write().await.unwrap();
+        let report = crate::power::BmcReport { watts, ..Default::default() };
+        tx.set_bmc(&node.id, &report, crate::clock::wall() - ago).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let text = scraped(&bench).await;
+    for line in [
+        "haas_node_power_watts 212",
+        "haas_nodes_with_power_reading 1",
+        "haas_idle_off_seconds_total 0.0",
+        "haas_idle_saved_joules_total 0",
+    ] {
+        assert!(text.lines().any(|told| told == line), "no {line} in {text}");
+    }
+}
+
+#[tokio::test]
 async fn a_boot_is_counted_and_timed_by_its_stages() {
     let bench = Bench::new().await;
     bench.add_nodes([1]).await;

@@ -45,6 +45,8 @@ mod account;
 mod attempt;
 mod boot_times;
 mod desired;
+mod given;
+mod idle_off;
 mod node;
 mod operation;
 
@@ -52,5 +54,7 @@ pub use account::AccountKind;
 pub use attempt::{Attempt, AttemptState, Cause};
 pub use boot_times::BootTimes;
 pub use desired::{BootOnce, Desired, ImageWanted, NewDesired};
+pub use given::Given;
+pub use idle_off::IdleOff;
 pub use node::{Drain, DrainState, Ending, Evidence, Fault, Node, Power, Silence, Tried};
 pub use operation::{Operation, OperationNode};

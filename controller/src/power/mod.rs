@@ -19,7 +19,6 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, FutureExt};
-use haas_api::bmc::Hardware;
 use haas_api::hardware::{BmcInfo, SelEntry, Sensor};
 use ipmi_lan::Console;
 use serde::{Deserialize, Serialize};
@@ -71,6 +70,8 @@ pub struct BmcReport {
     pub info: BmcInfo,
     /// Its sensors.
     pub sensors: Vec<Sensor>,
+    /// What the machine draws, in watts, where it says so.
+    pub watts: Option<u32>,
     /// Its log.
     pub sel: SelReport,
 }
@@ -168,7 +169,9 @@ pub enum PowerError {
         error: SecretError,
     },
     /// The driver has no serial console.
-    #[error("only nodes with the power driver \"ipmi\" have a console")]
+    #[error(
+        "only nodes with the power driver \"ipmi\", or \"redfish\" with console = \"ipmi\", have a console"
+    )]
     NoConsole,
     /// The inventory asks for what the driver cannot do.
     #[error("power driver {driver:?}: {wrong}")]
@@ -218,7 +221,8 @@ pub fn health_driver(spec: &PowerSpec) -> Option<Arc<dyn HealthDriver>> {
             let login = ipmi::Login::of(spec)?;
             Some(Arc::new(ipmi::Ipmi::new(login, false)))
         }
-        PowerSpec::Redfish(_) | PowerSpec::Exec { .. } | PowerSpec::Manual => None,
+        PowerSpec::Redfish(spec) => Some(Arc::new(redfish::Redfish::new(spec.clone(), false))),
+        PowerSpec::Exec { .. } | PowerSpec::Manual => None,
     }
 }
 
@@ -233,10 +237,7 @@ pub enum Claim {
 
 /// Whether a node's serial console can be had.
 pub fn has_console(spec: &PowerSpec) -> bool {
-    match spec {
-        PowerSpec::Ipmi { .. } => true,
-        PowerSpec::Redfish(_) | PowerSpec::Exec { .. } | PowerSpec::Manual => false,
-    }
+    ipmi::Login::for_console(spec).is_some()
 }
 
 /// Begins a node's serial console, in the BMC's session that its power commands have too. It ends
@@ -245,26 +246,13 @@ pub fn has_console(spec: &PowerSpec) -> bool {
 /// # Errors
 /// When there is none, or it cannot be had.
 pub async fn open_console(spec: &PowerSpec, claim: Claim) -> Result<Console, PowerError> {
-    let login = ipmi::Login::of(spec).ok_or(PowerError::NoConsole)?;
+    let login = ipmi::Login::for_console(spec).ok_or(PowerError::NoConsole)?;
     ipmi::open_console(&login, claim).await
 }
 
 /// Ends what drivers keep open, when haasd ends.
 pub async fn close() {
     tokio::join!(ipmi::close(), redfish::close());
-}
-
-/// What hardware the node's BMC sees; none where its driver cannot ask.
-///
-/// # Errors
-/// When the BMC does not say.
-pub async fn hardware(spec: &PowerSpec) -> Result<Option<Hardware>, PowerError> {
-    match spec {
-        PowerSpec::Redfish(spec) => {
-            redfish::Redfish::new(spec.clone(), false).hardware().await.map(Some)
-        }
-        PowerSpec::Ipmi { .. } | PowerSpec::Exec { .. } | PowerSpec::Manual => Ok(None),
-    }
 }
 
 type Turn = Arc<tokio::sync::Mutex<()>>;

@@ -125,6 +125,8 @@ async fn want_off(context: &Context, loaded: &Loaded) -> Result<()> {
         Err(StoreError::Conflict(_)) => return Ok(()),
         result => result?,
     };
+    let since = idle_since(loaded).unwrap_or_else(|| context.clock.now());
+    tx.note_idle_watts(&node.id, generation, context.clock.to_wall(since)).await?;
     tx.add_event(NewEvent {
         at: clock::wall(),
         kind: "desired-changed",
@@ -146,7 +148,7 @@ mod tests {
     use haas_api::agent::{BootStage, Heartbeat};
 
     use super::*;
-    use crate::{model::SECOND, reconcile, testing::Bench};
+    use crate::{model::SECOND, power::BmcReport, reconcile, testing::Bench};
 
     const HOUR: Micros = 3_600 * SECOND;
 
@@ -239,8 +241,13 @@ mod tests {
         let begun = spares(&bench, 1).await;
         let later = begun + 2 * HOUR;
         heard(&bench, 1, &[], later).await;
+        let node = bench.node(1).await;
+        let mut tx = bench.context.store.write().await.unwrap();
+        let report = BmcReport { watts: Some(200), ..BmcReport::default() };
+        tx.set_bmc(&node.id, &report, clock::wall() + SECOND).await.unwrap();
+        tx.commit().await.unwrap();
         let mut tx = bench.context.store.read().await.unwrap();
-        let loaded = Loaded::read(&bench.context, &mut tx, bench.node(1).await).await.unwrap();
+        let loaded = Loaded::read(&bench.context, &mut tx, node).await.unwrap();
         drop(tx);
         let step = loaded.decide(&bench.context, true, later);
         pass(&bench.context, &[(&loaded, &step)], later).await.unwrap();
@@ -250,7 +257,8 @@ mod tests {
         assert!(!off.wanted.power_on);
         assert_eq!((off.wanted.cause.as_str(), off.wanted.actor.as_str()), ("idle", "haasd"));
         let after = tx.idle_off(&node.id, off.created_at + 5 * HOUR).await.unwrap();
-        assert_eq!(after, 5 * HOUR, "it counts while it lasts");
+        assert_eq!(after.time, 5 * HOUR, "it counts while it lasts");
+        assert_eq!(after.joules, 200 * 5 * 3_600, "at what it drew while it was idle");
         drop(tx);
         let body =
             serde_json::json!({ "nodeset": "n01", "image": "a", "overlay": "none", "force": true });
@@ -263,6 +271,6 @@ mod tests {
             "it is switched on for whoever has it"
         );
         let total = tx.idle_off(&node.id, off.created_at + 50 * HOUR).await.unwrap();
-        assert_eq!(total, on.created_at - off.created_at, "and no longer");
+        assert_eq!(total.time, on.created_at - off.created_at, "and no longer");
     }
 }

@@ -7,10 +7,7 @@ use haas_api::{
 use sqlx::{query, query_as};
 
 use super::{Result, StoreError, Tx, changed, from_json, from_text, on, to_json};
-use crate::{
-    boots::drift::Given,
-    model::{Attempt, AttemptState, Micros},
-};
+use crate::model::{Attempt, AttemptState, Given, Micros};
 
 #[derive(sqlx::FromRow)]
 struct Row {

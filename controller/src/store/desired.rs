@@ -127,22 +127,6 @@ impl Tx {
         row.map(Row::parse).transpose()
     }
 
-    /// For how long a node was off, until `now` of the wall clock, since nobody used it.
-    pub async fn idle_off(&mut self, node_id: &str, now: Micros) -> Result<Micros> {
-        let rows: Vec<(i64, Option<i64>)> = on!(
-            self,
-            c => query_as(
-                "select off.created_at,
-                   (select min(later.created_at) from desired as later
-                    where later.node_id = off.node_id and later.generation > off.generation)
-                 from desired as off where off.node_id = $1 and off.cause = 'idle'",
-            )
-            .bind(node_id)
-            .fetch_all(c)
-        )?;
-        Ok(rows.into_iter().map(|(from, until)| (until.unwrap_or(now) - from).max(0)).sum())
-    }
-
     /// The desired state that a rollback from `generation` goes to: the last older one in which the
     /// node was to run something else.
     pub async fn desired_before(

@@ -5,8 +5,11 @@ use std::collections::HashMap;
 use haas_api::hardware::{BmcInfo, Health, Inventory, Sensor, Summary};
 use sqlx::{query, query_as};
 
-use super::{Result, Tx, changed, from_json, on, to_json};
-use crate::{model::Micros, power::SelReport};
+use super::{Result, StoreError, Tx, changed, from_json, on, to_json};
+use crate::{
+    model::Micros,
+    power::{BmcReport, SelReport},
+};
 
 /// What is known of a node's hardware.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -17,6 +20,8 @@ pub struct HardwareRow {
     pub bmc: Option<BmcInfo>,
     /// What its sensors measured.
     pub sensors: Vec<Sensor>,
+    /// What it draws, in watts; none once the BMC could not be asked.
+    pub watts: Option<u32>,
     /// Its log.
     pub sel: SelReport,
     /// When it told that, wall clock.
@@ -27,6 +32,17 @@ pub struct HardwareRow {
     pub clear_by: Option<String>,
     /// How well the node is by all of that.
     pub health: Health,
+}
+
+/// How a node is, as lists have it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HealthRow {
+    /// How well it is.
+    pub health: Health,
+    /// Its hardware in a few numbers.
+    pub summary: Option<Summary>,
+    /// What it draws, in watts.
+    pub watts: Option<u32>,
 }
 
 /// When a BMC was last asked, and what is to be done with it.
@@ -44,6 +60,7 @@ struct Row {
     inventory_at: Option<i64>,
     bmc: Option<String>,
     sensors: Option<String>,
+    watts: Option<i64>,
     sel: Option<String>,
     bmc_at: Option<i64>,
     bmc_error: Option<String>,
@@ -58,6 +75,7 @@ impl Row {
             inventory: inventory.zip(self.inventory_at),
             bmc: self.bmc.map(|text| from_json("hardware", &text)).transpose()?,
             sensors: optional(self.sensors)?,
+            watts: self.watts.map(watts).transpose()?,
             sel: optional(self.sel)?,
             bmc_at: self.bmc_at,
             bmc_error: self.bmc_error,
@@ -65,6 +83,11 @@ impl Row {
             health: from_json("hardware", &self.health)?,
         })
     }
+}
+
+fn watts(watts: i64) -> Result<u32> {
+    u32::try_from(watts)
+        .map_err(|e| StoreError::Corrupt { table: "hardware", problem: e.to_string() })
 }
 
 fn optional<T: serde::de::DeserializeOwned + Default>(text: Option<String>) -> Result<T> {
@@ -81,19 +104,35 @@ impl Tx {
         row.map_or_else(|| Ok(HardwareRow::default()), Row::parse)
     }
 
-    /// How well all nodes are, and their hardware in a few numbers, by node. Nodes that nothing is known
-    /// of are not in it.
-    pub async fn healths(&mut self) -> Result<HashMap<String, (Health, Option<Summary>)>> {
-        let rows: Vec<(String, String, Option<String>)> = on!(
+    /// How all nodes are, by node. Nodes that nothing is known of are not in it.
+    pub async fn healths(&mut self) -> Result<HashMap<String, HealthRow>> {
+        let rows: Vec<(String, String, Option<String>, Option<i64>)> = on!(
             self,
-            c => query_as("select node_id, health, summary from hardware").fetch_all(c)
+            c => query_as("select node_id, health, summary, watts from hardware").fetch_all(c)
         )?;
         rows.into_iter()
-            .map(|(node, health, summary)| {
-                let summary = summary.map(|text| from_json("hardware", &text)).transpose()?;
-                Ok((node, (from_json("hardware", &health)?, summary)))
+            .map(|(node, health, summary, drawn)| {
+                let row = HealthRow {
+                    health: from_json("hardware", &health)?,
+                    summary: summary.map(|text| from_json("hardware", &text)).transpose()?,
+                    watts: drawn.map(watts).transpose()?,
+                };
+                Ok((node, row))
             })
             .collect()
+    }
+
+    /// What nodes draw together, in watts, and how many have told that since a moment (wall clock).
+    pub async fn drawn_since(&mut self, since: Micros) -> Result<(i64, i64)> {
+        on!(
+            self,
+            c => query_as(
+                "select cast(coalesce(sum(watts), 0) as bigint), count(watts) from hardware
+                 where bmc_at >= $1"
+            )
+            .bind(since)
+            .fetch_one(c)
+        )
     }
 
     /// When BMCs were last asked, and which logs are to be cleared, by node.
@@ -128,39 +167,35 @@ impl Tx {
     }
 
     /// What a node's BMC has told.
-    pub async fn set_bmc(
-        &mut self,
-        node_id: &str,
-        bmc: &BmcInfo,
-        sensors: &[Sensor],
-        sel: &SelReport,
-        at: Micros,
-    ) -> Result<()> {
+    pub async fn set_bmc(&mut self, node_id: &str, told: &BmcReport, at: Micros) -> Result<()> {
         self.begin_hardware(node_id).await?;
         changed!(
             self,
             query(
-                "update hardware set bmc = $2, sensors = $3, sel = $4, bmc_at = $5, asked_at = $5,
-                 bmc_error = null where node_id = $1",
+                "update hardware set bmc = $2, sensors = $3, watts = $4, sel = $5, bmc_at = $6,
+                 asked_at = $6, bmc_error = null where node_id = $1",
             )
             .bind(node_id)
-            .bind(to_json(bmc))
-            .bind(to_json(&sensors))
-            .bind(to_json(sel))
+            .bind(to_json(&told.info))
+            .bind(to_json(&told.sensors))
+            .bind(told.watts.map(i64::from))
+            .bind(to_json(&told.sel))
             .bind(at)
         )?;
         Ok(())
     }
 
-    /// Why a node's BMC could not be asked.
+    /// Why a node's BMC could not be asked. What the node draws is not known then.
     pub async fn set_bmc_error(&mut self, node_id: &str, error: &str, at: Micros) -> Result<()> {
         self.begin_hardware(node_id).await?;
         changed!(
             self,
-            query("update hardware set bmc_error = $2, asked_at = $3 where node_id = $1")
-                .bind(node_id)
-                .bind(error)
-                .bind(at)
+            query(
+                "update hardware set bmc_error = $2, asked_at = $3, watts = null where node_id = $1"
+            )
+            .bind(node_id)
+            .bind(error)
+            .bind(at)
         )?;
         Ok(())
     }

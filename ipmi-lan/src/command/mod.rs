@@ -5,6 +5,7 @@
 //! [`Bmc`]: crate::Bmc
 
 mod chassis;
+mod dcmi;
 mod device;
 mod event;
 mod fru;
@@ -17,6 +18,7 @@ pub use self::chassis::{
     BootDevice, BootFlags, ChassisControl, ChassisStatus, GetBootFlags, GetChassisStatus,
     KeepBootFlags, MarkBootFlagsNew, SetBootFlags,
 };
+pub use self::dcmi::GetPowerReading;
 pub use self::device::ColdReset;
 pub use self::{
     event::{Severity, State, kind},

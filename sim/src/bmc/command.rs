@@ -77,6 +77,7 @@ impl Bmc {
                 self.operator(session, |bmc| bmc.records.answer(0x0A, 0x47, request.data))
             }
             (0x04 | 0x0A, command) => self.records.answer(request.function, command, request.data),
+            (0x2C, 0x02) => self.records.power_reading(request.data),
             (0x06, 0x4B) => self.console_holder(request.data),
             _ => (code::UNKNOWN, Vec::new()),
         }

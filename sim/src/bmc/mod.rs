@@ -140,6 +140,11 @@ impl Bmc {
         self.records.sensor_mut(name).expect("a sensor of this name")
     }
 
+    /// What the machine draws from now on; none: the BMC speaks no DCMI.
+    pub fn set_watts(&mut self, watts: Option<u16>) {
+        self.records.watts = watts;
+    }
+
     /// Writes into its log that a sensor came into a state.
     pub fn log(&mut self, sensor: &str, state: u8) {
         self.records.note(sensor, state);

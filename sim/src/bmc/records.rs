@@ -90,6 +90,8 @@ pub(super) struct Records {
     erased_at: u32,
     reservation: u16,
     fru: Vec<u8>,
+    /// What the machine draws, as DCMI tells it; none: it speaks no DCMI.
+    pub(super) watts: Option<u16>,
     /// It answers no more bytes of a record at once.
     pub(super) piece: u8,
 }
@@ -112,6 +114,7 @@ impl Default for Records {
             erased_at: 0,
             reservation: 0,
             fru: fru(),
+            watts: Some(240),
             piece: 0,
         }
     }
@@ -187,6 +190,19 @@ impl Records {
             (0x0A, 0x48) => (OK, now().to_le_bytes().to_vec()),
             _ => (UNKNOWN, Vec::new()),
         }
+    }
+
+    /// DCMI 1.5, 6.6.1: the power now, and over the last minute as if it had always been the same.
+    pub(super) fn power_reading(&self, data: &[u8]) -> Answer {
+        let Some(watts) = self.watts else { return (UNKNOWN, Vec::new()) };
+        match data {
+            [0xDC, 0x01, _, _] => {}
+            [0xDC, _, _, _] => return (FIELD, Vec::new()),
+            _ => return (LENGTH, Vec::new()),
+        }
+        let watts = watts.to_le_bytes().repeat(4);
+        let (time, period) = (now().to_le_bytes(), 60_000_u32.to_le_bytes());
+        (OK, [&[0xDC], &watts[..], &time, &period, &[0x40]].concat())
     }
 
     /// [35.14]

@@ -6,6 +6,7 @@
 //! accounts, power, the boot override. [`Vendor`] is what a vendor does otherwise, [`Faults`] what goes
 //! wrong and may change at any time, [`Counts`] what it was asked.
 
+mod collections;
 mod http;
 mod machine;
 mod server;

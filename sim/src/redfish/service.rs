@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{
-    Machine, Setup, User, Vendor,
+    Machine, Setup, User, Vendor, collections,
     http::{Reply, Request},
 };
 
@@ -31,6 +31,8 @@ pub struct Faults {
     pub garbage: usize,
     /// Each write needs If-Match.
     pub wants_etag: bool,
+    /// Members of a log that come at once; 0 is all.
+    pub page: usize,
 }
 
 /// What it was asked.
@@ -84,6 +86,7 @@ impl fmt::Debug for Service {
 
 const ROOT: &str = "/redfish/v1";
 const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
+const CLEAR: &str = "#LogService.ClearLog";
 const ACCOUNTS: &str = "/redfish/v1/AccountService/Accounts";
 
 impl Service {
@@ -122,7 +125,8 @@ impl Service {
         self.counts
     }
 
-    /// Every order that it obeyed, in order: `On`, `ForceOff`, `boot Pxe Once UEFI` with what was written.
+    /// Every order that it obeyed, in order: `On`, `ForceOff`, `boot Pxe Once UEFI` with what was written,
+    /// `bmc GracefulRestart` for itself, `clear log`.
     pub fn orders(&self) -> &[String] {
         &self.orders
     }
@@ -156,7 +160,8 @@ impl Service {
         if self.faults.silent {
             return Does::Nothing;
         }
-        let path = request.path.trim_end_matches('/').to_owned();
+        let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+        let path = path.trim_end_matches('/').to_owned();
         // What is not served at all is no part of a service that is not ready.
         if self.faults.unavailable > 0 && path != ROOT {
             self.faults.unavailable -= 1;
@@ -170,7 +175,7 @@ impl Service {
             return Does::Reply(self.log_in(&request.body));
         }
         if path == ROOT && request.method == "GET" {
-            return Does::Reply(self.read(&path, now));
+            return Does::Reply(self.read(&path, query, now));
         }
         let Some((user, session)) = self.who(request) else {
             return Does::Reply(error(
@@ -188,7 +193,7 @@ impl Service {
             ));
         }
         match request.method.as_str() {
-            "GET" => Does::Reply(self.read(&path, now)),
+            "GET" => Does::Reply(self.read(&path, query, now)),
             "DELETE" => Does::Reply(self.log_out(&path)),
             "PATCH" => Does::Reply(self.write(&path, request)),
             "POST" => self.act(&path, &request.body, now),
@@ -261,7 +266,7 @@ impl Service {
         user.map(|user| (user, None))
     }
 
-    fn read(&mut self, path: &str, now: Instant) -> Reply {
+    fn read(&mut self, path: &str, query: &str, now: Instant) -> Reply {
         if let Some(accounts) = self.accounts(path) {
             return Reply::json(200, &accounts);
         }
@@ -273,6 +278,10 @@ impl Service {
             body["PowerState"] = json!(if self.told(now) { "On" } else { "Off" });
             body["@odata.etag"] = json!(tag);
         }
+        let page = if path.ends_with("/Entries") { self.faults.page } else { 0 };
+        let Some(body) = collections::asked(&self.tree, body, path, query, page) else {
+            return error(501, "Base.1.8.QueryNotSupported", "Querying is not supported.");
+        };
         Reply::json(200, &body).with("ETag", tag)
     }
 
@@ -377,21 +386,34 @@ impl Service {
     }
 
     fn act(&mut self, path: &str, body: &Value, now: Instant) -> Does {
-        let system = self.system.clone();
-        if path != format!("{system}/Actions/ComputerSystem.Reset") {
+        let Some((owner, action)) = self.action(path) else {
             return Does::Reply(error(
                 404,
                 "Base.1.8.ResourceMissingAtURI",
                 "There is no such action.",
             ));
-        }
+        };
         let kind = body["ResetType"].as_str().unwrap_or_default();
-        if !self.offers(kind) {
+        if action != CLEAR && !self.offers(&owner, &action, kind) {
             return Does::Reply(error(
                 400,
                 "Base.1.8.ActionParameterNotSupported",
                 "No such ResetType.",
             ));
+        }
+        match action.as_str() {
+            CLEAR => return Does::Reply(self.clear(&owner)),
+            "#Manager.Reset" => {
+                self.orders.push(format!("bmc {kind}"));
+                self.sessions.clear();
+                return if self.faults.lost_answers > 0 {
+                    self.faults.lost_answers -= 1;
+                    Does::Close
+                } else {
+                    Does::Reply(Reply::empty(204))
+                };
+            }
+            _ => {}
         }
         let was_on = self.machine.is_on();
         if self.setup.vendor == Vendor::Ilo && kind == "ForceOff" && !was_on {
@@ -421,14 +443,42 @@ impl Service {
         })
     }
 
-    fn offers(&self, kind: &str) -> bool {
-        let action = &self.tree[&self.system]["Actions"]["#ComputerSystem.Reset"];
+    /// The resource and its action that has this target.
+    fn action(&self, target: &str) -> Option<(String, String)> {
+        for (path, resource) in &self.tree {
+            for (name, action) in resource["Actions"].as_object().into_iter().flatten() {
+                let at = action["target"].as_str().unwrap_or_default();
+                if at.trim_end_matches('/') == target {
+                    return Some((path.clone(), name.clone()));
+                }
+            }
+        }
+        None
+    }
+
+    fn clear(&mut self, service: &str) -> Reply {
+        let entries = self.tree[service]["Entries"]["@odata.id"].as_str().unwrap_or_default();
+        let entries = entries.trim_end_matches('/').to_owned();
+        if let Some(entries) = self.tree.get_mut(&entries) {
+            entries["Members"] = json!([]);
+            entries["Members@odata.count"] = json!(0);
+        }
+        self.orders.push("clear log".to_owned());
+        Reply::empty(204)
+    }
+
+    /// Where it does not say which kinds it has, it has the usual ones.
+    fn offers(&self, owner: &str, action: &str, kind: &str) -> bool {
+        let action = &self.tree[owner]["Actions"][action];
         let info = action["@Redfish.ActionInfo"].as_str().and_then(|path| self.tree.get(path));
         let listed = match info {
             Some(info) => &info["Parameters"][0]["AllowableValues"],
             None => &action["ResetType@Redfish.AllowableValues"],
         };
-        listed.as_array().is_some_and(|listed| listed.iter().any(|word| word == kind))
+        match listed.as_array() {
+            Some(listed) => listed.iter().any(|word| word == kind),
+            None => ["GracefulRestart", "ForceRestart"].contains(&kind),
+        }
     }
 }
 

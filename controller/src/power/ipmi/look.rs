@@ -17,9 +17,9 @@ use haas_api::hardware::{BmcInfo, Fru, FruField, Level, SelEntry, Sensor, tame};
 use ipmi_lan::{
     Bmc, Error,
     command::{
-        FRU_HEADER, GetReading, GetSdr, GetSdrInfo, GetSelRecord, Measured, ReadFru, ReserveSdr,
-        SDR_HEADER, SdrInfo, SdrRecord, SelRecord, SensorRecord, Severity, fru_area_length,
-        fru_areas, kind, sdr_length,
+        FRU_HEADER, GetPowerReading, GetReading, GetSdr, GetSdrInfo, GetSelRecord, Measured,
+        ReadFru, ReserveSdr, SDR_HEADER, SdrInfo, SdrRecord, SelRecord, SensorRecord, Severity,
+        fru_area_length, fru_areas, kind, sdr_length,
     },
     ipmi_rs_core::{
         app::{DeviceId, GetDeviceId},
@@ -124,10 +124,12 @@ impl Gentle {
             known.repository = Some(repository);
         }
         let sensors = self.sensors(&known.records).await?;
+        // Not every BMC speaks DCMI, and many do not measure while the machine is off.
+        let watts = unless_refused(self.ask(GetPowerReading).await)?.flatten().map(u32::from);
         let sel = self.sel(known).await?;
         let info = BmcInfo { frus: known.frus.clone(), ..info(&device) };
         KNOWN.lock().unwrap_or_else(|p| p.into_inner()).insert(address, known.clone());
-        Ok(BmcReport { info, sensors, sel })
+        Ok(BmcReport { info, sensors, watts, sel })
     }
 
     /// Every record that says something, from the first to the last.

@@ -29,7 +29,7 @@ use tokio::time::timeout_at;
 pub use self::fault::BmcFault;
 use super::{BootDevice, Claim, LIMIT, Power, PowerAction, PowerDriver, PowerError, Turn, turn_at};
 use crate::{
-    inventory::{self, BmcPrivilege, PowerSpec, SecretRef},
+    inventory::{self, BmcPrivilege, ConsoleBy, IPMI_PORT, PowerSpec, RedfishSpec, SecretRef},
     metrics::METRICS,
 };
 
@@ -157,6 +157,27 @@ impl Login {
                 cipher_suite: *cipher_suite,
             }),
             PowerSpec::Redfish(_) | PowerSpec::Exec { .. } | PowerSpec::Manual => None,
+        }
+    }
+
+    /// By what the node's console is had: it may be IPMI though Redfish switches the power.
+    pub(super) fn for_console(spec: &PowerSpec) -> Option<Self> {
+        match spec {
+            PowerSpec::Redfish(RedfishSpec {
+                console: ConsoleBy::Ipmi,
+                address,
+                user,
+                password,
+                ..
+            }) => Some(Self {
+                bmc: SocketAddr::new(*address, IPMI_PORT),
+                user: user.clone(),
+                password: password.clone(),
+                kg: None,
+                privilege: BmcPrivilege::default(),
+                cipher_suite: None,
+            }),
+            spec => Self::of(spec),
         }
     }
 

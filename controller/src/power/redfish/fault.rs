@@ -106,6 +106,9 @@ pub enum RedfishFault {
     /// Another call was with the BMC all the time.
     #[error("not tried: an earlier call has not ended for {} s", .0.as_secs_f32())]
     Busy(Duration),
+    /// It answered, but too slowly.
+    #[error("not done within {} s; it answers too slowly", .0.as_secs_f32())]
+    TooSlow(Duration),
     /// Its last calls failed, and it is left alone for a while.
     #[error("{last}. It is left alone until it is asked again in {} s", left.as_secs_f32().ceil())]
     Paused {
@@ -125,7 +128,7 @@ impl RedfishFault {
             Self::OtherSystem { .. } | Self::NotOffered { .. } | Self::Rejected(_) => true,
             Self::NobodyThere | Self::Silent | Self::NoSession(_) | Self::Overloaded(_) => false,
             Self::NotNow(_) | Self::Unanswered | Self::Garbled(_) | Self::Network(_) => false,
-            Self::Busy(_) => false,
+            Self::Busy(_) | Self::TooSlow(_) => false,
             Self::WrongAccount | Self::TooLittle(_) | Self::PasswordExpired => true,
             Self::Paused { last, .. } => last.needs_person(),
         }

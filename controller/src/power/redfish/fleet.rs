@@ -17,6 +17,7 @@ use super::{
     Options,
     breaker::Breaker,
     fault::RedfishFault,
+    health::Parts,
     session::{Link, Login},
 };
 
@@ -24,6 +25,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Fleet {
     pub(super) options: Options,
+    /// What is known of the machines' parts, which is not read each time.
+    pub(super) parts: Parts,
     logins: Arc<Semaphore>,
     places: Mutex<HashMap<SocketAddr, Arc<tokio::sync::Mutex<Place>>>>,
 }
@@ -48,7 +51,7 @@ pub(super) struct Call {
 impl Fleet {
     pub(super) fn new(options: Options) -> Self {
         let logins = Arc::new(Semaphore::new(options.logins));
-        Self { options, logins, places: Mutex::default() }
+        Self { options, parts: Parts::default(), logins, places: Mutex::default() }
     }
 
     /// Waits for the turn, unless the BMC is left alone. Another account than before, or another trust,

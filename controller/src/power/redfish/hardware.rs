@@ -1,5 +1,4 @@
 //! The hardware that a BMC sees: the system and its processors, memory, drives and network interfaces.
-//! A part that cannot be read is left out; the account's role may not let it be seen.
 
 use haas_api::{
     bmc::{Cpu, Drive, Hardware, MemoryModule, NetworkInterface},
@@ -9,18 +8,13 @@ use serde_json::Value;
 
 use super::{
     fault::RedfishFault,
-    http::path_of,
-    session::{Link, id},
+    parts::{Ask, PARTS_MAX, is_there, part, parts, path, text},
+    session::id,
 };
 
-/// Parts of one kind that are read at most.
-const PARTS_MAX: usize = 128;
-/// The longest text that is kept.
-const TEXT_MAX: usize = 200;
-
 /// Reads all of it.
-pub(super) async fn read(link: &mut Link, name: Option<&str>) -> Result<Hardware, RedfishFault> {
-    let (_, system) = link.system(name).await?;
+pub(super) async fn read(ask: &mut impl Ask, name: Option<&str>) -> Result<Hardware, RedfishFault> {
+    let (_, system) = ask.system(name).await?;
     let system = system.body;
     let mut hardware = Hardware {
         manufacturer: text(&system["Manufacturer"]),
@@ -30,67 +24,30 @@ pub(super) async fn read(link: &mut Link, name: Option<&str>) -> Result<Hardware
         bios: text(&system["BiosVersion"]),
         ..Hardware::default()
     };
-    for part in parts(link, &system["Processors"]).await? {
+    for part in parts(ask, &system["Processors"]).await? {
         hardware.cpus.extend(cpu(&part));
     }
-    for part in parts(link, &system["Memory"]).await? {
+    for part in parts(ask, &system["Memory"]).await? {
         hardware.memory.extend(module(&part));
     }
-    for storage in parts(link, &system["Storage"]).await? {
+    for storage in parts(ask, &system["Storage"]).await? {
         let drives = storage["Drives"].as_array().into_iter().flatten();
         let paths: Vec<_> = drives.filter_map(path).take(PARTS_MAX).collect();
         for path in paths {
-            hardware.drives.extend(part(link, &path).await?.as_ref().map(drive));
+            let found = part(ask, &path).await?.filter(is_there);
+            hardware.drives.extend(found.as_ref().map(drive));
         }
     }
     if hardware.drives.is_empty() {
-        for storage in parts(link, &system["SimpleStorage"]).await? {
+        for storage in parts(ask, &system["SimpleStorage"]).await? {
             let devices = storage["Devices"].as_array().into_iter().flatten();
             hardware.drives.extend(devices.filter(|part| is_there(part)).map(drive));
         }
     }
-    for part in parts(link, &system["EthernetInterfaces"]).await? {
+    for part in parts(ask, &system["EthernetInterfaces"]).await? {
         hardware.nics.extend(nic(&part));
     }
     Ok(hardware)
-}
-
-/// The members of the collection that a resource links to; none if it has no such link.
-async fn parts(link: &mut Link, collection: &Value) -> Result<Vec<Value>, RedfishFault> {
-    let Some(collection) = path(collection) else { return Ok(Vec::new()) };
-    let members = match link.members(&collection).await {
-        Ok(members) => members,
-        Err(fault) if is_about_this(&fault) => return Ok(Vec::new()),
-        Err(fault) => return Err(fault),
-    };
-    let mut parts = Vec::new();
-    for path in members.into_iter().take(PARTS_MAX) {
-        parts.extend(part(link, &path).await?);
-    }
-    Ok(parts)
-}
-
-async fn part(link: &mut Link, path: &str) -> Result<Option<Value>, RedfishFault> {
-    match link.get(path).await {
-        Ok(answer) => Ok(Some(answer.body).filter(is_there)),
-        Err(fault) if is_about_this(&fault) => Ok(None),
-        Err(fault) => Err(fault),
-    }
-}
-
-/// Whether a fault says something about one resource, rather than about the BMC.
-fn is_about_this(fault: &RedfishFault) -> bool {
-    use RedfishFault::{Garbled, NotNow, Overloaded, Rejected, TooLittle};
-    matches!(fault, Rejected(_) | TooLittle(_) | NotNow(_) | Garbled(_) | Overloaded(_))
-}
-
-/// Many BMCs list empty sockets and bays.
-fn is_there(part: &Value) -> bool {
-    part.pointer("/Status/State").and_then(Value::as_str) != Some("Absent")
-}
-
-fn path(reference: &Value) -> Option<String> {
-    reference["@odata.id"].as_str().and_then(path_of)
 }
 
 fn cpu(part: &Value) -> Option<Cpu> {
@@ -151,11 +108,4 @@ fn nic(part: &Value) -> Option<NetworkInterface> {
 fn named(part: &Value) -> Option<String> {
     let last = part["@odata.id"].as_str().map(id).map(str::to_owned);
     text(&part["Id"]).or(last).or_else(|| text(&part["Name"]))
-}
-
-/// A text that says something: without control characters, and not too long.
-fn text(value: &Value) -> Option<String> {
-    let text: String = value.as_str()?.chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect();
-    let text = text.trim();
-    (!text.is_empty()).then(|| text.to_owned())
 }

@@ -135,7 +135,12 @@ impl Http {
             return Err(Lost { fault: RedfishFault::Silent, sent: false });
         }
         let mut url = self.base.clone();
-        url.set_path(request.path);
+        let (path, query) = match request.path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (request.path, None),
+        };
+        url.set_path(path);
+        url.set_query(query);
         let mut building = self
             .client
             .request(request.method.clone(), url)
@@ -282,15 +287,17 @@ fn last_part(id: &str) -> &str {
     id.rsplit('.').next().unwrap_or(id)
 }
 
-/// The path of a link that a BMC gives, which may be a whole URL. It is used on that BMC whatever
-/// host stands in it.
+/// The path of a link that a BMC gives, which may be a whole URL, with its query. It is used on that BMC
+/// whatever host stands in it. What stands behind a `#` is a place in that resource.
 pub(super) fn path_of(link: &str) -> Option<String> {
+    let link = link.split('#').next().unwrap_or_default();
     match link.strip_prefix('/') {
         Some(rest) if !rest.starts_with('/') => Some(link.to_owned()),
         Some(_) => None,
         None => {
             let url: Url = link.parse().ok()?;
-            ["http", "https"].contains(&url.scheme()).then(|| url.path().to_owned())
+            let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+            ["http", "https"].contains(&url.scheme()).then(|| format!("{}{query}", url.path()))
         }
     }
 }
@@ -310,8 +317,13 @@ mod tests {
     #[test]
     fn a_link_never_leads_to_another_place() {
         assert_eq!(path_of("/redfish/v1/Systems/1").as_deref(), Some("/redfish/v1/Systems/1"));
-        assert_eq!(path_of("https://evil.example/x/y?z").as_deref(), Some("/x/y"));
-        for odd in ["//evil.example/x", "ftp://a/b", "Systems/1", "", "javascript:1"] {
+        assert_eq!(path_of("https://evil.example/x/y?z").as_deref(), Some("/x/y?z"));
+        assert_eq!(path_of("/redfish/v1/x?$skip=50").as_deref(), Some("/redfish/v1/x?$skip=50"));
+        assert_eq!(
+            path_of("/redfish/v1/Power#/PowerControl/0").as_deref(),
+            Some("/redfish/v1/Power")
+        );
+        for odd in ["//evil.example/x", "ftp://a/b", "Systems/1", "", "#/x", "javascript:1"] {
             assert_eq!(path_of(odd), None, "{odd}");
         }
     }

@@ -12,7 +12,7 @@ use super::{
     fault::RedfishFault,
     hardware,
     http::path_of,
-    orders::{offered, words},
+    orders::{RESET, offered, words},
     session::{Link, Login, id},
     trust::Trust,
 };
@@ -100,7 +100,7 @@ async fn inside(
         probe.may_switch = may_switch;
     }
     let (_, system) = link.system(name).await?;
-    probe.resets = offered(link, &system.body).await?;
+    probe.resets = offered(link, &system.body, RESET).await?;
     let key = "BootSourceOverrideTarget@Redfish.AllowableValues";
     probe.boot_targets = words(&system.body["Boot"][key]);
     probe.hardware = Some(hardware::read(link, name).await?);

@@ -1,8 +1,8 @@
 //! Redfish (DMTF DSP0266) over HTTPS, for BMCs that speak it better than IPMI, or only it.
 //!
 //! Only what is needed is read of what a BMC says, and what is not as the schema has it counts as not
-//! there: a wrong serial number must not keep anybody from cutting the power. Why this is our own
-//! client, and not one of the crates that there are: docs/adr/0009.
+//! there: a wrong serial number must not keep anybody from cutting the power, nor one odd sensor from
+//! seeing the others. Why this is our own client, and not one of the crates that there are: docs/adr/0009.
 //!
 //! | What | Where |
 //! |---|---|
@@ -14,6 +14,9 @@
 //! | what to say to switch power | `orders` |
 //! | what to say to boot from the network, once | `boot` |
 //! | what hardware it sees | `hardware` |
+//! | how the machine is: sensors, power, log | `health`, `sensors`, `log` |
+//! | starting the BMC itself anew | `manager` |
+//! | resources that hang on others | `parts` |
 //! | what single vendors do otherwise | `quirks` |
 
 mod boot;
@@ -21,10 +24,15 @@ mod breaker;
 mod fault;
 mod fleet;
 mod hardware;
+mod health;
 mod http;
+mod log;
 mod look;
+mod manager;
 mod orders;
+mod parts;
 mod quirks;
+mod sensors;
 mod session;
 mod trust;
 
@@ -36,7 +44,6 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, FutureExt};
-use haas_api::bmc::Hardware;
 
 pub use self::fault::RedfishFault;
 use self::{
@@ -139,6 +146,7 @@ enum Job {
     State,
     Set(PowerAction),
     Boot(BootDevice),
+    ResetBmc,
 }
 
 impl Job {
@@ -148,12 +156,14 @@ impl Job {
             Self::State => "status",
             Self::Set(action) => action.word(),
             Self::Boot(_) => "bootdev",
+            Self::ResetBmc => "bmc-reset",
         }
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::State => "read the power state",
+            Self::ResetBmc => "start it anew",
             Self::Set(PowerAction::On) => "switch power on",
             Self::Set(PowerAction::Off) => "switch power off",
             Self::Set(PowerAction::Soft) => "ask for a soft shutdown",
@@ -181,7 +191,8 @@ impl Redfish {
     }
 
     /// What hardware the BMC sees in the node.
-    pub(super) async fn hardware(&self) -> Result<Hardware, PowerError> {
+    #[cfg(test)]
+    pub(super) async fn hardware(&self) -> Result<haas_api::bmc::Hardware, PowerError> {
         let mut call = self.begin("read the hardware", HARDWARE_LIMIT).await?;
         let outcome = hardware::read(call.link(), self.spec.system.as_deref()).await;
         call.end(outcome).map_err(|fault| self.error("read the hardware", fault))
@@ -215,6 +226,7 @@ impl Redfish {
                 let wanted = boot::Wanted { device, efi: self.efi, by: self.spec.network_boot };
                 boot::set(link, system, wanted).await.map(|()| Power::Unknown)
             }
+            Job::ResetBmc => manager::reset(link, system).await.map(|()| Power::Unknown),
         }
     }
 
@@ -270,5 +282,9 @@ impl PowerDriver for Redfish {
 
     fn set_boot_device(&self, device: BootDevice) -> BoxFuture<'_, Result<(), PowerError>> {
         self.call(Job::Boot(device)).map(|outcome| outcome.map(|_| ())).boxed()
+    }
+
+    fn reset_bmc(&self) -> BoxFuture<'_, Result<(), PowerError>> {
+        self.call(Job::ResetBmc).map(|outcome| outcome.map(|_| ())).boxed()
     }
 }

@@ -9,6 +9,8 @@ use super::{
     session::Link,
 };
 
+/// The action that switches a system's power.
+pub(super) const RESET: &str = "ComputerSystem.Reset";
 /// How often an order is given whose answer does not come and which was not obeyed.
 const ORDERS: usize = 3;
 
@@ -31,12 +33,9 @@ pub(super) async fn set(
     let mut orders = 1;
     loop {
         let (path, system) = link.system(name).await?;
-        let offered = offered(link, &system.body).await?;
+        let offered = offered(link, &system.body, RESET).await?;
         let kind = reset_type(action, power(&system.body), &offered)?;
-        let target = system.body.pointer("/Actions/#ComputerSystem.Reset/target");
-        let target = target.and_then(Value::as_str).and_then(path_of).unwrap_or_else(|| {
-            format!("{}/Actions/ComputerSystem.Reset", path.trim_end_matches('/'))
-        });
+        let target = target(&system.body, &path, RESET);
         match link.order(&target, json!({ "ResetType": kind })).await {
             Ok(()) => return Ok(()),
             // It may have been obeyed, and only its answer was lost; or come in a bad moment.
@@ -67,9 +66,21 @@ fn power(system: &Value) -> Power {
     }
 }
 
-/// The kinds of reset that the system says it has; none if it does not say.
-pub(super) async fn offered(link: &mut Link, system: &Value) -> Result<Vec<String>, RedfishFault> {
-    let action = system.pointer("/Actions/#ComputerSystem.Reset").unwrap_or(&Value::Null);
+/// Where an action of a resource is asked for.
+pub(super) fn target(resource: &Value, path: &str, action: &str) -> String {
+    let target = resource["Actions"][format!("#{action}")]["target"].as_str();
+    target
+        .and_then(path_of)
+        .unwrap_or_else(|| format!("{}/Actions/{action}", path.trim_end_matches('/')))
+}
+
+/// The kinds of reset that a resource says it has; none if it does not say.
+pub(super) async fn offered(
+    link: &mut Link,
+    resource: &Value,
+    action: &str,
+) -> Result<Vec<String>, RedfishFault> {
+    let action = &resource["Actions"][format!("#{action}")];
     let listed = words(&action["ResetType@Redfish.AllowableValues"]);
     let Some(info) = action["@Redfish.ActionInfo"].as_str().and_then(path_of) else {
         return Ok(listed);

@@ -39,6 +39,7 @@ async fn sensors_log_and_fru_of_somebody_elses_bmc_are_read() {
     assert_eq!(sensor(&report, "PSU").level, Level::Ok);
     assert!(!sensor(&report, "PSU").states.is_empty());
     assert_eq!(fru(&report, "board serial"), "B77");
+    assert_eq!(report.watts, None, "it knows no DCMI");
     assert_eq!(report.sel.total, 1);
     let entry = &report.sel.items[0];
     assert_eq!((entry.level, entry.asserted), (Level::Critical, true));
@@ -58,6 +59,7 @@ async fn sensors_log_and_fru_are_read_and_what_fails_is_seen() {
     assert_eq!(sensor(&well, "Total Power").unit, "W");
     assert_eq!((fru(&well, "product serial"), fru(&well, "board name")), ("P-0001", "SIM-BOARD"));
     assert_eq!(well.info.protocol, "IPMI 2.0");
+    assert_eq!(well.watts, Some(240));
 
     farm.bmc(0).sensor("CPU1 Temp").states = 0b11_000;
     farm.bmc(0).sensor("FAN1").is_there = false;
@@ -74,6 +76,18 @@ async fn sensors_log_and_fru_are_read_and_what_fails_is_seen() {
     driver.clear_sel().await.unwrap();
     assert_eq!(farm.bmc(0).log_entries(), 0);
     assert_eq!(look(&driver).await.sel.total, 0);
+}
+
+#[tokio::test]
+async fn what_a_machine_draws_is_what_its_bmc_says_by_dcmi() {
+    let (farm, rig) = farm();
+    let driver = rig.quick(Options::default(), LONG);
+    farm.bmc(0).set_watts(Some(517));
+    assert_eq!(look(&driver).await.watts, Some(517));
+    farm.bmc(0).set_watts(None);
+    let report = look(&driver).await;
+    assert_eq!(report.watts, None, "it speaks no DCMI");
+    assert_eq!(report.sensors.len(), 6, "and the rest is read all the same");
 }
 
 #[tokio::test]

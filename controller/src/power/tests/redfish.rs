@@ -1,3 +1,5 @@
+mod health;
+
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
@@ -14,7 +16,7 @@ use super::{
     super::redfish::{Options, Redfish},
     *,
 };
-use crate::inventory::{NetworkBoot, RedfishSpec, SecretRef, TlsTrust};
+use crate::inventory::{ConsoleBy, NetworkBoot, RedfishSpec, SecretRef, TlsTrust};
 
 const USER: &str = "haas";
 const PASSWORD: &str = "s3cret:of bmc";
@@ -85,6 +87,7 @@ fn spec(bmc: SocketAddr, user: &str, password: SecretRef, tls: TlsTrust) -> Redf
         server_name: None,
         system: None,
         network_boot: NetworkBoot::Pxe,
+        console: ConsoleBy::Nothing,
     }
 }
 
