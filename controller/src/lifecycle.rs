@@ -11,12 +11,14 @@
 //! its BMC vouches for the boot.
 
 mod deadline;
+mod drain_hook;
 mod ending;
 mod proof;
 mod silence;
 
 use haas_api::agent::{BootStage, Failure, ShutdownHow};
 
+pub use drain_hook::Hook;
 pub use proof::{Expected, check_proof};
 pub use silence::ASK_AGAIN;
 
@@ -80,6 +82,8 @@ pub struct View<'a> {
     pub turn: bool,
     /// How long things may take.
     pub limits: &'a BootLimits,
+    /// What the site's drain hook has said, where there is one.
+    pub drain_hook: Option<Hook<'a>>,
     /// Until when no power action is done that nobody asked for, since so many were.
     pub brake: Option<Micros>,
 }
@@ -145,6 +149,13 @@ pub enum Action {
     PowerOn,
     /// Set this boot device, switch on, and end the attempt.
     HandOver(BootOnce),
+    /// Ask the site's drain hook whether what runs may be ended.
+    AskHook,
+    /// It may not: want again what runs, which fails its operation.
+    KeepRunning {
+        /// Why.
+        reason: String,
+    },
     /// Ask the agent to end everything in order.
     EndByAgent(ShutdownHow),
     /// Ask the BMC for ACPI's soft off.
@@ -271,7 +282,10 @@ fn off_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Micr
 /// The node is on, or nobody can say, and what runs there is to end.
 fn end_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Micros) -> Step {
     match live {
-        Some(attempt) if !may_run_foreign(view, attempt) => ending::step(view, attempt, now),
+        Some(attempt) if !may_run_foreign(view, attempt) => {
+            drain_hook::step(view, desired, attempt, now)
+                .unwrap_or_else(|| ending::step(view, attempt, now))
+        }
         Some(_) | None => foreign_step(view, desired, now),
     }
 }

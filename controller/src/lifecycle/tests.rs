@@ -1,6 +1,7 @@
 //! What `decide` promises, each with the smallest input that shows it.
 
 mod alone;
+mod drain_hook;
 mod ending;
 mod held;
 mod out_of_hand;
@@ -17,8 +18,9 @@ use haas_api::{
 
 use super::*;
 use crate::{
+    config::DrainHook,
     inventory::{Arch, Firmware, Nic, NicRole, NodeSpec, PowerSpec},
-    model::{Ending, ImageWanted, NewDesired},
+    model::{Ending, HookCall, ImageWanted, NewDesired},
 };
 
 /// Far from zero, so that "long ago" fits before it.
@@ -36,6 +38,8 @@ struct World {
     disks_are_ours: bool,
     turn: bool,
     limits: BootLimits,
+    drain_hook: Option<DrainHook>,
+    call: Option<HookCall>,
     brake: Option<Micros>,
 }
 
@@ -50,6 +54,8 @@ impl World {
             disks_are_ours: false,
             turn: true,
             limits: BootLimits::default(),
+            drain_hook: None,
+            call: None,
             brake: None,
         }
     }
@@ -146,6 +152,10 @@ impl World {
                 disks_are_ours: self.disks_are_ours,
                 turn: self.turn,
                 limits: &self.limits,
+                drain_hook: self
+                    .drain_hook
+                    .as_ref()
+                    .map(|limits| Hook { limits, call: self.call.as_ref() }),
                 brake: self.brake,
             },
             now,

@@ -45,6 +45,7 @@ mod account;
 mod attempt;
 mod boot_times;
 mod desired;
+mod hook_call;
 mod node;
 mod operation;
 
@@ -52,5 +53,6 @@ pub use account::AccountKind;
 pub use attempt::{Attempt, AttemptState, Cause};
 pub use boot_times::BootTimes;
 pub use desired::{BootOnce, Desired, ImageWanted, NewDesired};
+pub use hook_call::HookCall;
 pub use node::{Drain, DrainState, Ending, Evidence, Fault, Node, Power, Silence, Tried};
 pub use operation::{Operation, OperationNode};

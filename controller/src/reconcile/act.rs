@@ -10,7 +10,7 @@ use haas_api::agent::{BootStage, Failure, ShutdownHow, ToAgent};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::{Loaded, alone, hook, quarantine};
+use super::{Loaded, alone, drain_hook, hook, quarantine};
 use crate::{
     clock, console,
     context::Context,
@@ -77,6 +77,10 @@ pub(super) async fn act(
         }
         Action::PowerOn => power_on(context, loaded).await?,
         Action::HandOver(device) => hand_over(context, node, device).await?,
+        Action::AskHook => drain_hook::ask(context, loaded).await?,
+        Action::KeepRunning { reason } => {
+            drain_hook::keep_running(context, loaded, &reason).await?
+        }
         Action::EndByAgent(how) => end_by_agent(context, loaded, how).await?,
         Action::EndByAcpi => end_by_acpi(context, node).await?,
         Action::EndHard { reason } => end_hard(context, node, &reason).await?,

@@ -8,6 +8,7 @@
 mod act;
 mod alone;
 mod busy;
+mod drain_hook;
 mod hook;
 mod idle;
 mod observe;
@@ -35,9 +36,9 @@ use self::{busy::Busy, ramp::Ramp};
 use crate::{
     api,
     context::Context,
-    lifecycle::{Step, View, decide},
+    lifecycle::{Hook, Step, View, decide},
     metrics::{METRICS, Standings},
-    model::{Attempt, AttemptState, Desired, Micros, Node},
+    model::{Attempt, AttemptState, Desired, HookCall, Micros, Node},
     store::{Result, StoreError, Tx},
 };
 
@@ -62,6 +63,8 @@ pub struct Loaded {
     pub failures: Vec<Failure>,
     /// Whether nothing but what is ours can start from its disks, as far as its agent has told.
     pub disks_are_ours: bool,
+    /// What the site's drain hook has said of it.
+    pub hook_call: Option<HookCall>,
     /// Until when haasd does no power action by itself, since it has done so many.
     pub brake: Option<Micros>,
 }
@@ -96,8 +99,12 @@ impl Loaded {
         let failures = tx.failures(&node.id, node.generation).await?;
         let disks = tx.disks(&node.id).await?;
         let disks_are_ours = !disks.is_empty() && disks.iter().all(|row| is_ours(&row.disk.state));
+        let hook_call = match &context.config.drain_hook {
+            Some(_) => tx.hook_call(&node.id).await?,
+            None => None,
+        };
         let brake = alone::brake(context, tx).await?;
-        Ok(Self { node, desired, attempt, serves, failures, disks_are_ours, brake })
+        Ok(Self { node, desired, attempt, serves, failures, disks_are_ours, hook_call, brake })
     }
 
     /// The step that is due at `now`.
@@ -112,6 +119,11 @@ impl Loaded {
                 disks_are_ours: self.disks_are_ours,
                 turn,
                 limits: &context.config.boot,
+                drain_hook: context
+                    .config
+                    .drain_hook
+                    .as_ref()
+                    .map(|limits| Hook { limits, call: self.hook_call.as_ref() }),
                 brake: self.brake,
             },
             now,
@@ -287,6 +299,20 @@ pub(crate) async fn step_at(context: &Context, node: Node, now: Micros) -> Step 
         act::act(context, &loaded, action.clone()).await.unwrap();
     }
     step
+}
+
+/// Brings the operations up to date with all nodes, as a pass does.
+#[cfg(test)]
+pub(crate) async fn update_operations(context: &Context) {
+    let mut tx = context.store.read().await.unwrap();
+    let mut standings = HashMap::new();
+    for node in tx.nodes().await.unwrap() {
+        let loaded = Loaded::read(context, &mut tx, node).await.unwrap();
+        let step = loaded.decide(context, true, context.clock.now());
+        standings.insert(loaded.node.id.clone(), (loaded, step));
+    }
+    drop(tx);
+    operations::update(context, &standings).await.unwrap();
 }
 
 async fn load(context: &Context, id: &str) -> Result<Option<Loaded>, LoopError> {

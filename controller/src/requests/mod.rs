@@ -32,7 +32,7 @@ use crate::{
 
 use plan::Candidate;
 
-pub(crate) use back::{Which, send_back};
+pub(crate) use back::{Which, keep_running, send_back};
 pub use steer::{Steer, steer};
 pub use tenant::image;
 
@@ -270,7 +270,8 @@ async fn candidates(
             Some(id) => tx.overlay_by_id(&id).await?.map(|o| o.full_name()),
             None => None,
         };
-        let candidate = Candidate::new(loaded, overlay, busy_with, context.clock.now());
+        let (is_hooked, now) = (context.config.drain_hook.is_some(), context.clock.now());
+        let candidate = Candidate::new(loaded, overlay, busy_with, is_hooked, now);
         let (node, tenant) = (candidate.node(), candidate.tenant());
         let (name, groups) = (node.name.as_str(), &node.spec.groups);
         authorize(principal, Verb::Use, Object::Node { name, groups, tenant })?;

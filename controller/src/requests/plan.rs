@@ -29,6 +29,8 @@ pub(super) struct Candidate {
     busy_with: Option<String>,
     /// What runs there as far as anybody knows.
     runs: Runs,
+    /// Whether the site's drain hook is called before what runs for somebody is ended.
+    is_hooked: bool,
 }
 
 /// What runs on a node as far as anybody knows.
@@ -46,10 +48,11 @@ impl Candidate {
         loaded: Loaded,
         overlay: Option<String>,
         busy_with: Option<String>,
+        is_hooked: bool,
         now: Micros,
     ) -> Self {
         let runs = Runs::of(&loaded, now);
-        Self { loaded, overlay, busy_with, runs }
+        Self { loaded, overlay, busy_with, runs, is_hooked }
     }
 
     /// Who has the node now; none: it is free.
@@ -98,6 +101,16 @@ impl Candidate {
         }
     }
 
+    /// For whom it runs something now, empty for a spare; none: it runs nothing.
+    fn runs_for(&self) -> Option<&str> {
+        match self.runs {
+            Runs::Something { .. } => {
+                self.loaded.serves.as_ref().map(|serves| serves.wanted.tenant.as_str())
+            }
+            Runs::Nothing => None,
+        }
+    }
+
     fn notes(&self) -> Vec<String> {
         match &self.runs {
             Runs::Something { logins, .. } => {
@@ -115,6 +128,9 @@ impl Candidate {
         action: &str,
     ) -> Planned {
         let mut notes = self.notes();
+        if action != "nothing" && self.is_hooked && self.runs_for().is_some_and(|t| !t.is_empty()) {
+            notes.push("asks the drain hook first".to_owned());
+        }
         if new_shard {
             notes.push(format!("makes a new, empty shard (rank {})", wanted.rank));
         }
@@ -126,10 +142,7 @@ impl Candidate {
             action: action.to_owned(),
             notes,
         };
-        let runs_for = match self.runs {
-            Runs::Something { .. } => self.loaded.serves.map(|serves| serves.wanted.tenant),
-            Runs::Nothing => None,
-        };
+        let runs_for = self.runs_for().map(str::to_owned);
         Planned { node: self.loaded.node, wanted, new_shard, runs_for, shown }
     }
 }
