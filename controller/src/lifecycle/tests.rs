@@ -4,6 +4,7 @@ mod alone;
 mod drain_hook;
 mod ending;
 mod held;
+mod kexec;
 mod out_of_hand;
 mod out_of_service;
 mod proof;
@@ -33,6 +34,7 @@ struct World {
     node: Node,
     desired: Option<Desired>,
     attempt: Option<Attempt>,
+    next: Option<Attempt>,
     serves: Option<Desired>,
     failures: Vec<Failure>,
     disks_are_ours: bool,
@@ -49,6 +51,7 @@ impl World {
             node: node(),
             desired: Some(desired(1)),
             attempt: None,
+            next: None,
             serves: None,
             failures: Vec::new(),
             disks_are_ours: false,
@@ -147,6 +150,7 @@ impl World {
                 node: &self.node,
                 desired: self.desired.as_ref(),
                 attempt: self.attempt.as_ref(),
+                next: self.next.as_ref(),
                 serves: self.serves.as_ref(),
                 failures: &self.failures,
                 disks_are_ours: self.disks_are_ours,
@@ -228,6 +232,7 @@ fn desired(generation: i64) -> Desired {
             forced: false,
             reboot: false,
             boot_once: None,
+            kexec_from: None,
             cause: "switch".into(),
             actor: "admin".into(),
             tenant: String::new(),
@@ -256,6 +261,8 @@ fn attempt(stage: BootStage, since: Micros) -> Attempt {
         initiator: "iqn.x:boot-1".into(),
         chap: true,
         by_itself: false,
+        kexec_of: None,
+        can_kexec: None,
         opened_at: since,
         counted_from: since,
         ended_at: None,

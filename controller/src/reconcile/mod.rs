@@ -11,6 +11,7 @@ mod busy;
 mod drain_hook;
 mod hook;
 mod idle;
+mod kexec;
 mod observe;
 mod operations;
 mod quarantine;
@@ -57,7 +58,9 @@ pub struct Loaded {
     pub desired: Option<Desired>,
     /// Its last attempt.
     pub attempt: Option<Attempt>,
-    /// The desired state that this attempt serves.
+    /// The attempt whose kernel the system of the last one is to start.
+    pub next: Option<Attempt>,
+    /// The desired state that the last attempt serves.
     pub serves: Option<Desired>,
     /// Why attempts of the present generation have failed.
     pub failures: Vec<Failure>,
@@ -92,6 +95,12 @@ impl Loaded {
     pub async fn read(context: &Context, tx: &mut Tx, node: Node) -> Result<Self> {
         let desired = tx.desired(&node.id, node.generation).await?;
         let attempt = tx.last_attempt(&node.id).await?;
+        let next = match &attempt {
+            Some(attempt) if attempt.state == AttemptState::Ready => {
+                tx.next_attempt(&node.id).await?
+            }
+            Some(_) | None => None,
+        };
         let serves = match &attempt {
             Some(attempt) => tx.desired(&node.id, attempt.generation).await?,
             None => None,
@@ -104,7 +113,17 @@ impl Loaded {
             None => None,
         };
         let brake = alone::brake(context, tx).await?;
-        Ok(Self { node, desired, attempt, serves, failures, disks_are_ours, hook_call, brake })
+        Ok(Self {
+            node,
+            desired,
+            attempt,
+            next,
+            serves,
+            failures,
+            disks_are_ours,
+            hook_call,
+            brake,
+        })
     }
 
     /// The step that is due at `now`.
@@ -114,6 +133,7 @@ impl Loaded {
                 node: &self.node,
                 desired: self.desired.as_ref(),
                 attempt: self.attempt.as_ref(),
+                next: self.next.as_ref(),
                 serves: self.serves.as_ref(),
                 failures: &self.failures,
                 disks_are_ours: self.disks_are_ours,

@@ -89,6 +89,7 @@ pub(crate) async fn keep_running(
         forced: false,
         reboot: false,
         boot_once: None,
+        kexec_from: None,
         cause: "rollback".to_owned(),
         // Who may log in there stays as it was.
         actor: "haasd".to_owned(),
@@ -136,6 +137,7 @@ async fn before(tx: &mut Tx, node: &Node) -> Result<NewDesired> {
         forced: false,
         reboot: false,
         boot_once: None,
+        kexec_from: None,
         ..wanted
     })
 }

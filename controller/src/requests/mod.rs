@@ -5,6 +5,7 @@
 //! here speaks to hardware; the reconciler does the rest.
 
 mod back;
+mod kexec;
 mod plan;
 mod steer;
 mod tenant;
@@ -130,6 +131,9 @@ pub async fn switch(
     } else {
         tenant::settle(&mut tx, principal, project, &mut planned).await?;
     }
+    if request.fast {
+        kexec::choose(context, &mut tx, &mut planned).await?;
+    }
     if request.dry_run {
         return Ok(Outcome::planned(planned));
     }
@@ -142,6 +146,9 @@ pub async fn switch(
     }
     if request.rescue {
         summary.push_str(" to rescue it");
+    }
+    if request.fast {
+        summary.push_str(", without firmware where that can be");
     }
     if let Some(least) = request.min_success {
         summary.push_str(&format!(", of which {least} must get there"));

@@ -14,7 +14,9 @@ use crate::{
     auth::{Principal, Verb},
     inventory::PowerSpec,
     lifecycle::agent_is_live,
-    model::{AttemptState, BootOnce, Desired, ImageWanted, Micros, NewDesired, Node, Power},
+    model::{
+        Attempt, AttemptState, BootOnce, Desired, ImageWanted, Micros, NewDesired, Node, Power,
+    },
     reconcile::Loaded,
     store::Tx,
 };
@@ -142,8 +144,14 @@ impl Candidate {
             action: action.to_owned(),
             notes,
         };
-        let runs_for = self.runs_for().map(str::to_owned);
-        Planned { node: self.loaded.node, wanted, new_shard, runs_for, shown }
+        let runs = match self.runs {
+            Runs::Something { silent, .. } => {
+                let loaded = self.loaded.attempt.zip(self.loaded.serves);
+                loaded.map(|(attempt, serves)| Running { attempt, wanted: serves.wanted, silent })
+            }
+            Runs::Nothing => None,
+        };
+        Planned { node: self.loaded.node, wanted, new_shard, runs, shown }
     }
 }
 
@@ -177,9 +185,25 @@ pub(super) struct Planned {
     pub(super) node: Node,
     pub(super) wanted: NewDesired,
     pub(super) new_shard: bool,
-    /// For whom the node runs something now, empty for a spare; none: it runs nothing.
-    pub(super) runs_for: Option<String>,
+    /// What the node runs now; none: nothing.
+    pub(super) runs: Option<Running>,
     pub(super) shown: PlannedNode,
+}
+
+/// What a node runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) attempt: Attempt,
+    pub(super) wanted: NewDesired,
+    /// Its agent does not call at the moment.
+    pub(super) silent: bool,
+}
+
+impl Planned {
+    /// For whom the node runs something now, empty for a spare; none: it runs nothing.
+    pub(super) fn runs_for(&self) -> Option<&str> {
+        self.runs.as_ref().map(|runs| runs.wanted.tenant.as_str())
+    }
 }
 
 /// What a switch goes to, as far as it was said.
@@ -302,6 +326,7 @@ pub(super) async fn switch(
             forced: force,
             reboot: request.reboot,
             boot_once: None,
+            kexec_from: None,
             cause: String::new(),
             actor: String::new(),
             actor_id: String::new(),
@@ -368,7 +393,13 @@ pub(super) async fn rollback(
             });
             continue;
         }
-        let wanted = NewDesired { forced: force, reboot: false, boot_once: None, ..before.wanted };
+        let wanted = NewDesired {
+            forced: force,
+            reboot: false,
+            boot_once: None,
+            kexec_from: None,
+            ..before.wanted
+        };
         let action = action_for(&node, &wanted);
         if let Some(problem) = node.refusal(force, action != "nothing") {
             refused.push(problem);
@@ -417,6 +448,7 @@ pub(super) fn power(
             power_on: verb != PowerVerb::Off,
             reboot: verb == PowerVerb::Cycle,
             boot_once,
+            kexec_from: None,
             forced: force,
             ..now
         };
@@ -447,6 +479,7 @@ pub(super) fn nothing() -> NewDesired {
         forced: false,
         reboot: false,
         boot_once: None,
+        kexec_from: None,
         cause: String::new(),
         actor: String::new(),
         actor_id: String::new(),
