@@ -22,6 +22,7 @@ use crate::{
     dhcp,
     fault::{Fault, OrFault as _},
     iscsi::Keeper,
+    kexec::Loading,
     log,
     ready::Way,
     shutdown,
@@ -61,6 +62,7 @@ impl Agent {
         shutdown::prepare_for_systemd();
         let mut way = Way::new();
         let mut renewal = Renewal::new(renew_in, self.plan.ssh.is_some());
+        let mut loading: Option<Loading> = None;
         let mut next_beat = Instant::now();
         loop {
             way.go_on(&self);
@@ -75,6 +77,9 @@ impl Agent {
                     log::error(&format!("haasd keeps users out: {reason}"));
                 }
                 Some(Heard::Said(ToAgent::Shutdown { how })) => self.end(&way, how),
+                Some(Heard::Said(ToAgent::Kexec(next))) => {
+                    loading = Some(Loading::go_on(loading.take(), *next));
+                }
                 Some(Heard::Refused(reason)) => {
                     // The node runs on: users are on it, and the session needs us.
                     log::error(&format!("haasd refuses the agent: {reason}"));
@@ -85,6 +90,14 @@ impl Agent {
                     way.prove_again();
                 }
                 Some(Heard::Said(ToAgent::Retry { .. } | ToAgent::Ack)) | None => {}
+            }
+            match loading.as_ref().and_then(Loading::outcome) {
+                Some(Ok(())) => self.end(&way, ShutdownHow::Kexec),
+                Some(Err(failed)) => {
+                    self.channel.say(failed);
+                    loading = None;
+                }
+                None => {}
             }
             if let Ok(how) = asked.try_recv() {
                 self.end(&way, how);

@@ -24,7 +24,7 @@ use tungstenite::{Message, WebSocket, protocol::WebSocketConfig};
 use crate::{
     cmdline::{Controller, host_and_port},
     fault::Fault,
-    log,
+    kexec, log,
 };
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -207,6 +207,7 @@ impl Line {
             proto: PROTO,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             auth: self.auth.clone(),
+            kexec: Some(kexec::ability()),
         };
         socket.send(Message::text(serde_json::to_string(&hello)?))?;
         let answer = loop {

@@ -24,6 +24,7 @@ mod hardware;
 mod identity;
 mod init;
 mod iscsi;
+mod kexec;
 mod labels;
 mod log;
 mod modules;

@@ -79,6 +79,35 @@ pub(crate) fn signal(pid: libc::pid_t, number: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::kill(pid, number) })
 }
 
+/// Its number: libc does not name it for every machine.
+#[cfg(target_arch = "x86_64")]
+const KEXEC_FILE_LOAD: libc::c_long = libc::SYS_kexec_file_load;
+/// That of the generic table.
+#[cfg(not(target_arch = "x86_64"))]
+const KEXEC_FILE_LOAD: libc::c_long = 294;
+
+/// Loads the kernel that `reboot` starts by kexec, in place of any that was loaded before.
+pub(crate) fn kexec_file_load(
+    kernel: &std::fs::File,
+    initrd: &std::fs::File,
+    cmdline: &std::ffi::CStr,
+) -> io::Result<()> {
+    let cmdline = cmdline.to_bytes_with_nul();
+    // SAFETY: both descriptors are open for the whole call, and the kernel reads as many bytes of the
+    // command line as it is told that there are, the closing NUL among them.
+    let result = unsafe {
+        libc::syscall(
+            KEXEC_FILE_LOAD,
+            kernel.as_raw_fd(),
+            initrd.as_raw_fd(),
+            cmdline.len(),
+            cmdline.as_ptr(),
+            0 as libc::c_ulong,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// The extended attribute that holds a file's SELinux label.
 const LABEL: &std::ffi::CStr = c"security.selinux";
 

@@ -11,12 +11,16 @@
 //! its BMC vouches for the boot.
 
 mod deadline;
+mod drain_hook;
 mod ending;
+mod kexec;
 mod proof;
 mod silence;
 
 use haas_api::agent::{BootStage, Failure, ShutdownHow};
 
+pub use drain_hook::Hook;
+pub use kexec::{LOST as KEXEC_LOST, NOT_DONE as KEXEC_NOT_DONE};
 pub use proof::{Expected, check_proof};
 pub use silence::ASK_AGAIN;
 
@@ -70,7 +74,9 @@ pub struct View<'a> {
     pub desired: Option<&'a Desired>,
     /// Its last attempt.
     pub attempt: Option<&'a Attempt>,
-    /// The desired state that this attempt serves.
+    /// The attempt whose kernel the system of the last one is to start, as long as it has not.
+    pub next: Option<&'a Attempt>,
+    /// The desired state that the last attempt serves.
     pub serves: Option<&'a Desired>,
     /// Why attempts of the present generation have failed.
     pub failures: &'a [Failure],
@@ -80,6 +86,8 @@ pub struct View<'a> {
     pub turn: bool,
     /// How long things may take.
     pub limits: &'a BootLimits,
+    /// What the site's drain hook has said, where there is one.
+    pub drain_hook: Option<Hook<'a>>,
     /// Until when no power action is done that nobody asked for, since so many were.
     pub brake: Option<Micros>,
 }
@@ -145,6 +153,21 @@ pub enum Action {
     PowerOn,
     /// Set this boot device, switch on, and end the attempt.
     HandOver(BootOnce),
+    /// Open the attempt whose kernel what runs is to start.
+    OpenBeside,
+    /// Tell the agent to load that kernel, to end everything in order, and to start it.
+    Kexec,
+    /// It starts it now: what ran is over, and the next attempt is the node's own.
+    KexecBegun,
+    /// It does not start it: the node is ended and booted as ever.
+    GiveKexecUp(Failure),
+    /// Ask the site's drain hook whether what runs may be ended.
+    AskHook,
+    /// It may not: want again what runs, which fails its operation.
+    KeepRunning {
+        /// Why.
+        reason: String,
+    },
     /// Ask the agent to end everything in order.
     EndByAgent(ShutdownHow),
     /// Ask the BMC for ACPI's soft off.
@@ -179,6 +202,9 @@ pub fn decide(view: View<'_>, now: Micros) -> Step {
     };
     if let Some(fault) = node.fault.as_ref().filter(|f| f.generation == desired.generation) {
         return Step::Fault(fault.clone());
+    }
+    if let (Some(attempt), Some(next)) = (view.attempt, view.next) {
+        return kexec::step(view, attempt, next, now);
     }
     if is_held(view, desired) {
         return held_step(view, desired, now);
@@ -271,7 +297,13 @@ fn off_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Micr
 /// The node is on, or nobody can say, and what runs there is to end.
 fn end_step(view: View<'_>, desired: &Desired, live: Option<&Attempt>, now: Micros) -> Step {
     match live {
-        Some(attempt) if !may_run_foreign(view, attempt) => ending::step(view, attempt, now),
+        Some(attempt) if !may_run_foreign(view, attempt) => {
+            match drain_hook::step(view, desired, attempt, now) {
+                Some(step) => step,
+                None if kexec::may(view, desired, attempt, now) => Step::Do(Action::OpenBeside),
+                None => ending::step(view, attempt, now),
+            }
+        }
         Some(_) | None => foreign_step(view, desired, now),
     }
 }
@@ -382,7 +414,7 @@ fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
         deadline = deadline.min(attempt.counted_from + whole.saturating_add(checks));
     }
     if now >= deadline {
-        return Step::Do(Action::FailAttempt(timed_out(node, attempt, now)));
+        return Step::Do(Action::FailAttempt(deadline::passed(node, attempt, now)));
     }
     if !by_hand {
         let seen = node.power_at.filter(|at| *at > attempt.stage_since + OFF_BELIEVED);
@@ -538,7 +570,8 @@ fn retry_step(view: View<'_>, desired: &Desired, attempt: &Attempt, now: Micros)
     // What a person asked for once is not tried again by itself.
     let once = attempt.cause == Cause::HandedOver;
     let lost_power = view.failures.iter().filter(|f| f.code == POWERED_OFF).count();
-    let count = view.failures.len() - lost_power.min(POWER_LOSSES);
+    let kexecs = view.failures.iter().filter(|failure| kexec::is_of(failure)).count();
+    let count = view.failures.len() - lost_power.min(POWER_LOSSES) - kexecs;
     let is_tried = count >= usize::try_from(view.limits.attempts).unwrap_or(usize::MAX);
     if is_tried || has_no_bmc(view) || may_run_foreign(view, attempt) || once {
         let (code, cause) = match &attempt.failure {
@@ -637,48 +670,6 @@ fn seconds(s: u64) -> Micros {
 
 fn failure(stage: BootStage, code: &str, cause: String) -> Failure {
     Failure { stage, code: code.to_owned(), cause, kernel_log: Vec::new(), retryable: false }
-}
-
-/// The failure of an attempt whose stage has used up its time.
-fn timed_out(node: &Node, attempt: &Attempt, now: Micros) -> Failure {
-    let took = (now - attempt.stage_since) / SECOND;
-    let usual = node.boot_times.usual(attempt.stage);
-    if let Some(held) = &attempt.failure {
-        return Failure { retryable: false, ..held.clone() };
-    }
-    let (code, cause) = match attempt.stage {
-        BootStage::Power | BootStage::Firmware => (
-            "no-network-boot",
-            format!(
-                "{} was switched on {took} s ago and has not asked the network for anything: it may \
-                 have booted its own disk, hang in its firmware, or have another NIC first",
-                node.name
-            ),
-        ),
-        BootStage::Dhcp => (
-            "no-script",
-            "it got an address and did not fetch its iPXE script; look at its console".to_owned(),
-        ),
-        BootStage::Script => {
-            ("no-kernel", "it got its script and did not fetch kernel and initramfs".to_owned())
-        }
-        BootStage::Kernel => (
-            "no-agent",
-            "kernel and initramfs were sent and no agent called; look at its console".to_owned(),
-        ),
-        BootStage::Agent => ("no-root", "its agent has not reached the image".to_owned()),
-        BootStage::Root => ("no-overlay", "its agent has not mounted the overlay".to_owned()),
-        BootStage::Overlay => ("no-userspace", "the image's own init has not come up".to_owned()),
-        BootStage::Userspace | BootStage::Ready => {
-            ("no-proof", "its agent has not proved what runs".to_owned())
-        }
-    };
-    let usual = match usual {
-        Some(usual) => format!("; its boots usually need {} s for it", usual / SECOND),
-        None => String::new(),
-    };
-    let cause = format!("after {took} s in stage '{}'{usual}: {cause}", attempt.stage);
-    failure(attempt.stage, code, cause)
 }
 
 #[cfg(test)]

@@ -162,6 +162,7 @@ impl Bench {
             events: crate::config::Events::default(),
             webhooks: crate::config::Webhooks::default(),
             network_hook: None,
+            drain_hook: None,
             console: crate::config::Console::default(),
         };
         change(&mut config);

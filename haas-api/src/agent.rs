@@ -42,6 +42,22 @@ pub struct Hello {
     pub version: String,
     /// What proves who it is.
     pub auth: HelloAuth,
+    /// Whether its node can start another kernel without its firmware. None: an agent of an earlier
+    /// version, which does not know [`ToAgent::Kexec`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kexec: Option<Kexec>,
+}
+
+/// Whether a node can load and start another kernel (kexec_file_load(2)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kexec {
+    /// What it is, as `uname -m` has it: it starts kernels for nothing else.
+    pub machine: String,
+    /// Its memory in MiB: both kernels are in it for a time.
+    pub memory_mib: u64,
+    /// Why it cannot, in a sentence; none: it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
 }
 
 /// What proves who an agent is.
@@ -497,9 +513,16 @@ pub enum ToController {
     Proof(Proof),
     /// The node is alive.
     Heartbeat(Heartbeat),
-    /// The agent ends: the node will reboot or power off.
+    /// What [`ToAgent::Kexec`] asks for cannot be done. The node runs on.
+    KexecFailed {
+        /// The attempt whose kernel it was.
+        attempt: String,
+        /// Why, in a sentence.
+        reason: String,
+    },
+    /// The agent ends: the node will reboot, power off or start another kernel.
     Goodbye {
-        /// Why: `reboot` or `poweroff`.
+        /// Why: `reboot`, `poweroff` or `kexec`.
         reason: String,
         /// Whether the overlay was unmounted cleanly.
         clean: bool,
@@ -600,6 +623,10 @@ pub enum ToAgent {
         /// Which of them.
         how: ShutdownHow,
     },
+    /// Load this kernel, end every process in order, unmount, and start it in place of the firmware.
+    /// Only to an agent whose [`Hello::kexec`] has no obstacle. Lost with a connection: it is said
+    /// again to an agent that calls again.
+    Kexec(Box<NextKernel>),
     /// Try the failed stage again; the plan may have changed (a disk was claimed). Lost with a
     /// connection, so a held agent takes each [`Welcome`] for one.
     Retry {
@@ -613,6 +640,45 @@ pub enum ToAgent {
     Ack,
 }
 
+/// The kernel of the boot attempt that follows.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextKernel {
+    /// That attempt.
+    pub attempt: String,
+    /// The kernel.
+    pub kernel: BootFile,
+    /// Its initramfs.
+    pub initrd: BootFile,
+    /// Its command line. That attempt's token stands on it.
+    pub cmdline: String,
+}
+
+impl std::fmt::Debug for NextKernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NextKernel").field("attempt", &self.attempt).finish_non_exhaustive()
+    }
+}
+
+/// A file that haasd serves by HTTP. The attempt's token stands in its URL.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootFile {
+    /// `http://ADDRESS:PORT/boot/TOKEN/...`.
+    pub url: String,
+    /// Bytes.
+    pub size: u64,
+    /// What it is.
+    pub digest: Digest,
+}
+
+impl std::fmt::Debug for BootFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BootFile")
+            .field("size", &self.size)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
+}
+
 /// How a node ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -621,14 +687,32 @@ pub enum ShutdownHow {
     Poweroff,
     /// Reboot.
     Reboot,
-    /// Start the kernel that was loaded on the node by kexec. Only the node's own root asks for it,
-    /// never haasd.
+    /// Start the kernel that was loaded on the node by kexec. The node's own root asks for it;
+    /// haasd says [`ToAgent::Kexec`].
     Kexec,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_token_of_the_next_boot_never_shows() {
+        let file = |name| BootFile {
+            url: format!("http://x/boot/T0K3N/{name}"),
+            size: 1,
+            digest: Digest::of(b""),
+        };
+        let next = NextKernel {
+            attempt: "01J1".into(),
+            kernel: file("kernel"),
+            initrd: file("initrd"),
+            cmdline: "ro haas.token=T0K3N".into(),
+        };
+        let shown =
+            format!("{next:?} {:?} {:?}", next.kernel, ToAgent::Kexec(Box::new(next.clone())));
+        assert!(shown.contains("01J1") && !shown.contains("T0K3N"), "{shown}");
+    }
 
     #[test]
     fn a_secret_is_a_pair_on_the_wire_and_never_shows() {

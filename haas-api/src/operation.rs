@@ -45,6 +45,10 @@ pub struct SwitchRequest {
     /// Boot also nodes that run this image and overlay already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reboot: bool,
+    /// Start the next kernel in place of the firmware where that can be: on nodes that stay with whom
+    /// they run for. The others are booted as ever, and the plan says why.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fast: bool,
     /// Also nodes with logins or jobs.
     #[serde(default)]
     pub force: bool,
@@ -203,7 +207,7 @@ pub struct PlannedNode {
     pub to: String,
     /// Its place in the overlay.
     pub rank: Option<u32>,
-    /// `boot`, `reboot`, `power-off`, `hand-over` or `nothing`.
+    /// `boot`, `reboot`, `kexec`, `power-off`, `hand-over` or `nothing`.
     pub action: String,
     /// What the caller should know: `new shard`, `2 logins`.
     pub notes: Vec<String>,
@@ -330,7 +334,7 @@ pub struct BootReport {
     pub node: String,
     /// The desired state that it served.
     pub generation: i64,
-    /// Why the node booted: `desired`, `retry` or `unplanned`.
+    /// Why the node booted: `desired`, `kexec`, `retry`, `unplanned` or `handed-over`.
     pub cause: String,
     /// `running`, `ready`, `failed` or `ended`.
     pub state: String,

@@ -22,6 +22,7 @@ Examples:
   haasctl switch @rack1 --overlay alice/debug --dry-run
   haasctl switch @rack1 --image rocky:9.5 --min-success 95% --at-most 16 --wait
   haasctl switch n03 --image rocky:9.4 --overlay none --force --wait --timeout 900
+  haasctl switch n[01-16] --image minimal:next --fast --wait
   haasctl switch n03 --rescue --wait")]
 pub(crate) struct SwitchArgs {
     /// The nodes, `n[01-16],@rack1`. Where the overlay is new, their order is the rank.
@@ -57,6 +58,10 @@ pub(crate) struct SwitchArgs {
     /// Boot also nodes that run this image and overlay already.
     #[arg(long)]
     reboot: bool,
+    /// Skip the firmware: start the next kernel from what runs (kexec). Only on nodes that stay with
+    /// whom they run for; the others are booted as ever, and --dry-run says why.
+    #[arg(long, conflicts_with_all = ["rescue", "spare"])]
+    fast: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -101,6 +106,7 @@ impl SwitchArgs {
             strategy: self.strategy,
             min_success: self.min_success,
             reboot: self.reboot,
+            fast: self.fast,
             force: self.common.force,
             dry_run: self.common.dry_run,
         };

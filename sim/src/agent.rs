@@ -2,16 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use haas_api::agent::{
-    BootPlan, BootStage, Failure, HEARTBEAT_S, Heartbeat, OverlayPlan, Proof, ShutdownHow, ToAgent,
-    ToController,
+use anyhow::{Context, Result, ensure};
+use haas_api::{
+    agent::{
+        self, BootPlan, BootStage, Failure, HEARTBEAT_S, Heartbeat, NextKernel, OverlayPlan, Proof,
+        ShutdownHow, ToAgent, ToController,
+    },
+    names::Digest,
 };
 
 use crate::{
     boot::{Cmdline, End, at, hold, soft_off},
     disk,
-    folder::{Folder, Lie},
+    folder::{Folder, Kexec, Lie},
+    http,
     iscsi::Session,
     link::{Heard, Link},
 };
@@ -38,8 +42,13 @@ struct Agent<'a> {
 
 /// Boots from the token on the command line, and stays until the node goes down.
 pub(crate) fn run(folder: &Folder, cmdline: &Cmdline) -> Result<End> {
-    let link =
-        Link::new(cmdline.get("haas.url")?, cmdline.get("haas.fp")?, cmdline.get("haas.token")?)?;
+    let (url, fingerprint) = (cmdline.get("haas.url")?, cmdline.get("haas.fp")?);
+    let kexec = (folder.behaviour()?.kexec != Kexec::Unknown).then(|| agent::Kexec {
+        machine: "x86_64".to_owned(),
+        memory_mib: 64 << 10,
+        obstacle: None,
+    });
+    let link = Link::new(url, fingerprint, cmdline.get("haas.token")?, kexec)?;
     let mut agent = Agent { folder, link, started: Instant::now() };
     let mut plan = match agent.welcome()? {
         Ok(plan) => plan,
@@ -192,6 +201,19 @@ impl Agent<'_> {
                         return self.shut_down(&running, how);
                     }
                 }
+                Some(Heard::Said(ToAgent::Kexec(next))) => {
+                    self.folder.note("asked to start another kernel")?;
+                    match self.load(&next) {
+                        Ok(()) => {
+                            self.shut_down(&running, ShutdownHow::Kexec)?;
+                            return Ok(End::Kexec(Cmdline::parse(next.cmdline.split_whitespace())));
+                        }
+                        Err(error) => self.link.say(ToController::KexecFailed {
+                            attempt: next.attempt,
+                            reason: format!("{error:#}"),
+                        }),
+                    }
+                }
                 Some(Heard::Welcome(_)) => self.prove(&running)?,
                 Some(Heard::Refused(reason)) => {
                     self.folder.note(&format!("refused: {reason}"))?;
@@ -206,6 +228,25 @@ impl Agent<'_> {
                 return self.shut_down(&running, ShutdownHow::Poweroff);
             }
         }
+    }
+
+    /// Fetches another kernel and its initramfs, which must be what was said of them.
+    fn load(&self, next: &NextKernel) -> Result<()> {
+        for file in [&next.kernel, &next.initrd] {
+            // haasd may be down for a moment.
+            let until = Instant::now() + Duration::from_secs(30);
+            let bytes = loop {
+                match http::get(&file.url) {
+                    Ok(bytes) => break bytes,
+                    Err(error) if Instant::now() > until => return Err(error),
+                    Err(_) => std::thread::sleep(Duration::from_millis(300)),
+                }
+            };
+            let is_so = bytes.len() as u64 == file.size && Digest::of(&bytes) == file.digest;
+            ensure!(is_so, "it is not the file that was announced");
+        }
+        ensure!(self.folder.behaviour()?.kexec != Kexec::Refused, "the kernel says EPERM");
+        Ok(())
     }
 
     /// Writes its dirty pages back, says goodbye and ends.

@@ -16,17 +16,19 @@ use nix::sched::{CloneFlags, setns};
 use crate::{
     agent,
     dhcp::{self, Lease, Program},
-    folder::Folder,
+    folder::{Folder, Kexec},
     http,
 };
 
 /// How a boot ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     /// The node is off.
     Off,
     /// It starts anew.
     Reboot,
+    /// It starts this kernel, of this command line.
+    Kexec(Cmdline),
 }
 
 /// Runs the node of this folder until it is off. Called once per power-on, by a process with no
@@ -45,13 +47,34 @@ pub fn run(folder: &Folder) -> Result<()> {
         });
     }
     let mac = parse_mac(&config.mac)?;
+    let mut next = None;
     loop {
-        ip(&["address", "flush", "dev", "eth0"])?;
-        ip(&["link", "set", "eth0", "up"])?;
-        match boot(folder, mac)? {
+        let end = match next.take() {
+            // It has its addresses still, as its new kernel would give itself from its command line.
+            Some(cmdline) => kexec(folder, &cmdline)?,
+            None => {
+                ip(&["address", "flush", "dev", "eth0"])?;
+                ip(&["link", "set", "eth0", "up"])?;
+                boot(folder, mac)?
+            }
+        };
+        match end {
             End::Off => return Ok(()),
             End::Reboot => folder.note("reboots")?,
+            End::Kexec(cmdline) => next = Some(cmdline),
         }
+    }
+}
+
+/// Starts another kernel without firmware.
+fn kexec(folder: &Folder, cmdline: &Cmdline) -> Result<End> {
+    folder.note("starts its next kernel")?;
+    if folder.behaviour()?.kexec == Kexec::Hangs {
+        return hold(folder);
+    }
+    match at(folder, BootStage::Agent)? {
+        Some(end) => Ok(end),
+        None => agent::run(folder, cmdline),
     }
 }
 
@@ -192,6 +215,11 @@ pub(crate) fn parse_mac(text: &str) -> Result<[u8; 6]> {
 pub(crate) struct Cmdline(HashMap<String, String>);
 
 impl Cmdline {
+    pub(crate) fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Self {
+        let words = words.into_iter().map(|word| word.split_once('=').unwrap_or((word, "")));
+        Self(words.map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
+    }
+
     pub(crate) fn get(&self, key: &str) -> Result<&str> {
         let value = self.0.get(key).with_context(|| format!("the command line has no {key}="))?;
         Ok(value)
@@ -219,9 +247,7 @@ impl Script {
         let mut words = line("kernel")?.split_whitespace();
         let kernel = words.next().context("kernel has no URL")?.to_owned();
         let initrd = line("initrd")?.split_whitespace().last().context("initrd has no URL")?;
-        let words = words.map(|word| word.split_once('=').unwrap_or((word, "")));
-        let cmdline = words.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-        Ok(Self { kernel, initrd: initrd.to_owned(), cmdline: Cmdline(cmdline) })
+        Ok(Self { kernel, initrd: initrd.to_owned(), cmdline: Cmdline::parse(words) })
     }
 }
 

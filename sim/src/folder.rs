@@ -49,10 +49,27 @@ pub struct Behaviour {
     pub ignores_soft: bool,
     /// How long its dirty pages take to be written back when it shuts down, in seconds.
     pub dirty_s: u64,
+    /// Whether its agent can start another kernel, and what comes of it.
+    pub kexec: Kexec,
     /// What its agent says of its hardware; none: [`Folder::inventory`] makes something up.
     pub inventory: Option<Inventory>,
     /// What its BMC does.
     pub bmc: Bmc,
+}
+
+/// What comes of it when an agent is to start another kernel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kexec {
+    /// Its agent is of a version that knows nothing of it.
+    #[default]
+    Unknown,
+    /// It starts it.
+    Works,
+    /// Its kernel does not load it.
+    Refused,
+    /// The kernel that it starts hangs.
+    Hangs,
 }
 
 /// What a proof may say wrong.

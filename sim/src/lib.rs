@@ -30,7 +30,7 @@ mod sushy;
 
 pub use boot::run;
 pub use fleet::{Fleet, FleetNode};
-pub use folder::{Behaviour, Bmc, Folder, Lie, NodeConfig, PowerLine};
+pub use folder::{Behaviour, Bmc, Folder, Kexec, Lie, NodeConfig, PowerLine};
 pub use ipmi_sim::IpmiSim;
 pub use link::refusal;
 pub use sushy::Sushy;

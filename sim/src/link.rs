@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use haas_api::{
-    agent::{Frame, Hello, HelloAnswer, HelloAuth, PROTO, ToAgent, ToController, Welcome},
+    agent::{Frame, Hello, HelloAnswer, HelloAuth, Kexec, PROTO, ToAgent, ToController, Welcome},
     pin::pinned_client_config,
 };
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
@@ -39,6 +39,7 @@ pub(crate) struct Link {
     address: SocketAddr,
     tls: Arc<ClientConfig>,
     auth: HelloAuth,
+    kexec: Option<Kexec>,
     socket: Option<Socket>,
     tried_at: Option<Instant>,
     heard_at: Instant,
@@ -61,12 +62,18 @@ pub fn refusal(url: &str, fingerprint: &str, token: &str) -> Result<Option<Strin
 
 impl Link {
     /// Connects at the first [`Link::hear`].
-    pub(crate) fn new(url: &str, fingerprint: &str, token: &str) -> Result<Self> {
+    pub(crate) fn new(
+        url: &str,
+        fingerprint: &str,
+        token: &str,
+        kexec: Option<Kexec>,
+    ) -> Result<Self> {
         let address = url.strip_prefix("https://").context("haas.url is not https")?;
         Ok(Self {
             address: address.parse().with_context(|| format!("haas.url={url}"))?,
             tls: Arc::new(pinned_client_config(fingerprint)?),
             auth: HelloAuth::Token(token.to_owned()),
+            kexec,
             socket: None,
             tried_at: None,
             heard_at: Instant::now(),
@@ -165,7 +172,12 @@ impl Link {
         let (mut socket, _) =
             tungstenite::client(format!("wss://{}/v1/agent", self.address), stream)
                 .map_err(|e| anyhow::anyhow!("no WebSocket: {e}"))?;
-        let hello = Hello { proto: PROTO, version: "sim".to_owned(), auth: self.auth.clone() };
+        let hello = Hello {
+            proto: PROTO,
+            version: "sim".to_owned(),
+            auth: self.auth.clone(),
+            kexec: self.kexec.clone(),
+        };
         socket.send(Message::text(serde_json::to_string(&hello)?))?;
         let answer = loop {
             match socket.read()? {

@@ -173,6 +173,7 @@ fn every_code_of_a_fault_is_explained() -> Result<()> {
     }
     let deciding = [
         "lifecycle.rs",
+        "lifecycle/deadline.rs",
         "lifecycle/ending.rs",
         "boots/mod.rs",
         "boots/foreign.rs",

@@ -26,7 +26,9 @@ fn decisions_read_no_clock() -> Result<()> {
     let lifecycle = [
         "lifecycle.rs",
         "lifecycle/deadline.rs",
+        "lifecycle/drain_hook.rs",
         "lifecycle/ending.rs",
+        "lifecycle/kexec.rs",
         "lifecycle/proof.rs",
         "lifecycle/silence.rs",
     ];

@@ -16,6 +16,7 @@ mod faults_disks;
 mod faults_power;
 mod guards;
 mod initiators;
+mod kexec;
 mod main_job;
 mod networks;
 mod outages;

@@ -13,6 +13,7 @@ mod fleet;
 mod hardware;
 mod heal;
 mod inventory;
+mod kexec;
 mod many;
 mod rack;
 mod redfish;

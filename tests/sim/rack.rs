@@ -314,6 +314,7 @@ pub(crate) fn request(nodeset: &str, overlay: &str) -> Result<SwitchRequest> {
         strategy: Strategy::All,
         min_success: None,
         reboot: false,
+        fast: false,
         force: false,
         dry_run: false,
     })

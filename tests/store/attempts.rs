@@ -1,8 +1,8 @@
 //! Boot attempts: one that lives per node, one token each, only forward.
 
-use controller::model::{Attempt, AttemptState};
+use controller::model::{Attempt, AttemptState, Cause};
 use haas_api::{
-    agent::{BootStage, Failure},
+    agent::{BootStage, Failure, Kexec},
     check::{CheckReport, CheckState},
 };
 
@@ -16,6 +16,7 @@ promises!(
     an_attempt_that_an_older_haasd_opened_knows_no_secret,
     a_new_attempt_ends_the_one_before,
     many_that_open_at_once_leave_one_alive,
+    one_that_stands_beside_is_the_nodes_own_when_its_kernel_was_started_and_not_before,
     a_token_is_spent_once_though_many_try,
     a_credential_whose_answer_was_lost_is_replaced,
     the_token_of_an_attempt_that_is_over_is_worthless,
@@ -26,6 +27,61 @@ promises!(
     bytes_add_up,
     ready_checks_are_kept_with_their_attempt,
 );
+
+async fn one_that_stands_beside_is_the_nodes_own_when_its_kernel_was_started_and_not_before(
+    db: Db,
+) {
+    node(&db.store, 1).await;
+    want(&db.store, 1, &wanted("a", None)).await;
+    let node = crate::samples::reread(&db.store, 1).await;
+    let runs = open(&db.store, &node, "runs", 10).await;
+    let mut tx = db.store.write().await.unwrap();
+    tx.spend_token("runs", "credential").await.unwrap();
+    assert!(tx.advance(&runs, BootStage::Ready, 20).await.unwrap());
+    let kexec = Kexec { machine: "x86_64".into(), memory_mib: 7, obstacle: None };
+    tx.set_can_kexec("runs", Some(&kexec)).await.unwrap();
+    tx.commit().await.unwrap();
+    let beside = |id: &str, at| Attempt {
+        cause: Cause::Kexec,
+        kexec_of: Some("runs".into()),
+        ..attempt(&node, id, at)
+    };
+    // The first one is given up.
+    for (id, at) in [("first", 30), ("second", 40)] {
+        let mut tx = db.store.write().await.unwrap();
+        tx.open_beside(&beside(id, at), &format!("token of {id}")).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = db.store.read().await.unwrap();
+        let last = tx.last_attempt(&node.id).await.unwrap().unwrap();
+        assert_eq!((last.id.as_str(), last.can_kexec.as_ref()), ("runs", Some(&kexec)));
+        let next = tx.next_attempt(&node.id).await.unwrap().unwrap();
+        assert_eq!((next.id.as_str(), next.kexec_of.as_deref()), (id, Some("runs")));
+        assert_eq!(tx.live_attempts().await.unwrap().len(), 2, "both may log in");
+        drop(tx);
+        if id == "first" {
+            let mut tx = db.store.write().await.unwrap();
+            tx.fail_attempt(id, &failure(), 35).await.unwrap();
+            assert!(!tx.kexec_begun(&beside(id, at), 36).await.unwrap(), "it is over");
+            tx.commit().await.unwrap();
+            let mut tx = db.store.read().await.unwrap();
+            assert_eq!(tx.next_attempt(&node.id).await.unwrap(), None);
+            let last = tx.last_attempt(&node.id).await.unwrap().unwrap();
+            assert_eq!((last.id.as_str(), last.state), ("runs", AttemptState::Ready));
+        }
+    }
+    for is_news in [true, false] {
+        let mut tx = db.store.write().await.unwrap();
+        assert_eq!(tx.kexec_begun(&beside("second", 40), 50).await.unwrap(), is_news);
+        tx.commit().await.unwrap();
+        let mut tx = db.store.read().await.unwrap();
+        let last = tx.last_attempt(&node.id).await.unwrap().unwrap();
+        assert_eq!((last.id.as_str(), last.state), ("second", AttemptState::Open));
+        assert_eq!((last.stage_since, last.counted_from), (50, 50));
+        assert_eq!(tx.next_attempt(&node.id).await.unwrap(), None);
+        let before = tx.attempt("runs").await.unwrap().unwrap();
+        assert_eq!((before.state, before.ended_at), (AttemptState::Ended, Some(50)));
+    }
+}
 
 async fn the(db: &Db, id: &str) -> Attempt {
     db.store.read().await.unwrap().attempt(id).await.unwrap().expect("it was opened")

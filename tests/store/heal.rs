@@ -1,7 +1,7 @@
 //! Nodes out of service, what was tried with them, and what haasd did by itself.
 
 use controller::{
-    model::{BootTimes, Drain, DrainState, Ending, Given, IdleOff, SECOND, Silence, Tried},
+    model::{BootTimes, Drain, DrainState, Ending, Given, HookCall, IdleOff, SECOND, Silence, Tried},
     power::BmcReport,
 };
 use haas_api::agent::BootStage;
@@ -15,6 +15,7 @@ promises!(
     a_node_is_out_of_service_until_it_is_resumed,
     what_was_tried_holds_until_something_else_is_wanted_or_it_is_ready,
     what_a_node_was_given_stays_with_its_boot,
+    a_drain_hooks_time_counts_from_its_first_call_for_a_state,
     actions_by_itself_are_counted_from_the_last_back_and_forgotten_after_a_day,
     each_start_of_haasd_has_a_later_epoch,
     the_time_off_for_idleness_ends_with_the_next_state,
@@ -67,6 +68,37 @@ async fn what_was_tried_holds_until_something_else_is_wanted_or_it_is_ready(db: 
     let node = reread(&db.store, 1).await;
     assert_eq!((node.tried.len(), node.hardware_faults), (0, 0));
     assert_eq!(node.boot_times, times);
+}
+
+async fn a_drain_hooks_time_counts_from_its_first_call_for_a_state(db: Db) {
+    let id = node(&db.store, 1).await.id;
+    let asked = async |generation, at| {
+        let mut tx = db.store.write().await.unwrap();
+        tx.hook_asked(&id, generation, at).await.unwrap();
+        tx.commit().await.unwrap();
+        db.store.read().await.unwrap().hook_call(&id).await.unwrap().unwrap()
+    };
+    let answered = async |generation, goes_on, said| {
+        let mut tx = db.store.write().await.unwrap();
+        tx.hook_answered(&id, generation, goes_on, said).await.unwrap();
+        tx.commit().await.unwrap();
+        db.store.read().await.unwrap().hook_call(&id).await.unwrap().unwrap()
+    };
+    assert_eq!(db.store.read().await.unwrap().hook_call(&id).await.unwrap(), None);
+    let first = asked(2, 10).await;
+    let expected =
+        HookCall { generation: 2, since: 10, asked_at: 10, goes_on: false, said: String::new() };
+    assert_eq!(first, expected);
+    answered(2, false, "2 jobs").await;
+    let again = asked(2, 40).await;
+    assert_eq!((again.since, again.asked_at, again.said.as_str()), (10, 40, "2 jobs"));
+    assert!(answered(2, true, "").await.goes_on);
+    // The answer for an older state comes late.
+    let next = asked(3, 50).await;
+    assert_eq!((next.since, next.goes_on, next.said.as_str()), (50, false, ""));
+    assert!(!answered(2, true, "").await.goes_on);
+    // No clock may begin before it.
+    assert!(db.store.read().await.unwrap().latest_steady().await.unwrap() >= 50);
 }
 
 async fn what_a_node_was_given_stays_with_its_boot(db: Db) {

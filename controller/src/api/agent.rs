@@ -20,8 +20,8 @@ use axum::{
 };
 use haas_api::{
     agent::{
-        BootStage, Failure, Frame, Hello, HelloAnswer, HelloAuth, PROTO, ShutdownHow, ToAgent,
-        ToController, Welcome,
+        BootStage, Failure, Frame, Hello, HelloAnswer, HelloAuth, Kexec, PROTO, ShutdownHow,
+        ToAgent, ToController, Welcome,
     },
     check::{CheckReport, ReadyCheck},
 };
@@ -126,8 +126,8 @@ async fn serve(
     send(socket, &HelloAnswer::Welcome(Box::new(welcome))).await?;
     boots::reached(context, &attempt.id, BootStage::Agent).await?;
     context.wake.notify_one();
-    if let Some(how) = unfinished_shutdown(context, &attempt).await? {
-        context.agents.tell(&attempt.id, ToAgent::Shutdown { how });
+    if let Some(told) = unfinished_end(context, &attempt).await? {
+        context.agents.tell(&attempt.id, told);
     }
     let ended = talk(context, socket, &attempt.id, ack, &mut outbox).await;
     drop(link);
@@ -182,13 +182,19 @@ async fn admit(
         }
         HelloAuth::Credential(_) => None,
     };
+    // Who has the token of a boot whose kernel the system before was to start, is that kernel's agent.
+    let begun = attempt.kexec_of.is_some() && boots::note_begun(context, &mut tx, &attempt).await?;
+    tx.set_can_kexec(&attempt.id, hello.kexec.clone().map(short).as_ref()).await?;
     tx.agent_spoke(&attempt.node_id, &attempt.id, context.clock.now()).await?;
     tx.commit().await?;
+    if begun {
+        context.exports.reload(&context.store).await?;
+    }
     Ok(Ok((attempt, credential)))
 }
 
-/// A shutdown that was asked for while the agent was away.
-async fn unfinished_shutdown(context: &Context, attempt: &Attempt) -> Result<Option<ShutdownHow>> {
+/// An end that was asked for while the agent was away.
+async fn unfinished_end(context: &Context, attempt: &Attempt) -> Result<Option<ToAgent>> {
     let mut tx = context.store.read().await?;
     let Some(node) = tx.node_by_id(&attempt.node_id).await? else { return Ok(None) };
     let desired = tx.desired(&node.id, node.generation).await?;
@@ -196,7 +202,21 @@ async fn unfinished_shutdown(context: &Context, attempt: &Attempt) -> Result<Opt
         Some((Ending::Agent, _)) => {
             let stays_on = desired.is_some_and(|d| d.wanted.power_on);
             let by_hand = node.spec.power == PowerSpec::Manual;
-            Some(if stays_on && by_hand { ShutdownHow::Reboot } else { ShutdownHow::Poweroff })
+            let how = if stays_on && by_hand { ShutdownHow::Reboot } else { ShutdownHow::Poweroff };
+            Some(ToAgent::Shutdown { how })
+        }
+        Some((Ending::Kexec, _)) => {
+            let next = tx.next_attempt(&node.id).await?;
+            let next = next.filter(|next| next.kexec_of.as_ref() == Some(&attempt.id));
+            drop(tx);
+            match next {
+                // What is missing now is told when its time is over.
+                Some(next) => boots::next_kernel(context, &node, &next)
+                    .await?
+                    .ok()
+                    .map(|kernel| ToAgent::Kexec(Box::new(kernel))),
+                None => None,
+            }
         }
         Some((Ending::Acpi | Ending::Hard | Ending::BmcReset, _)) | None => None,
     })
@@ -364,6 +384,10 @@ async fn take(
                 boots::lease_seen(context, &node, lease, heartbeat.lease.as_ref()).await?;
             }
         }
+        ToController::KexecFailed { attempt: next, mut reason } => {
+            cut(&mut reason, 300);
+            boots::kexec_failed(context, attempt, &next, reason).await?;
+        }
         ToController::Goodbye { reason, clean } => {
             let how = match reason.as_str() {
                 "reboot" => ShutdownHow::Reboot,
@@ -393,6 +417,15 @@ fn bounded(mut report: CheckReport) -> Option<CheckReport> {
     cut(&mut report.outcome, 200);
     cut(&mut report.output, 4_096);
     (report.position < MOST_CHECKS).then_some(report)
+}
+
+/// The same of what an agent says of kexec.
+fn short(mut kexec: Kexec) -> Kexec {
+    cut(&mut kexec.machine, 32);
+    if let Some(obstacle) = &mut kexec.obstacle {
+        cut(obstacle, 300);
+    }
+    kexec
 }
 
 fn cut(text: &mut String, most: usize) {

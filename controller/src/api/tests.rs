@@ -8,6 +8,7 @@ mod checks;
 mod consoles;
 mod disks;
 mod initiator;
+mod kexec;
 mod out_of_service;
 mod probes;
 mod requests;

@@ -6,6 +6,7 @@
 
 pub mod drift;
 mod foreign;
+mod kexec;
 mod plan;
 mod scratch;
 mod ssh;
@@ -21,7 +22,8 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 pub use foreign::lease_seen;
-pub use plan::{people, plan, preview};
+pub use kexec::{kexec_begun, kexec_failed, next_kernel, note_begun};
+pub use plan::{manifest_of, people, plan, preview};
 pub use scratch::{erased, erasing};
 pub use ssh::certify;
 pub use targets::Targets;
@@ -44,6 +46,10 @@ pub async fn reached(context: &Context, attempt: &str, stage: BootStage) -> Resu
         let mut tx = context.store.write().await?;
         let Some(attempt) = tx.attempt(attempt).await? else { return Ok(()) };
         if stage <= attempt.stage || attempt.state != AttemptState::Open {
+            return Ok(());
+        }
+        if attempt.kexec_of.is_some() && stage < BootStage::Agent {
+            // The system before has fetched that, and runs: see `kexec_begun`.
             return Ok(());
         }
         if attempt.stage < BootStage::Overlay
@@ -78,7 +84,10 @@ async fn learn(tx: &mut Tx, attempt: &str) -> Result<()> {
     let Some(attempt) = tx.attempt(attempt).await? else { return Ok(()) };
     let Some(node) = tx.node_by_id(&attempt.node_id).await? else { return Ok(()) };
     let mut times = node.boot_times;
-    times.add(&attempt.stages);
+    if attempt.kexec_of.is_none() {
+        // Without firmware it says nothing about how long the next one takes.
+        times.add(&attempt.stages);
+    }
     tx.set_boot_times(&node.id, &times).await
 }
 

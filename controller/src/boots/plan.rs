@@ -8,6 +8,7 @@ use haas_api::{
         StoreElsewhere,
     },
     check::ReadyCheck,
+    names::Digest,
     node::Rendered,
     project::{Access, MemberRole},
 };
@@ -122,8 +123,15 @@ fn ready_checks(node: &Node, desired: &Desired, manifest: &Manifest) -> Vec<Read
 }
 
 pub(super) async fn manifest(tx: &mut Tx, desired: &Desired) -> Result<Option<Manifest>> {
-    let Some(image) = &desired.wanted.image else { return Ok(None) };
-    let Some(row) = tx.images().await?.into_iter().find(|row| row.digest == image.digest) else {
+    match &desired.wanted.image {
+        Some(image) => manifest_of(tx, &image.digest).await,
+        None => Ok(None),
+    }
+}
+
+/// The manifest of an image; none: it is gone.
+pub async fn manifest_of(tx: &mut Tx, digest: &Digest) -> Result<Option<Manifest>> {
+    let Some(row) = tx.images().await?.into_iter().find(|row| row.digest == *digest) else {
         return Ok(None);
     };
     Manifest::parse(row.manifest.as_bytes())
@@ -300,6 +308,8 @@ pub async fn preview(context: &Context, node: &Node) -> std::result::Result<Rend
         initiator: exports::initiator_name(&node.name, "preview"),
         chap: true,
         by_itself: false,
+        kexec_of: None,
+        can_kexec: None,
         opened_at: now,
         counted_from: now,
         ended_at: None,

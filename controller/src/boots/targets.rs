@@ -18,6 +18,7 @@ use crate::{
     config::{DhcpMode, Network},
     context::Context,
     inventory::{MacUse, PowerSpec},
+    lifecycle,
     metrics::METRICS,
     model::{Attempt, AttemptState, Cause, Micros, Node, SECOND},
     netboot::{
@@ -200,6 +201,15 @@ impl Targets {
                     .await
                     .map(Some)
             }
+            // What ran before was to start its kernel: haasd has not begun a boot by the firmware.
+            Some(open)
+                if open.state == AttemptState::Open
+                    && !open.token_spent
+                    && open.kexec_of.is_some() =>
+            {
+                self.lose(&open).await?;
+                Ok(None)
+            }
             Some(open) if open.state == AttemptState::Open && !open.token_spent => Ok(Some(open)),
             Some(open) if open.state == AttemptState::Open => {
                 // Its agent ran already, so the node went down on the way: that attempt is lost.
@@ -240,7 +250,11 @@ impl Targets {
     async fn lose(&self, attempt: &Attempt) -> Result<()> {
         let failure = attempt.failure.clone().unwrap_or_else(|| Failure {
             stage: attempt.stage,
-            code: "rebooted".to_owned(),
+            code: if attempt.kexec_of.is_some() && !attempt.token_spent {
+                lifecycle::KEXEC_LOST.to_owned()
+            } else {
+                "rebooted".to_owned()
+            },
             cause: format!(
                 "the node started anew in stage '{}'; look at its console",
                 attempt.stage
@@ -406,6 +420,7 @@ impl Targets {
         if node.fault.is_some()
             || is_elsewhere
             || attempt.cause == Cause::HandedOver
+            || attempt.kexec_of.is_some()
             || attempt.stage < BootStage::Dhcp
         {
             return Ok(Err(Refusal::Over));

@@ -85,6 +85,8 @@ pub struct Config {
     pub webhooks: Webhooks,
     /// What sets the network of a node for whoever has it next.
     pub network_hook: Option<NetworkHook>,
+    /// What may put off, or forbid, the end of what a node runs for somebody.
+    pub drain_hook: Option<DrainHook>,
     /// The nodes' serial consoles.
     pub console: Console,
     /// What haasd may do with the power of nodes by itself.
@@ -114,6 +116,19 @@ pub struct NetworkHook {
     pub command: Vec<String>,
     /// Seconds that it may take.
     pub timeout_s: u64,
+}
+
+/// A program that is called before what a node runs for somebody is ended because that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainHook {
+    /// The program and its first arguments.
+    pub command: Vec<String>,
+    /// Seconds that one call may take.
+    pub timeout_s: u64,
+    /// Seconds after which it is called again that has said "not yet".
+    pub again_s: u64,
+    /// Seconds for which it may say so.
+    pub limit_s: u64,
 }
 
 /// What is done with consoles though nobody watches.
@@ -289,6 +304,7 @@ impl fmt::Debug for Config {
             .field("events", &self.events)
             .field("webhooks", &self.webhooks)
             .field("network_hook", &self.network_hook)
+            .field("drain_hook", &self.drain_hook)
             .field("console", &self.console)
             .field("power", &self.power)
             .field("idle", &self.idle)

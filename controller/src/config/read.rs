@@ -6,8 +6,8 @@ use haas_api::names::NodeGroupName;
 use ipnet::IpNet;
 
 use super::{
-    Auth, AuthMode, BootLimits, Config, Console, Events, HealthChecks, IdleRule, Iscsi, Metrics,
-    Network, NetworkHook, Ports, PowerLimits, Webhooks,
+    Auth, AuthMode, BootLimits, Config, Console, DrainHook, Events, HealthChecks, IdleRule, Iscsi,
+    Metrics, Network, NetworkHook, Ports, PowerLimits, Webhooks,
     network::{interface, networks},
     problem::Problems,
     reader::{Notes, Table},
@@ -58,6 +58,7 @@ pub(super) fn config(
         events: root.get("events").and_then(|v| v.table()).map(events).unwrap_or_default(),
         webhooks: root.get("webhooks").and_then(|v| v.table()).map(webhooks).unwrap_or_default(),
         network_hook: root.get("network_hook").and_then(|v| v.table()).and_then(network_hook),
+        drain_hook: root.get("drain_hook").and_then(|v| v.table()).and_then(drain_hook),
         console: root.get("console").and_then(|v| v.table()).map(console).unwrap_or_default(),
         power: root.get("power").and_then(|v| v.table()).map(power).unwrap_or_default(),
         idle: idle(&root),
@@ -81,16 +82,37 @@ fn auth(table: Table<'_>) -> Auth {
 }
 
 fn network_hook(table: Table<'_>) -> Option<NetworkHook> {
+    let timeout_s = within_an_hour(&table, "timeout").unwrap_or(60);
+    let command = command(&table);
+    table.refuse_unknown();
+    Some(NetworkHook { command: command?, timeout_s })
+}
+
+fn drain_hook(table: Table<'_>) -> Option<DrainHook> {
+    let timeout_s = within_an_hour(&table, "timeout").unwrap_or(60);
+    let again_s = within_an_hour(&table, "again").unwrap_or(30);
+    let read = |text: &str| units::seconds(text).filter(|s| (1..=30 * 86_400).contains(s));
+    let right = format!("{DURATION}, from 1s to 30d");
+    let limit_s = table.get("limit").and_then(|value| value.with(&right, read)).unwrap_or(3_600);
+    let command = command(&table);
+    table.refuse_unknown();
+    Some(DrainHook { command: command?, timeout_s, again_s, limit_s })
+}
+
+/// Seconds that have to do with one call of a program.
+fn within_an_hour(table: &Table<'_>, key: &'static str) -> Option<u64> {
     let read = |text: &str| units::seconds(text).filter(|s| (1..=3600).contains(s));
     let right = format!("{DURATION}, from 1s to 1h");
-    let timeout_s = table.get("timeout").and_then(|value| value.with(&right, read)).unwrap_or(60);
+    table.get(key).and_then(|value| value.with(&right, read))
+}
+
+/// The program of a table that is for nothing else.
+fn command(table: &Table<'_>) -> Option<Vec<String>> {
     let value = table.get("command");
     if value.is_none() {
         table.refuse(&table.path_of("command"), "is missing", "a program and its arguments");
     }
-    let command = value.and_then(|value| value.command());
-    table.refuse_unknown();
-    Some(NetworkHook { command: command?, timeout_s })
+    value.and_then(|value| value.command())
 }
 
 fn metrics(table: Table<'_>) -> Metrics {

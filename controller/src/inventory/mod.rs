@@ -379,5 +379,15 @@ pub enum Arch {
     Aarch64,
 }
 
+impl Arch {
+    /// As `uname -m` has it.
+    pub fn machine(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,13 @@
 //! How long the stages of a boot may take: as long as is configured, and longer where the node's own
 //! last boots came near that. Nothing learned makes a deadline shorter, or more than three times as
-//! long.
+//! long. And what it means that one has passed.
 
-use haas_api::agent::BootStage;
+use haas_api::agent::{BootStage, Failure};
 
-use super::seconds;
+use super::{failure, kexec, seconds};
 use crate::{
     config::BootLimits,
-    model::{BootTimes, Micros},
+    model::{Attempt, BootTimes, Micros, Node, SECOND},
 };
 
 /// What is learned is a node's usual time and half of it again.
@@ -31,6 +31,53 @@ pub(super) fn of_whole(limits: &BootLimits, times: &BootTimes) -> Micros {
     learned(seconds(limits.total_s.max(limits.firmware_s)), times.usual_whole())
 }
 
+/// The failure of an attempt whose stage has used up its time.
+pub(super) fn passed(node: &Node, attempt: &Attempt, now: Micros) -> Failure {
+    let took = (now - attempt.stage_since) / SECOND;
+    let usual = node.boot_times.usual(attempt.stage);
+    if let Some(held) = &attempt.failure {
+        return Failure { retryable: false, ..held.clone() };
+    }
+    if attempt.kexec_of.is_some() && attempt.stage < BootStage::Agent {
+        let cause =
+            format!("its kernel was started {took} s ago without firmware, and no agent called");
+        return failure(attempt.stage, kexec::LOST, cause);
+    }
+    let (code, cause) = match attempt.stage {
+        BootStage::Power | BootStage::Firmware => (
+            "no-network-boot",
+            format!(
+                "{} was switched on {took} s ago and has not asked the network for anything: it may \
+                 have booted its own disk, hang in its firmware, or have another NIC first",
+                node.name
+            ),
+        ),
+        BootStage::Dhcp => (
+            "no-script",
+            "it got an address and did not fetch its iPXE script; look at its console".to_owned(),
+        ),
+        BootStage::Script => {
+            ("no-kernel", "it got its script and did not fetch kernel and initramfs".to_owned())
+        }
+        BootStage::Kernel => (
+            "no-agent",
+            "kernel and initramfs were sent and no agent called; look at its console".to_owned(),
+        ),
+        BootStage::Agent => ("no-root", "its agent has not reached the image".to_owned()),
+        BootStage::Root => ("no-overlay", "its agent has not mounted the overlay".to_owned()),
+        BootStage::Overlay => ("no-userspace", "the image's own init has not come up".to_owned()),
+        BootStage::Userspace | BootStage::Ready => {
+            ("no-proof", "its agent has not proved what runs".to_owned())
+        }
+    };
+    let usual = match usual {
+        Some(usual) => format!("; its boots usually need {} s for it", usual / SECOND),
+        None => String::new(),
+    };
+    let cause = format!("after {took} s in stage '{}'{usual}: {cause}", attempt.stage);
+    failure(attempt.stage, code, cause)
+}
+
 fn learned(configured: Micros, usual: Option<Micros>) -> Micros {
     let wanted = usual.map_or(0, |usual| usual.saturating_mul(MARGIN.0) / MARGIN.1);
     wanted.clamp(configured, configured.saturating_mul(CEILING))
@@ -39,7 +86,6 @@ fn learned(configured: Micros, usual: Option<Micros>) -> Micros {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::SECOND;
 
     fn boots(firmware_s: i64) -> BootTimes {
         let mut times = BootTimes::default();

@@ -51,9 +51,17 @@ pub(super) fn step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
         {
             Step::Do(Action::EndByAcpi)
         }
+        // Another kernel was to be started, and is not to be waited for.
+        Some((Ending::Kexec, _)) if node.goodbye == Some(ShutdownHow::Kexec) => {
+            hard(view, "it has shut down in order, for a kernel that is no longer wanted", now)
+        }
+        Some((Ending::Kexec, _)) if node.goodbye.is_some() => after_goodbye(view, now),
+        Some((Ending::Kexec, _)) if agent_is_live(node, attempt, now) => {
+            Step::Do(Action::EndByAgent(ShutdownHow::Poweroff))
+        }
         None if node.goodbye.is_some() => after_goodbye(view, now),
         None if has_no_bmc(view) => wait("waits for a person to switch it off", now + 60 * SECOND),
-        None => Step::Do(Action::EndByAcpi),
+        None | Some((Ending::Kexec, _)) => Step::Do(Action::EndByAcpi),
         Some((Ending::Agent, _)) if node.goodbye.is_some() => after_goodbye(view, now),
         Some((Ending::Agent, since)) => {
             if still_alive(view, now, since) {
@@ -91,7 +99,7 @@ pub(super) fn hard(view: View<'_>, reason: &str, now: Micros) -> Step {
         Some((Ending::BmcReset, since)) if is_starting(view, since, now) => {
             poll_or_wait(view.node, "waits for its BMC, which was started anew", now)
         }
-        Some((Ending::Agent | Ending::Acpi | Ending::BmcReset, _)) | None => {
+        Some((Ending::Kexec | Ending::Agent | Ending::Acpi | Ending::BmcReset, _)) | None => {
             Step::Do(Action::EndHard { reason: reason.to_owned() })
         }
     }
@@ -105,7 +113,7 @@ pub(super) fn reset_bmc(view: View<'_>, is_deaf: bool, now: Micros) -> Option<St
             Some(poll_or_wait(view.node, "waits for its BMC, which was started anew", now))
         }
         Some((Ending::BmcReset, _)) => None,
-        Some((Ending::Agent | Ending::Acpi | Ending::Hard, _)) | None => {
+        Some((Ending::Kexec | Ending::Agent | Ending::Acpi | Ending::Hard, _)) | None => {
             let was_reset = view.node.tried.iter().any(|tried| tried.what == "bmc-reset");
             let can = is_deaf && !was_reset && view.node.spec.power != PowerSpec::Manual;
             can.then_some(Step::Do(Action::ResetBmc))
@@ -122,7 +130,7 @@ fn is_starting(view: View<'_>, since: Micros, now: Micros) -> bool {
 /// The next step of ending something that has no agent of ours, or whose agent could not.
 pub(super) fn foreign(view: View<'_>, now: Micros) -> Step {
     match view.node.ending {
-        None | Some((Ending::Agent, _)) => Step::Do(Action::EndByAcpi),
+        None | Some((Ending::Kexec | Ending::Agent, _)) => Step::Do(Action::EndByAcpi),
         Some((Ending::Acpi, since)) if still_alive(view, now, since) => {
             poll_or_wait(view.node, "was asked by its BMC to shut down", now)
         }

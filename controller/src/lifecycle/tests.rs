@@ -1,8 +1,10 @@
 //! What `decide` promises, each with the smallest input that shows it.
 
 mod alone;
+mod drain_hook;
 mod ending;
 mod held;
+mod kexec;
 mod out_of_hand;
 mod out_of_service;
 mod proof;
@@ -18,8 +20,9 @@ use haas_api::{
 
 use super::*;
 use crate::{
+    config::DrainHook,
     inventory::{Arch, Firmware, Nic, NicRole, NodeSpec, PowerSpec},
-    model::{Ending, ImageWanted, NewDesired},
+    model::{Ending, HookCall, ImageWanted, NewDesired},
 };
 
 /// Far from zero, so that "long ago" fits before it.
@@ -32,11 +35,14 @@ struct World {
     node: Node,
     desired: Option<Desired>,
     attempt: Option<Attempt>,
+    next: Option<Attempt>,
     serves: Option<Desired>,
     failures: Vec<Failure>,
     disks_are_ours: bool,
     turn: bool,
     limits: BootLimits,
+    drain_hook: Option<DrainHook>,
+    call: Option<HookCall>,
     brake: Option<Micros>,
 }
 
@@ -46,11 +52,14 @@ impl World {
             node: node(),
             desired: Some(desired(1)),
             attempt: None,
+            next: None,
             serves: None,
             failures: Vec::new(),
             disks_are_ours: false,
             turn: true,
             limits: BootLimits::default(),
+            drain_hook: None,
+            call: None,
             brake: None,
         }
     }
@@ -142,11 +151,16 @@ impl World {
                 node: &self.node,
                 desired: self.desired.as_ref(),
                 attempt: self.attempt.as_ref(),
+                next: self.next.as_ref(),
                 serves: self.serves.as_ref(),
                 failures: &self.failures,
                 disks_are_ours: self.disks_are_ours,
                 turn: self.turn,
                 limits: &self.limits,
+                drain_hook: self
+                    .drain_hook
+                    .as_ref()
+                    .map(|limits| Hook { limits, call: self.call.as_ref() }),
                 brake: self.brake,
             },
             now,
@@ -219,6 +233,7 @@ fn desired(generation: i64) -> Desired {
             forced: false,
             reboot: false,
             boot_once: None,
+            kexec_from: None,
             cause: "switch".into(),
             actor: "admin".into(),
             tenant: String::new(),
@@ -247,6 +262,8 @@ fn attempt(stage: BootStage, since: Micros) -> Attempt {
         initiator: "iqn.x:boot-1".into(),
         chap: true,
         by_itself: false,
+        kexec_of: None,
+        can_kexec: None,
         opened_at: since,
         counted_from: since,
         ended_at: None,

@@ -165,7 +165,8 @@ impl Metrics {
         for outcome in ["ready", "failed"] {
             drop(self.boots.get_or_create(&Outcome { outcome }));
         }
-        let causes = [Cause::Desired, Cause::Retry, Cause::Unplanned, Cause::HandedOver];
+        let causes =
+            [Cause::Desired, Cause::Kexec, Cause::Retry, Cause::Unplanned, Cause::HandedOver];
         for cause in causes.map(Cause::as_str) {
             drop(self.boots_started.get_or_create(&CauseOf { cause }));
         }

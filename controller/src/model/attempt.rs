@@ -1,7 +1,7 @@
 //! Boot attempts: one row, one token and one `boot` field in every log line for each.
 
 use haas_api::{
-    agent::{BootStage, Failure},
+    agent::{BootStage, Failure, Kexec},
     check::CheckReport,
 };
 
@@ -27,6 +27,8 @@ words! {
     Cause {
         /// A new desired state.
         Desired = "desired",
+        /// A new desired state, to which the system before starts the kernel itself.
+        Kexec = "kexec",
         /// The attempt before failed.
         Retry = "retry",
         /// The node booted by itself: somebody typed `reboot`, or its power came back.
@@ -67,6 +69,11 @@ pub struct Attempt {
     pub chap: bool,
     /// Whether the node started by itself: nobody switched it on for this attempt.
     pub by_itself: bool,
+    /// The attempt whose system starts this one's kernel, in place of the firmware. As long as that one
+    /// is ready, it is the node's last.
+    pub kexec_of: Option<String>,
+    /// What its agent says of its node's kexec; none: it does not know how.
+    pub can_kexec: Option<Kexec>,
     /// When it was opened, on the steady clock.
     pub opened_at: Micros,
     /// Where the time of the whole boot is counted from, on the steady clock.

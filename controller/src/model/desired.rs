@@ -53,6 +53,9 @@ pub struct NewDesired {
     pub reboot: bool,
     /// What the node starts from this once, out of haasd's hands.
     pub boot_once: Option<BootOnce>,
+    /// The boot whose system may start the next kernel in place of the firmware: what runs there has the
+    /// same owner (ADR 0011).
+    pub kexec_from: Option<String>,
     /// `switch`, `rollback` or `power`.
     pub cause: String,
     /// Who asked.

@@ -47,6 +47,7 @@ mod boot_times;
 mod desired;
 mod given;
 mod idle_off;
+mod hook_call;
 mod node;
 mod operation;
 
@@ -56,5 +57,6 @@ pub use boot_times::BootTimes;
 pub use desired::{BootOnce, Desired, ImageWanted, NewDesired};
 pub use given::Given;
 pub use idle_off::IdleOff;
+pub use hook_call::HookCall;
 pub use node::{Drain, DrainState, Ending, Evidence, Fault, Node, Power, Silence, Tried};
 pub use operation::{Operation, OperationNode};

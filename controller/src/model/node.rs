@@ -93,6 +93,8 @@ pub struct Node {
 words! {
     /// How far the orderly end of what runs on a node has come. Each step has its deadline.
     Ending {
+        /// The agent was asked to load the next kernel, to end everything in order and to start it.
+        Kexec = "kexec",
         /// The agent was asked to end everything in order.
         Agent = "agent",
         /// The BMC was asked for ACPI's soft off.

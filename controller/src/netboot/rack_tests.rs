@@ -251,6 +251,7 @@ fn config(dhcp: DhcpMode) -> Config {
         events: crate::config::Events::default(),
         webhooks: crate::config::Webhooks::default(),
         network_hook: None,
+        drain_hook: None,
         console: crate::config::Console::default(),
         power: crate::config::PowerLimits::default(),
         idle: Vec::new(),

@@ -10,7 +10,7 @@ use haas_api::agent::{BootStage, Failure, ShutdownHow, ToAgent};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::{Loaded, alone, hook, quarantine};
+use super::{Loaded, alone, drain_hook, hook, kexec, quarantine};
 use crate::{
     clock, console,
     context::Context,
@@ -77,6 +77,14 @@ pub(super) async fn act(
         }
         Action::PowerOn => power_on(context, loaded).await?,
         Action::HandOver(device) => hand_over(context, node, device).await?,
+        Action::OpenBeside => kexec::open(context, loaded).await?,
+        Action::Kexec => kexec::tell(context, loaded).await?,
+        Action::KexecBegun => kexec::begun(context, loaded).await?,
+        Action::GiveKexecUp(failure) => kexec::give_up(context, loaded, &failure).await?,
+        Action::AskHook => drain_hook::ask(context, loaded).await?,
+        Action::KeepRunning { reason } => {
+            drain_hook::keep_running(context, loaded, &reason).await?
+        }
         Action::EndByAgent(how) => end_by_agent(context, loaded, how).await?,
         Action::EndByAcpi => end_by_acpi(context, node).await?,
         Action::EndHard { reason } => end_hard(context, node, &reason).await?,
@@ -172,32 +180,7 @@ async fn open(
     cause: Cause,
     by_itself: bool,
 ) -> Result<Attempt> {
-    let now = context.clock.now();
-    let id = ulid::Ulid::new().to_string();
-    let attempt = Attempt {
-        initiator: exports::initiator_name(&node.name, &id),
-        id,
-        node_id: node.id.clone(),
-        generation: node.generation,
-        cause,
-        state: AttemptState::Open,
-        stage: BootStage::Power,
-        stage_since: now,
-        stages: vec![(BootStage::Power, now)],
-        token_spent: false,
-        agent_seq: 0,
-        chap: true,
-        by_itself,
-        opened_at: now,
-        counted_from: now,
-        ended_at: None,
-        boot_bytes: 0,
-        root_bytes: 0,
-        held_since: None,
-        failure: None,
-        epoch: context.epoch,
-        checks: Vec::new(),
-    };
+    let attempt = Attempt { by_itself, ..new_attempt(context, node, cause) };
     let token = context.master_key.boot_token(&attempt.id);
     let mut tx = context.store.write().await?;
     let last = tx.last_attempt(&node.id).await?;
@@ -224,6 +207,38 @@ async fn open(
     context.exports.reload(&context.store).await?;
     context.told();
     Ok(attempt)
+}
+
+/// An attempt for what is wanted of the node now, which is nowhere yet.
+pub(super) fn new_attempt(context: &Context, node: &Node, cause: Cause) -> Attempt {
+    let now = context.clock.now();
+    let id = ulid::Ulid::new().to_string();
+    Attempt {
+        initiator: exports::initiator_name(&node.name, &id),
+        id,
+        node_id: node.id.clone(),
+        generation: node.generation,
+        cause,
+        state: AttemptState::Open,
+        stage: BootStage::Power,
+        stage_since: now,
+        stages: vec![(BootStage::Power, now)],
+        token_spent: false,
+        agent_seq: 0,
+        chap: true,
+        by_itself: false,
+        kexec_of: None,
+        can_kexec: None,
+        opened_at: now,
+        counted_from: now,
+        ended_at: None,
+        boot_bytes: 0,
+        root_bytes: 0,
+        held_since: None,
+        failure: None,
+        epoch: context.epoch,
+        checks: Vec::new(),
+    }
 }
 
 /// Whether a node that is off may start for whom it is; else its attempt has failed.

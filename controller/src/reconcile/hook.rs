@@ -10,23 +10,21 @@ use tracing::info;
 
 use super::{Loaded, act::event};
 use crate::{
-    config::NetworkHook,
     context::Context,
-    model::Node,
     program::{self, ProgramFault},
-    store::Result as Stored,
+    store::{Result as Stored, Tx},
 };
 
 /// Calls at a time: a switch of a whole rack must not start a program for each node at once.
 static TURNS: Semaphore = Semaphore::const_new(16);
 
-/// Why the node may not start.
+/// Why a hook has not done what it is for.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HookFault {
-    #[error("network_hook {program}: {fault}")]
-    Program { program: String, fault: ProgramFault },
-    #[error("network_hook {program} was killed after {limit_s} s without an end")]
-    TimedOut { program: String, limit_s: u64 },
+    #[error("{hook} {program}: {fault}")]
+    Program { hook: &'static str, program: String, fault: ProgramFault },
+    #[error("{hook} {program} was killed after {limit_s} s without an end")]
+    TimedOut { hook: &'static str, program: String, limit_s: u64 },
 }
 
 /// Sets the network of a node that is off and shall run for somebody, unless it is set for him.
@@ -42,12 +40,14 @@ pub(super) async fn set_network(
     if tx.tenancy(&node.id).await?.network_of.as_ref() == Some(tenant) {
         return Ok(Ok(()));
     }
-    let account = tx.user_by_id(tenant).await?;
+    let name = name_of(&mut tx, tenant).await?;
     drop(tx);
-    let name = account.map_or_else(|| tenant.clone(), |account| account.name.to_string());
-    if let Err(fault) = call(hook, node, &name).await {
+    let turn = TURNS.acquire().await.expect("it is never closed");
+    let arguments = [node.name.as_str(), &name];
+    if let Err(fault) = call("network_hook", &hook.command, hook.timeout_s, &arguments).await {
         return Ok(Err(fault));
     }
+    drop(turn);
     let mut tx = context.store.write().await?;
     tx.set_network_of(&node.id, tenant).await?;
     event(&mut tx, node, "network-set", serde_json::json!({ "for": name })).await?;
@@ -57,15 +57,25 @@ pub(super) async fn set_network(
     Ok(Ok(()))
 }
 
-async fn call(hook: &NetworkHook, node: &Node, tenant: &str) -> Result<(), HookFault> {
-    let _turn = TURNS.acquire().await.expect("it is never closed");
-    let (program, more) = hook.command.split_first().expect("the configuration is checked");
-    let arguments = more.iter().map(String::as_str).chain([node.name.as_str(), tenant]);
+/// How a hook is told of a user or project.
+pub(super) async fn name_of(tx: &mut Tx, tenant: &str) -> Stored<String> {
+    let account = tx.user_by_id(tenant).await?;
+    Ok(account.map_or_else(|| tenant.to_owned(), |account| account.name.to_string()))
+}
+
+/// Calls the program of a hook to its end, or until its time is over.
+pub(super) async fn call(
+    hook: &'static str,
+    command: &[String],
+    limit_s: u64,
+    arguments: &[&str],
+) -> Result<(), HookFault> {
+    let (program, first) = command.split_first().expect("the configuration is checked");
+    let arguments = first.iter().map(String::as_str).chain(arguments.iter().copied());
     let program = program.clone();
-    let limit_s = hook.timeout_s;
     match timeout(Duration::from_secs(limit_s), program::output(&program, arguments)).await {
-        Err(_) => Err(HookFault::TimedOut { program, limit_s }),
-        Ok(Err(fault)) => Err(HookFault::Program { program, fault }),
+        Err(_) => Err(HookFault::TimedOut { hook, program, limit_s }),
+        Ok(Err(fault)) => Err(HookFault::Program { hook, program, fault }),
         Ok(Ok(_)) => Ok(()),
     }
 }
@@ -77,7 +87,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{model::Cause, reconcile::open_attempt, testing::Bench};
+    use crate::{config::NetworkHook, model::Cause, reconcile::open_attempt, testing::Bench};
 
     fn script(folder: &Path, text: &str) -> String {
         let path = folder.join("vlan");

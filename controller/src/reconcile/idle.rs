@@ -108,6 +108,7 @@ async fn want_off(context: &Context, loaded: &Loaded) -> Result<()> {
         power_on: false,
         forced: false,
         reboot: false,
+        kexec_from: None,
         cause: "idle".to_owned(),
         actor: "haasd".to_owned(),
         actor_id: String::new(),

@@ -8,8 +8,10 @@
 mod act;
 mod alone;
 mod busy;
+mod drain_hook;
 mod hook;
 mod idle;
+mod kexec;
 mod observe;
 mod operations;
 mod quarantine;
@@ -35,9 +37,9 @@ use self::{busy::Busy, ramp::Ramp};
 use crate::{
     api,
     context::Context,
-    lifecycle::{Step, View, decide},
+    lifecycle::{Hook, Step, View, decide},
     metrics::{METRICS, Standings},
-    model::{Attempt, AttemptState, Desired, Micros, Node},
+    model::{Attempt, AttemptState, Desired, HookCall, Micros, Node},
     store::{Result, StoreError, Tx},
 };
 
@@ -56,12 +58,16 @@ pub struct Loaded {
     pub desired: Option<Desired>,
     /// Its last attempt.
     pub attempt: Option<Attempt>,
-    /// The desired state that this attempt serves.
+    /// The attempt whose kernel the system of the last one is to start.
+    pub next: Option<Attempt>,
+    /// The desired state that the last attempt serves.
     pub serves: Option<Desired>,
     /// Why attempts of the present generation have failed.
     pub failures: Vec<Failure>,
     /// Whether nothing but what is ours can start from its disks, as far as its agent has told.
     pub disks_are_ours: bool,
+    /// What the site's drain hook has said of it.
+    pub hook_call: Option<HookCall>,
     /// Until when haasd does no power action by itself, since it has done so many.
     pub brake: Option<Micros>,
 }
@@ -89,6 +95,12 @@ impl Loaded {
     pub async fn read(context: &Context, tx: &mut Tx, node: Node) -> Result<Self> {
         let desired = tx.desired(&node.id, node.generation).await?;
         let attempt = tx.last_attempt(&node.id).await?;
+        let next = match &attempt {
+            Some(attempt) if attempt.state == AttemptState::Ready => {
+                tx.next_attempt(&node.id).await?
+            }
+            Some(_) | None => None,
+        };
         let serves = match &attempt {
             Some(attempt) => tx.desired(&node.id, attempt.generation).await?,
             None => None,
@@ -96,8 +108,22 @@ impl Loaded {
         let failures = tx.failures(&node.id, node.generation).await?;
         let disks = tx.disks(&node.id).await?;
         let disks_are_ours = !disks.is_empty() && disks.iter().all(|row| is_ours(&row.disk.state));
+        let hook_call = match &context.config.drain_hook {
+            Some(_) => tx.hook_call(&node.id).await?,
+            None => None,
+        };
         let brake = alone::brake(context, tx).await?;
-        Ok(Self { node, desired, attempt, serves, failures, disks_are_ours, brake })
+        Ok(Self {
+            node,
+            desired,
+            attempt,
+            next,
+            serves,
+            failures,
+            disks_are_ours,
+            hook_call,
+            brake,
+        })
     }
 
     /// The step that is due at `now`.
@@ -107,11 +133,17 @@ impl Loaded {
                 node: &self.node,
                 desired: self.desired.as_ref(),
                 attempt: self.attempt.as_ref(),
+                next: self.next.as_ref(),
                 serves: self.serves.as_ref(),
                 failures: &self.failures,
                 disks_are_ours: self.disks_are_ours,
                 turn,
                 limits: &context.config.boot,
+                drain_hook: context
+                    .config
+                    .drain_hook
+                    .as_ref()
+                    .map(|limits| Hook { limits, call: self.hook_call.as_ref() }),
                 brake: self.brake,
             },
             now,
@@ -287,6 +319,20 @@ pub(crate) async fn step_at(context: &Context, node: Node, now: Micros) -> Step 
         act::act(context, &loaded, action.clone()).await.unwrap();
     }
     step
+}
+
+/// Brings the operations up to date with all nodes, as a pass does.
+#[cfg(test)]
+pub(crate) async fn update_operations(context: &Context) {
+    let mut tx = context.store.read().await.unwrap();
+    let mut standings = HashMap::new();
+    for node in tx.nodes().await.unwrap() {
+        let loaded = Loaded::read(context, &mut tx, node).await.unwrap();
+        let step = loaded.decide(context, true, context.clock.now());
+        standings.insert(loaded.node.id.clone(), (loaded, step));
+    }
+    drop(tx);
+    operations::update(context, &standings).await.unwrap();
 }
 
 async fn load(context: &Context, id: &str) -> Result<Option<Loaded>, LoopError> {

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     clock,
     context::Context,
-    lifecycle::{Standing, Step},
+    lifecycle::{Action, Standing, Step},
     model::{Micros, Operation, OperationNode, SECOND},
     requests::{Which, send_back},
     store::{NewEvent, Result, Tx},
@@ -243,6 +243,7 @@ fn towards(
         }
         Step::Queued => (NodeProgress::Waiting, "waits for its turn".to_owned()),
         Step::Wait { reason, .. } => (NodeProgress::Running, reason.clone()),
+        Step::Do(Action::AskHook) => (NodeProgress::Running, "asks the drain hook".to_owned()),
         Step::Do(_) => {
             let works = loaded.node.power_error.clone().unwrap_or_else(|| "works".to_owned());
             (NodeProgress::Running, works)

@@ -26,7 +26,12 @@ pub(super) fn of(operation: &Operation) -> Verdict {
         operation.nodes.iter().filter(|node| which(node.state)).count()
     };
     let there = count(|s| matches!(s, NodeProgress::Prepared | NodeProgress::Succeeded));
-    let failed = count(|s| s == NodeProgress::Failed);
+    // One that was kept as it was goes back though the others go on.
+    let failed = operation
+        .nodes
+        .iter()
+        .filter(|n| n.state == NodeProgress::Failed || (n.goes_back && n.failure.is_some()))
+        .count();
     let all = operation.nodes.len() - count(|s| s == NodeProgress::Superseded);
     let on_their_way = count(|s| matches!(s, NodeProgress::Waiting | NodeProgress::Running));
     let is_over = operation.nodes.iter().all(|node| node.state.is_over());

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::plan;
 use crate::{
     clock,
-    model::{NewDesired, Node, Operation},
+    model::{Desired, NewDesired, Node, Operation},
     store::{NewEvent, Result, Tx},
 };
 
@@ -71,10 +71,55 @@ pub(crate) async fn send_back(
     Ok(sent)
 }
 
+/// Wants again what a node runs, since that may not be ended: it has failed its operation, and goes
+/// back. False where a later request has taken the node over.
+pub(crate) async fn keep_running(
+    tx: &mut Tx,
+    node: &Node,
+    runs: &Desired,
+    reason: &str,
+) -> Result<bool> {
+    let now = tx.node_by_id(&node.id).await?;
+    let Some(now) = now.filter(|now| now.generation == node.generation) else {
+        return Ok(false);
+    };
+    let asked = tx.desired(&node.id, node.generation).await?;
+    let operation_id = asked.and_then(|asked| asked.wanted.operation_id);
+    let wanted = NewDesired {
+        forced: false,
+        reboot: false,
+        boot_once: None,
+        kexec_from: None,
+        cause: "rollback".to_owned(),
+        // Who may log in there stays as it was.
+        actor: "haasd".to_owned(),
+        operation_id: operation_id.clone(),
+        ..runs.wanted.clone()
+    };
+    let generation = tx.add_desired(&now, &wanted, clock::wall()).await?;
+    if let Some(operation) = &operation_id {
+        tx.send_operation_node_back(operation, &node.id, generation, Some(reason)).await?;
+    }
+    tx.add_event(NewEvent {
+        at: clock::wall(),
+        kind: "desired-changed",
+        node: Some(node.name.as_str()),
+        operation: operation_id.as_deref(),
+        actor: "haasd",
+        data: json!({ "generation": generation, "back": true }),
+        tenant: None,
+    })
+    .await?;
+    Ok(true)
+}
+
 /// Whether a node has begun to end what it ran, or more.
 async fn has_begun(tx: &mut Tx, node: &Node, known: NodeProgress) -> Result<bool> {
     let boot = tx.last_attempt(&node.id).await?;
-    Ok(known != NodeProgress::Waiting
+    // One whose drain hook has yet to let haasd go on runs as it did.
+    let call = tx.hook_call(&node.id).await?;
+    let is_put_off = call.is_some_and(|c| c.generation == node.generation && !c.goes_on);
+    Ok((known != NodeProgress::Waiting && !is_put_off)
         || node.ending.is_some()
         || boot.is_some_and(|boot| boot.generation == node.generation))
 }
@@ -92,6 +137,7 @@ async fn before(tx: &mut Tx, node: &Node) -> Result<NewDesired> {
         forced: false,
         reboot: false,
         boot_once: None,
+        kexec_from: None,
         ..wanted
     })
 }

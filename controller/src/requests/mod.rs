@@ -5,6 +5,7 @@
 //! here speaks to hardware; the reconciler does the rest.
 
 mod back;
+mod kexec;
 mod plan;
 mod steer;
 mod tenant;
@@ -32,7 +33,7 @@ use crate::{
 
 use plan::Candidate;
 
-pub(crate) use back::{Which, send_back};
+pub(crate) use back::{Which, keep_running, send_back};
 pub use steer::{Steer, steer};
 pub use tenant::image;
 
@@ -130,6 +131,9 @@ pub async fn switch(
     } else {
         tenant::settle(&mut tx, principal, project, &mut planned).await?;
     }
+    if request.fast {
+        kexec::choose(context, &mut tx, &mut planned).await?;
+    }
     if request.dry_run {
         return Ok(Outcome::planned(planned));
     }
@@ -142,6 +146,9 @@ pub async fn switch(
     }
     if request.rescue {
         summary.push_str(" to rescue it");
+    }
+    if request.fast {
+        summary.push_str(", without firmware where that can be");
     }
     if let Some(least) = request.min_success {
         summary.push_str(&format!(", of which {least} must get there"));
@@ -270,7 +277,8 @@ async fn candidates(
             Some(id) => tx.overlay_by_id(&id).await?.map(|o| o.full_name()),
             None => None,
         };
-        let candidate = Candidate::new(loaded, overlay, busy_with, context.clock.now());
+        let (is_hooked, now) = (context.config.drain_hook.is_some(), context.clock.now());
+        let candidate = Candidate::new(loaded, overlay, busy_with, is_hooked, now);
         let (node, tenant) = (candidate.node(), candidate.tenant());
         let (name, groups) = (node.name.as_str(), &node.spec.groups);
         authorize(principal, Verb::Use, Object::Node { name, groups, tenant })?;

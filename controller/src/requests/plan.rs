@@ -14,7 +14,9 @@ use crate::{
     auth::{Principal, Verb},
     inventory::PowerSpec,
     lifecycle::agent_is_live,
-    model::{AttemptState, BootOnce, Desired, ImageWanted, Micros, NewDesired, Node, Power},
+    model::{
+        Attempt, AttemptState, BootOnce, Desired, ImageWanted, Micros, NewDesired, Node, Power,
+    },
     reconcile::Loaded,
     store::Tx,
 };
@@ -29,6 +31,8 @@ pub(super) struct Candidate {
     busy_with: Option<String>,
     /// What runs there as far as anybody knows.
     runs: Runs,
+    /// Whether the site's drain hook is called before what runs for somebody is ended.
+    is_hooked: bool,
 }
 
 /// What runs on a node as far as anybody knows.
@@ -46,10 +50,11 @@ impl Candidate {
         loaded: Loaded,
         overlay: Option<String>,
         busy_with: Option<String>,
+        is_hooked: bool,
         now: Micros,
     ) -> Self {
         let runs = Runs::of(&loaded, now);
-        Self { loaded, overlay, busy_with, runs }
+        Self { loaded, overlay, busy_with, runs, is_hooked }
     }
 
     /// Who has the node now; none: it is free.
@@ -98,6 +103,16 @@ impl Candidate {
         }
     }
 
+    /// For whom it runs something now, empty for a spare; none: it runs nothing.
+    fn runs_for(&self) -> Option<&str> {
+        match self.runs {
+            Runs::Something { .. } => {
+                self.loaded.serves.as_ref().map(|serves| serves.wanted.tenant.as_str())
+            }
+            Runs::Nothing => None,
+        }
+    }
+
     fn notes(&self) -> Vec<String> {
         match &self.runs {
             Runs::Something { logins, .. } => {
@@ -115,6 +130,9 @@ impl Candidate {
         action: &str,
     ) -> Planned {
         let mut notes = self.notes();
+        if action != "nothing" && self.is_hooked && self.runs_for().is_some_and(|t| !t.is_empty()) {
+            notes.push("asks the drain hook first".to_owned());
+        }
         if new_shard {
             notes.push(format!("makes a new, empty shard (rank {})", wanted.rank));
         }
@@ -126,11 +144,14 @@ impl Candidate {
             action: action.to_owned(),
             notes,
         };
-        let runs_for = match self.runs {
-            Runs::Something { .. } => self.loaded.serves.map(|serves| serves.wanted.tenant),
+        let runs = match self.runs {
+            Runs::Something { silent, .. } => {
+                let loaded = self.loaded.attempt.zip(self.loaded.serves);
+                loaded.map(|(attempt, serves)| Running { attempt, wanted: serves.wanted, silent })
+            }
             Runs::Nothing => None,
         };
-        Planned { node: self.loaded.node, wanted, new_shard, runs_for, shown }
+        Planned { node: self.loaded.node, wanted, new_shard, runs, shown }
     }
 }
 
@@ -164,9 +185,25 @@ pub(super) struct Planned {
     pub(super) node: Node,
     pub(super) wanted: NewDesired,
     pub(super) new_shard: bool,
-    /// For whom the node runs something now, empty for a spare; none: it runs nothing.
-    pub(super) runs_for: Option<String>,
+    /// What the node runs now; none: nothing.
+    pub(super) runs: Option<Running>,
     pub(super) shown: PlannedNode,
+}
+
+/// What a node runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) attempt: Attempt,
+    pub(super) wanted: NewDesired,
+    /// Its agent does not call at the moment.
+    pub(super) silent: bool,
+}
+
+impl Planned {
+    /// For whom the node runs something now, empty for a spare; none: it runs nothing.
+    pub(super) fn runs_for(&self) -> Option<&str> {
+        self.runs.as_ref().map(|runs| runs.wanted.tenant.as_str())
+    }
 }
 
 /// What a switch goes to, as far as it was said.
@@ -289,6 +326,7 @@ pub(super) async fn switch(
             forced: force,
             reboot: request.reboot,
             boot_once: None,
+            kexec_from: None,
             cause: String::new(),
             actor: String::new(),
             actor_id: String::new(),
@@ -355,7 +393,13 @@ pub(super) async fn rollback(
             });
             continue;
         }
-        let wanted = NewDesired { forced: force, reboot: false, boot_once: None, ..before.wanted };
+        let wanted = NewDesired {
+            forced: force,
+            reboot: false,
+            boot_once: None,
+            kexec_from: None,
+            ..before.wanted
+        };
         let action = action_for(&node, &wanted);
         if let Some(problem) = node.refusal(force, action != "nothing") {
             refused.push(problem);
@@ -404,6 +448,7 @@ pub(super) fn power(
             power_on: verb != PowerVerb::Off,
             reboot: verb == PowerVerb::Cycle,
             boot_once,
+            kexec_from: None,
             forced: force,
             ..now
         };
@@ -434,6 +479,7 @@ pub(super) fn nothing() -> NewDesired {
         forced: false,
         reboot: false,
         boot_once: None,
+        kexec_from: None,
         cause: String::new(),
         actor: String::new(),
         actor_id: String::new(),

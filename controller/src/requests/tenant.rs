@@ -45,7 +45,7 @@ pub(super) async fn settle(
 fn begins_anew(planned: &mut [Planned]) -> Result<(), RequestError> {
     let mut refused = Vec::new();
     for entry in planned.iter_mut().filter(|entry| entry.shown.action == "nothing") {
-        match entry.runs_for.as_deref() {
+        match entry.runs_for() {
             Some("") if !entry.wanted.tenant.is_empty() => entry.shown.action = "reboot".to_owned(),
             Some(other) if other != entry.wanted.tenant => refused.push(NodeProblem {
                 node: entry.node.name.to_string(),

@@ -1,7 +1,7 @@
 //! Boot attempts.
 
 use haas_api::{
-    agent::{BootStage, Failure},
+    agent::{BootStage, Failure, Kexec},
     check::CheckReport,
 };
 use sqlx::{query, query_as};
@@ -24,6 +24,8 @@ struct Row {
     initiator: String,
     chap: bool,
     by_itself: bool,
+    kexec_of: Option<String>,
+    can_kexec: Option<String>,
     opened_at: i64,
     counted_from: i64,
     ended_at: Option<i64>,
@@ -52,6 +54,8 @@ impl Row {
             initiator: self.initiator,
             chap: self.chap,
             by_itself: self.by_itself,
+            kexec_of: self.kexec_of,
+            can_kexec: self.can_kexec.map(|k| from_json("attempts", &k)).transpose()?,
             opened_at: self.opened_at,
             counted_from: self.counted_from,
             ended_at: self.ended_at,
@@ -75,13 +79,28 @@ impl Tx {
     /// Adds an attempt, open at its first stage, and ends the node's others.
     pub async fn open_attempt(&mut self, attempt: &Attempt, token_hash: &str) -> Result<()> {
         self.end_attempts(&attempt.node_id, attempt.opened_at).await?;
+        self.add_attempt(attempt, token_hash).await?;
+        // What the agent of an older boot said of logins is over with it.
+        changed!(
+            self,
+            query("update nodes set heartbeat = null where id = $1").bind(&attempt.node_id)
+        )?;
+        Ok(())
+    }
+
+    /// Adds an attempt beside the one whose system starts its kernel, and which lives on until it has.
+    pub async fn open_beside(&mut self, attempt: &Attempt, token_hash: &str) -> Result<()> {
+        self.add_attempt(attempt, token_hash).await
+    }
+
+    async fn add_attempt(&mut self, attempt: &Attempt, token_hash: &str) -> Result<()> {
         changed!(
             self,
             query(
                 "insert into attempts (id, node_id, generation, cause, state, stage, stage_since, stages,
                    token_hash, agent_seq, initiator, opened_at, counted_from, boot_bytes, root_bytes,
-                   chap, by_itself, epoch)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12, 0, 0, $13, $14, $15)",
+                   chap, by_itself, epoch, kexec_of, beside)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12, 0, 0, $13, $14, $15, $16, $17)",
             )
             .bind(&attempt.id)
             .bind(&attempt.node_id)
@@ -98,24 +117,85 @@ impl Tx {
             .bind(attempt.chap)
             .bind(attempt.by_itself)
             .bind(attempt.epoch)
-        )?;
-        // What the agent of an older boot said of logins is over with it.
-        changed!(
-            self,
-            query("update nodes set heartbeat = null where id = $1").bind(&attempt.node_id)
+            .bind(&attempt.kexec_of)
+            .bind(attempt.kexec_of.is_some())
         )?;
         Ok(())
     }
 
-    /// The node's last attempt, whatever its state.
+    /// The node's last attempt, whatever its state. One whose kernel the system before is to start, or
+    /// was, is it only when that system has ended.
     pub async fn last_attempt(&mut self, node_id: &str) -> Result<Option<Attempt>> {
         let row: Option<Row> = on!(
             self,
-            c => query_as("select * from attempts where node_id = $1 order by opened_at desc, id desc limit 1")
-                .bind(node_id)
-                .fetch_optional(c)
+            c => query_as(
+                "select * from attempts where node_id = $1 and not beside
+                 order by opened_at desc, id desc limit 1",
+            )
+            .bind(node_id)
+            .fetch_optional(c)
         )?;
         row.map(Row::parse).transpose()
+    }
+
+    /// The open attempt whose kernel the system of the node's last attempt is to start.
+    pub async fn next_attempt(&mut self, node_id: &str) -> Result<Option<Attempt>> {
+        let row: Option<Row> = on!(
+            self,
+            c => query_as(
+                "select * from attempts where node_id = $1 and beside and state = 'open'",
+            )
+            .bind(node_id)
+            .fetch_optional(c)
+        )?;
+        row.map(Row::parse).transpose()
+    }
+
+    /// What an attempt's agent says of its node's kexec.
+    pub async fn set_can_kexec(&mut self, id: &str, kexec: Option<&Kexec>) -> Result<()> {
+        changed!(
+            self,
+            query("update attempts set can_kexec = $2 where id = $1")
+                .bind(id)
+                .bind(kexec.map(to_json))
+        )?;
+        Ok(())
+    }
+
+    /// The system of the attempt before has ended, and has started this one's kernel: its time is
+    /// counted from here.
+    pub async fn kexec_begun(&mut self, next: &Attempt, at: Micros) -> Result<bool> {
+        changed!(
+            self,
+            query(
+                "update attempts set state = 'ended', ended_at = $2
+                 where id = $1 and state = 'ready'
+                   and exists (select 1 from attempts as other
+                     where other.id = $3 and other.beside and other.state = 'open')",
+            )
+            .bind(&next.kexec_of)
+            .bind(at)
+            .bind(&next.id)
+        )?;
+        let done = changed!(
+            self,
+            query(
+                "update attempts set beside = $2, stage_since = $3, counted_from = $3, failure = null
+                 where id = $1 and beside and state = 'open'",
+            )
+            .bind(&next.id)
+            .bind(false)
+            .bind(at)
+        )?;
+        if done == 0 {
+            return Ok(false);
+        }
+        self.set_ending(&next.node_id, None).await?;
+        changed!(
+            self,
+            query("update nodes set heartbeat = null where id = $1").bind(&next.node_id)
+        )?;
+        Ok(true)
     }
 
     /// The node's attempts, newest first, at most `limit`.

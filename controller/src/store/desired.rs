@@ -17,6 +17,7 @@ struct Row {
     forced: bool,
     reboot: bool,
     boot_once: Option<String>,
+    kexec_from: Option<String>,
     cause: String,
     actor: String,
     actor_id: String,
@@ -48,6 +49,7 @@ impl Row {
                 forced: self.forced,
                 reboot: self.reboot,
                 boot_once: self.boot_once.map(|b| from_text("desired", &b)).transpose()?,
+                kexec_from: self.kexec_from,
                 cause: self.cause,
                 actor: self.actor,
                 actor_id: self.actor_id,
@@ -91,8 +93,8 @@ impl Tx {
             query(
                 "insert into desired (node_id, generation, power_on, image_digest, image_name,
                    overlay_id, rank, rescue, forced, reboot, cause, actor, actor_id, operation_id,
-                   created_at, boot_once, tenant)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+                   created_at, boot_once, tenant, kexec_from)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
             )
             .bind(&node.id)
             .bind(generation)
@@ -111,6 +113,7 @@ impl Tx {
             .bind(at)
             .bind(wanted.boot_once.map(BootOnce::as_str))
             .bind(&wanted.tenant)
+            .bind(&wanted.kexec_from)
         )?;
         Ok(generation)
     }

@@ -16,6 +16,7 @@ mod fault_consoles;
 mod grants;
 mod groups;
 mod hardware;
+mod hook_calls;
 mod host_keys;
 mod idle_off;
 mod images;

@@ -418,6 +418,7 @@ impl Tx {
                    union all select max(power_asked_at) from nodes
                    union all select max(agent_at) from nodes
                    union all select max(ending_since) from nodes
+                   union all select max(asked_at) from hook_calls
                    union all select max(at) from auto_actions
                    union all select max(alone_at) from networks) as noted",
             )

@@ -4,8 +4,8 @@ use std::net::{SocketAddr, TcpStream};
 
 use haas_api::{
     agent::{
-        BootStage, Frame, Heartbeat, Hello, HelloAnswer, HelloAuth, PROTO, ToAgent, ToController,
-        Welcome,
+        BootStage, Frame, Heartbeat, Hello, HelloAnswer, HelloAuth, Kexec, PROTO, ToAgent,
+        ToController, Welcome,
     },
     check::{CheckReport, CheckState},
     operation::OperationState,
@@ -75,16 +75,28 @@ impl Served {
     /// What is answered to a hello from this address.
     pub(super) async fn hello_from(&self, source: [u8; 4], auth: HelloAuth) -> String {
         let mut agent = self.call_from(source).await;
-        agent.say(&Hello { proto: PROTO, version: "1".into(), auth }).await;
+        agent.say(&Hello { proto: PROTO, version: "1".into(), auth, kexec: None }).await;
         agent.hear().await.expect("hello is answered")
     }
 
     /// An agent that has said hello with this.
     async fn hello(&self, auth: HelloAuth) -> (Agent, HelloAnswer) {
         let mut agent = self.call().await;
-        agent.say(&Hello { proto: PROTO, version: "1".into(), auth }).await;
+        agent.say(&Hello { proto: PROTO, version: "1".into(), auth, kexec: None }).await;
         let answer = agent.hear().await.expect("hello is answered");
         (agent, serde_json::from_str(&answer).unwrap())
+    }
+
+    /// An agent that can start another kernel, as it says, and is let in; with its new credential.
+    pub(super) async fn hello_as(&self, auth: HelloAuth, kexec: Kexec) -> (Agent, Option<String>) {
+        let mut agent = self.call().await;
+        let (version, kexec) = ("1".to_owned(), Some(kexec));
+        agent.say(&Hello { proto: PROTO, version, auth, kexec }).await;
+        let answer = agent.hear().await.expect("hello is answered");
+        match serde_json::from_str(&answer).unwrap() {
+            HelloAnswer::Welcome(welcome) => (agent, welcome.credential),
+            HelloAnswer::Refused { reason } => panic!("refused: {reason}"),
+        }
     }
 
     pub(super) async fn welcome(&self, auth: HelloAuth) -> (Agent, Welcome) {
@@ -187,6 +199,28 @@ impl Agent {
         .await
     }
 
+    /// Says this, whatever is heard next.
+    pub(super) async fn tell(&mut self, seq: u64, msg: Value) {
+        self.say(&json!({ "seq": seq, "ack": 0, "msg": msg })).await;
+    }
+
+    /// What haasd says next, and the last of our own frames that it has taken.
+    pub(super) async fn told(&mut self) -> (ToAgent, u64) {
+        let text = self.hear().await.expect("haasd says something");
+        let frame: Frame<ToAgent> = serde_json::from_str(&text).unwrap();
+        (frame.msg, frame.ack)
+    }
+
+    /// Waits until haasd has taken our frame of this number.
+    pub(super) async fn acknowledged(&mut self, seq: u64) {
+        while self.told().await.1 < seq {}
+    }
+
+    /// Waits until haasd has closed the connection.
+    pub(super) async fn is_gone(&mut self) {
+        while self.hear().await.is_some() {}
+    }
+
     pub(super) async fn frame(&mut self, seq: u64, msg: ToController) -> Frame<ToAgent> {
         self.say(&Frame { seq, ack: 0, msg }).await;
         let text = self.hear().await.expect("a frame is answered");
@@ -234,7 +268,7 @@ async fn who_is_not_known_is_refused_with_a_reason() {
     assert!(served.refusal(as_credential).await.contains("unknown"));
     let mut agent = served.call().await;
     let auth = token(&served.token);
-    agent.say(&Hello { proto: PROTO + 1, version: "9".into(), auth }).await;
+    agent.say(&Hello { proto: PROTO + 1, version: "9".into(), auth, kexec: None }).await;
     assert!(agent.hear().await.unwrap().contains("version"));
     assert!(!served.attempt().await.token_spent, "a refusal spends nothing");
 }

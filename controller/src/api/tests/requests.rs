@@ -56,6 +56,8 @@ async fn busy(bench: &Bench, number: u8) {
         initiator: id.clone(),
         chap: true,
         by_itself: false,
+        kexec_of: None,
+        can_kexec: None,
         id,
         node_id: node.id.clone(),
         generation: node.generation,

@@ -194,6 +194,10 @@ impl Model {
                 }
             }
             Action::HandOver(_) => unreachable!("nobody here asks for it"),
+            Action::AskHook | Action::KeepRunning { .. } => unreachable!("there is no drain hook"),
+            Action::OpenBeside | Action::Kexec | Action::KexecBegun | Action::GiveKexecUp(_) => {
+                unreachable!("nobody asks for what is fast")
+            }
             Action::EndByAgent(how) => {
                 self.world.node.ending = Some((Ending::Agent, self.now));
                 if let Truth::Runs { attempt } = self.truth.clone()
