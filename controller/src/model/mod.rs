@@ -47,6 +47,7 @@ mod boot_times;
 mod desired;
 mod node;
 mod operation;
+mod reservation;
 
 pub use account::AccountKind;
 pub use attempt::{Attempt, AttemptState, Cause};
@@ -54,3 +55,4 @@ pub use boot_times::BootTimes;
 pub use desired::{BootOnce, Desired, ImageWanted, NewDesired};
 pub use node::{Drain, DrainState, Ending, Evidence, Fault, Node, Power, Silence, Tried};
 pub use operation::{Operation, OperationNode};
+pub use reservation::{Assigned, Reservation};

@@ -419,6 +419,8 @@ impl Tx {
                    union all select max(agent_at) from nodes
                    union all select max(ending_since) from nodes
                    union all select max(at) from auto_actions
+                   union all select max(submitted_at) from reservations
+                   union all select max(ready_at) from reservations
                    union all select max(alone_at) from networks) as noted",
             )
             .fetch_one(c)
