@@ -17,5 +17,6 @@ mod many;
 mod rack;
 mod redfish;
 mod requests;
+mod reservations;
 mod transactions;
 mod watch;
