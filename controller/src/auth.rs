@@ -14,7 +14,7 @@ use std::{
 
 use haas_api::{
     grant::GrantRole,
-    names::{ImageName, NodeGroupName, UserName},
+    names::{ImageName, NodeGroupName, QueueName, UserName},
     project::MemberRole,
     user::Role,
 };
@@ -55,6 +55,8 @@ pub enum Granted {
     Image(ImageName),
     /// An overlay, by its id.
     Overlay(String),
+    /// A queue.
+    Queue(QueueName),
 }
 
 /// What is asked for. Each includes the ones before it.
@@ -106,6 +108,22 @@ pub enum Object<'a> {
         id: Option<&'a str>,
         /// The owner's immutable id, of a user or a project.
         owner_id: &'a str,
+    },
+    /// A queue, by its name; none for making and removing queues.
+    Queue {
+        /// Its name.
+        name: Option<&'a QueueName>,
+        /// Whether everybody may use it.
+        open: bool,
+    },
+    /// A reservation.
+    Reservation {
+        /// Who asked for it, by the immutable id.
+        owner_id: &'a str,
+        /// Whose its nodes are.
+        tenant: &'a str,
+        /// Where it waits, or waited.
+        queue: &'a QueueName,
     },
     /// What everybody did.
     Audit,
@@ -225,6 +243,22 @@ fn may(principal: &Principal, object: Object<'_>) -> Option<Verb> {
             owns.then_some(Verb::Own).max(is_in.then_some(Verb::View))
         }
         Object::Project { id } => id.and_then(|id| principal.within(id)),
+        Object::Queue { name, open } => {
+            let granted = name.and_then(|name| principal.granted(&Granted::Queue(name.clone())));
+            let used = if open { Verb::Use } else { Verb::View };
+            granted.max(name.map(|_| used)).min(Some(Verb::Use))
+        }
+        Object::Reservation { owner_id, tenant, queue } => {
+            let is_own = owner_id == principal.user_id;
+            let of_tenant = match principal.within(tenant) {
+                // A member sees what the others have, and leaves it alone.
+                Some(Verb::Use) => Some(Verb::View),
+                within => within,
+            };
+            let granted = principal.granted(&Granted::Queue(queue.clone()));
+            let runs_queue = granted.filter(|verb| *verb >= Verb::Manage);
+            is_own.then_some(Verb::Own).max(of_tenant).max(runs_queue)
+        }
         Object::Audit | Object::Metrics | Object::Webhooks => None,
     }
 }
@@ -246,6 +280,9 @@ impl Object<'_> {
             Self::Group { .. } => "this group".to_owned(),
             Self::Project { id: Some(_) } => "this project".to_owned(),
             Self::Project { id: None } => "projects".to_owned(),
+            Self::Queue { name: Some(name), .. } => format!("queue {name}"),
+            Self::Queue { name: None, .. } => "queues".to_owned(),
+            Self::Reservation { .. } => "this reservation".to_owned(),
         }
     }
 }
@@ -342,6 +379,28 @@ mod tests {
         assert_eq!(most(&uses, node(Some("you"))), None);
         let takes = with(MemberRole::Viewer, &[(Granted::NodeGroup(rack), GrantRole::Manage)]);
         assert_eq!(most(&takes, node(Some("you"))), Some(Verb::Use));
+    }
+
+    #[test]
+    fn a_queue_is_used_by_whom_it_was_granted_to_and_run_by_who_manages_it() {
+        let (gpu, lab): (QueueName, QueueName) = ("gpu".parse().unwrap(), "lab".parse().unwrap());
+        let nothing = with(MemberRole::User, &[]);
+        let queue = |name, open| Object::Queue { name: Some(name), open };
+        assert_eq!(most(&nothing, queue(&gpu, false)), Some(Verb::View));
+        assert_eq!(most(&nothing, queue(&gpu, true)), Some(Verb::Use));
+        assert_eq!(most(&nothing, Object::Queue { name: None, open: true }), None);
+        let uses = with(MemberRole::User, &[(Granted::Queue(gpu.clone()), GrantRole::Use)]);
+        assert_eq!(most(&uses, queue(&gpu, false)), Some(Verb::Use));
+        assert_eq!(most(&uses, queue(&lab, false)), Some(Verb::View));
+        let of = |tenant| Object::Reservation { owner_id: "you", tenant, queue: &gpu };
+        assert_eq!(most(&uses, of("you")), None, "others' reservations are nobody else's matter");
+        assert_eq!(most(&uses, of("vision")), Some(Verb::View));
+        assert_eq!(most(&with(MemberRole::Manager, &[]), of("vision")), Some(Verb::Manage));
+        let own = Object::Reservation { owner_id: "me", tenant: "vision", queue: &gpu };
+        assert_eq!(most(&nothing, own), Some(Verb::Own));
+        let runs = with(MemberRole::User, &[(Granted::Queue(gpu.clone()), GrantRole::Manage)]);
+        assert_eq!(most(&runs, of("you")), Some(Verb::Manage));
+        assert_eq!(most(&runs, queue(&gpu, false)), Some(Verb::Use), "limits are set by admins");
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub struct Context {
     pub health: Health,
     /// Wakes the reconciler.
     pub wake: Notify,
+    /// Wakes the calendar.
+    pub calendar_wake: Notify,
     /// Wakes who asks BMCs how their nodes are.
     pub bmc_wake: Notify,
     /// Counts up when there are new events; streams of events wait on it.

@@ -23,6 +23,7 @@ use crate::{
     api,
     auth::{attempts::Attempts, principals},
     boots::Targets,
+    calendar,
     clock::{self, Clock},
     config::Config,
     console::{self, Consoles},
@@ -77,6 +78,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         heartbeats: Heartbeats::default(),
         wake: Notify::new(),
         bmc_wake: Notify::new(),
+        calendar_wake: Notify::new(),
         events: tokio::sync::watch::Sender::new(0),
         images,
         templates: templates.clone(),
@@ -94,6 +96,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     });
     first_admin(&context).await?;
     enroll::at_start(&context).await.context("cannot read the inventory")?;
+    calendar::at_start(&context).await.context("cannot take the queues of haasd.toml")?;
     clear_up(&context).await.context("cannot clear up what a crash left")?;
     exports.reload(&context.store).await.context("cannot read what is to be exported")?;
 
@@ -137,6 +140,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     parts.spawn(async { ("netboot", boot.await.map_err(Into::into)) });
     let reconciler = reconcile::run(context.clone(), stop.clone());
     parts.spawn(async { ("reconcile", reconciler.await.map_err(Into::into)) });
+    let calendar = calendar::run(context.clone(), stop.clone());
+    parts.spawn(async { ("calendar", calendar.await.map_err(Into::into)) });
     let sending = webhooks::run(context.clone(), webhooks::Patience::default(), stop.clone());
     parts.spawn(async {
         sending.await;

@@ -8,6 +8,7 @@ pub mod agents;
 pub mod api;
 pub mod auth;
 pub mod boots;
+pub mod calendar;
 pub mod clock;
 pub mod condition;
 pub mod config;

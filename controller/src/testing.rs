@@ -158,6 +158,8 @@ impl Bench {
             auth: Auth::default(),
             power: PowerLimits::default(),
             idle: Vec::new(),
+            reservations: crate::config::Reservations::default(),
+            queues: Vec::new(),
             metrics: crate::config::Metrics::default(),
             events: crate::config::Events::default(),
             webhooks: crate::config::Webhooks::default(),
@@ -188,6 +190,7 @@ impl Bench {
             health: crate::health::Health::default(),
             wake: tokio::sync::Notify::new(),
             bmc_wake: tokio::sync::Notify::new(),
+            calendar_wake: tokio::sync::Notify::new(),
             events: tokio::sync::watch::Sender::new(0),
             config,
         });

@@ -7,6 +7,7 @@
 mod console;
 mod error;
 mod events;
+mod reservations;
 mod routes;
 mod stream;
 
@@ -19,6 +20,7 @@ pub use self::{
     console::{Console, ConsoleHeard, ConsoleMode},
     error::ClientError,
     events::{Events, Wanted},
+    reservations::{CalendarOf, Reserved},
     routes::Submitted,
     stream::Progress,
 };

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::names::{
-    GroupName, ImageName, NameError, NodeGroupName, OverlayLabel, UserName, string_schema,
+    GroupName, ImageName, NameError, NodeGroupName, OverlayLabel, QueueName, UserName,
+    string_schema,
 };
 
 /// To whom something is granted: `NAME` of a user or project, or `group:NAME`.
@@ -19,7 +20,7 @@ pub enum Subject {
     Group(GroupName),
 }
 
-/// Of what: `node-group:NAME`, `image:NAME` or `overlay:OWNER/NAME`.
+/// Of what: `node-group:NAME`, `image:NAME`, `overlay:OWNER/NAME` or `queue:NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum GrantObject {
@@ -29,6 +30,8 @@ pub enum GrantObject {
     Image(ImageName),
     /// An overlay.
     Overlay(UserName, OverlayLabel),
+    /// A queue.
+    Queue(QueueName),
 }
 
 /// What is granted. Each includes the ones before it.
@@ -37,10 +40,11 @@ pub enum GrantObject {
 pub enum GrantRole {
     /// Look at it.
     View,
-    /// Boot it; of a node group: switch and power its nodes that nobody else has.
+    /// Boot it; of a node group: switch and power its nodes that nobody else has; of a queue: reserve
+    /// nodes through it.
     Use,
     /// Change and remove it, and grant it to others; of a node group: also take nodes that somebody
-    /// else has.
+    /// else has; of a queue: extend and release whatever was reserved through it.
     Manage,
 }
 
@@ -102,12 +106,13 @@ impl FromStr for GrantObject {
         let refuse = || NameError {
             what: "object of a grant",
             value: s.to_owned(),
-            expected: "node-group:NAME, image:NAME or overlay:OWNER/NAME",
+            expected: "node-group:NAME, image:NAME, overlay:OWNER/NAME or queue:NAME",
         };
         let (kind, name) = s.split_once(':').ok_or_else(refuse)?;
         match kind {
             "node-group" => Ok(Self::NodeGroup(name.parse()?)),
             "image" => Ok(Self::Image(name.parse()?)),
+            "queue" => Ok(Self::Queue(name.parse()?)),
             "overlay" => {
                 let (owner, label) = name.split_once('/').ok_or_else(refuse)?;
                 Ok(Self::Overlay(owner.parse()?, label.parse()?))
@@ -123,6 +128,7 @@ impl fmt::Display for GrantObject {
             Self::NodeGroup(name) => write!(f, "node-group:{name}"),
             Self::Image(name) => write!(f, "image:{name}"),
             Self::Overlay(owner, label) => write!(f, "overlay:{owner}/{label}"),
+            Self::Queue(name) => write!(f, "queue:{name}"),
         }
     }
 }
@@ -154,13 +160,13 @@ mod tests {
         for text in ["alice", "group:staff"] {
             assert_eq!(text.parse::<Subject>().unwrap().to_string(), text);
         }
-        for text in ["node-group:rack1", "image:debian-12", "overlay:alice/dev"] {
+        for text in ["node-group:rack1", "image:debian-12", "overlay:alice/dev", "queue:gpu"] {
             assert_eq!(text.parse::<GrantObject>().unwrap().to_string(), text);
         }
         for bad in ["", "group:", "user:alice", "Alice"] {
             assert!(bad.parse::<Subject>().is_err(), "{bad}");
         }
-        for bad in ["", "rack1", "node-group:", "queue:a", "overlay:dev", "overlay:alice/none"] {
+        for bad in ["", "rack1", "node-group:", "queue:root", "overlay:dev", "overlay:alice/none"] {
             assert!(bad.parse::<GrantObject>().is_err(), "{bad}");
         }
     }

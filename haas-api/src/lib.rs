@@ -26,6 +26,8 @@ pub mod overlay;
 pub mod pin;
 pub mod problem;
 pub mod project;
+pub mod queue;
+pub mod reservation;
 pub mod ssh;
 pub mod user;
 pub mod watch;

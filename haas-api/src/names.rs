@@ -107,6 +107,13 @@ name_type!(
     |s| is_label(s, 32, is_unix_byte) && s.as_bytes()[0].is_ascii_lowercase()
 );
 name_type!(
+    /// A queue's name. `root` is the top of the tree, which is no queue.
+    QueueName,
+    "queue name",
+    "1 to 32 lower-case letters, digits, '-' and '_', beginning with a letter; not 'root'",
+    |s| is_label(s, 32, is_unix_byte) && s.as_bytes()[0].is_ascii_lowercase() && s != "root"
+);
+name_type!(
     /// An overlay's own name, without its owner. `none` is kept for "in RAM".
     OverlayLabel,
     "overlay name",

@@ -4,11 +4,11 @@ use clap::{Parser, Subcommand};
 use haas_api::client::Client;
 
 use crate::{
-    audit, completion, config, console, context, disk, doctor, drift,
+    audit, calendar, completion, config, console, context, disk, doctor, drift,
     error::Error,
     events, grant, group, image, login, node, operation,
     out::{Format, Out},
-    overlay, power, project, ssh, status, switch, user, webhook,
+    overlay, power, project, queue, reservation, reserve, ssh, status, switch, user, webhook,
 };
 
 /// Exit codes, as `--help` shows them.
@@ -48,6 +48,24 @@ enum Command {
     Switch(switch::SwitchArgs),
     /// Move nodes back to what they had before the last change.
     Rollback(switch::RollbackArgs),
+    /// Reserve nodes for a time, with an image and an overlay on them.
+    Reserve(Box<reserve::ReserveArgs>),
+    /// List your own reservations.
+    Mine(reservation::MineArgs),
+    /// Reservations: what is in the calendar, and what happened to it.
+    #[command(subcommand)]
+    Reservation(reservation::Command),
+    /// Give a reservation more time.
+    Extend(reservation::ExtendArgs),
+    /// Give a reservation's nodes back, or take back one that has none yet.
+    Release(reservation::ReleaseArgs),
+    /// Say why a reservation waits, and what would let it start earlier.
+    Explain(reservation::ExplainArgs),
+    /// Show how many nodes are free when.
+    Calendar(calendar::CalendarArgs),
+    /// Queues: where reservations wait.
+    #[command(subcommand)]
+    Queue(queue::Command),
     /// Show what nodes run and what they are doing.
     Status(status::StatusArgs),
     /// Show whether a reboot would change what nodes run, and what of it.
@@ -84,7 +102,7 @@ enum Command {
     /// Projects: tenants with members, limits, and overlays and images of their own.
     #[command(subcommand)]
     Project(project::Command),
-    /// Grants: who may use which nodes, images and overlays.
+    /// Grants: who may use which nodes, images, overlays and queues.
     #[command(subcommand)]
     Grant(grant::Command),
     /// Get a token for a name and a password, and keep it in a context.
@@ -157,6 +175,14 @@ impl Cli {
         match self.command {
             Command::Switch(args) => args.run(&session).await,
             Command::Rollback(args) => args.run(&session).await,
+            Command::Reserve(args) => args.run(&session).await,
+            Command::Mine(args) => args.run(&session).await,
+            Command::Reservation(command) => command.run(&session).await,
+            Command::Extend(args) => args.run(&session).await,
+            Command::Release(args) => args.run(&session).await,
+            Command::Explain(args) => args.run(&session).await,
+            Command::Calendar(args) => args.run(&session).await,
+            Command::Queue(command) => command.run(&session).await,
             Command::Status(args) => args.run(&session).await,
             Command::Drift(args) => args.run(&session).await,
             Command::Ssh(args) => args.run(&session).await,

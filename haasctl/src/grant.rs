@@ -13,16 +13,17 @@ pub(crate) enum Command {
     /// List the grants that you have, or have the say over.
     #[command(after_help = "Examples:\n  haasctl grant list")]
     List,
-    /// Grant nodes, an image or an overlay to a user, a project or a group.
+    /// Grant nodes, an image, an overlay or a queue to a user, a project or a group.
     #[command(after_help = "\
 Examples:
   haasctl grant add vision node-group:rack1 use
   haasctl grant add group:staff image:debian-12 use
+  haasctl grant add vision queue:gpu use
   haasctl grant add bob overlay:alice/dev view")]
     Add {
         /// To whom: `NAME` of a user or project, or `group:NAME`.
         subject: Subject,
-        /// What: `node-group:NAME`, `image:NAME` or `overlay:OWNER/NAME`.
+        /// What: `node-group:NAME`, `image:NAME`, `overlay:OWNER/NAME` or `queue:NAME`.
         object: GrantObject,
         /// To do what.
         #[arg(value_enum)]
@@ -41,9 +42,10 @@ Examples:
 pub(crate) enum RoleArg {
     /// Look at it.
     View,
-    /// Boot it; of nodes: switch and power those that nobody else has.
+    /// Boot it; of nodes: switch and power those that nobody else has; of a queue: reserve through it.
     Use,
-    /// Change and remove it, and grant it on; of nodes: also take those that somebody else has.
+    /// Change and remove it, and grant it on; of nodes: also take those that somebody else has; of a queue:
+    /// extend and release whatever was reserved through it.
     Manage,
 }
 

@@ -5,6 +5,7 @@
 //! [`out::Out`]; what went wrong is an [`error::Error`], which knows its exit code.
 
 mod audit;
+mod calendar;
 mod checks;
 mod cli;
 mod completion;
@@ -36,11 +37,15 @@ mod power;
 mod probe;
 mod progress;
 mod project;
+mod queue;
 mod report;
+mod reservation;
+mod reserve;
 mod ssh;
 mod status;
 mod switch;
 mod table;
+mod times;
 mod upload;
 mod user;
 mod wait;

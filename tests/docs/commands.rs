@@ -209,10 +209,16 @@ fn every_key_of_the_configuration_is_in_the_reference() -> Result<()> {
     let pages = pages()?;
     let reference = page(&pages, "docs/reference/config.md")?;
     let mut keys = Vec::new();
-    for file in ["config/read.rs", "config/network.rs", "inventory/layer.rs", "inventory/power.rs"]
-    {
+    for file in [
+        "config/read.rs",
+        "config/network.rs",
+        "config/queues.rs",
+        "inventory/layer.rs",
+        "inventory/power.rs",
+    ] {
         let text = fs::read_to_string(root.join(file))?;
-        for before in ["get(", "need(", "list(", "file_or(", "limit(", "port("] {
+        for before in ["get(", "need(", "list(", "file_or(", "limit(", "port(", "percent(", "time("]
+        {
             keys.extend(words_after(&text, before));
         }
     }

@@ -18,5 +18,6 @@ mod many;
 mod rack;
 mod redfish;
 mod requests;
+mod reservations;
 mod transactions;
 mod watch;

@@ -178,18 +178,27 @@ impl Drop for SimRack {
 }
 
 impl Controller<'_> {
-    /// Asks the API, from inside the namespace.
+    /// Asks the API as the first admin, from inside the namespace.
     pub(crate) fn api<T: Send>(
         &self,
         ask: impl AsyncFnOnce(Client) -> Result<T, ClientError> + Send,
     ) -> Result<Result<T, ClientError>> {
+        let token = self.sim.rack.dir().join("state/admin.token");
+        self.api_as(&fs::read_to_string(token)?, ask)
+    }
+
+    /// Asks the API as the holder of a token.
+    pub(crate) fn api_as<T: Send>(
+        &self,
+        token: &str,
+        ask: impl AsyncFnOnce(Client) -> Result<T, ClientError> + Send,
+    ) -> Result<Result<T, ClientError>> {
         let state = self.sim.rack.dir().join("state");
         let fingerprint = fs::read_to_string(state.join("fingerprint"))?;
-        let token = fs::read_to_string(state.join("admin.token"))?;
         self.sim.rack.in_netns(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let url = format!("https://{CONTROLLER}:8443");
-            let client = Client::new(&url, fingerprint.trim(), &token)?;
+            let client = Client::new(&url, fingerprint.trim(), token)?;
             Ok(runtime.block_on(ask(client)))
         })?
     }

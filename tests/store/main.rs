@@ -19,6 +19,7 @@ mod networks;
 mod nodes;
 mod operations;
 mod overlays;
+mod reservations;
 mod samples;
 mod schema;
 mod tenants;

@@ -12,6 +12,7 @@ use tracing::error;
 
 use crate::{
     auth::{Denied, passwords::Crowded},
+    calendar::AskError,
     condition::ConditionError,
     enroll::EnrollError,
     nodeset::NodeSetError,
@@ -176,6 +177,28 @@ impl From<RequestError> for Fail {
             RequestError::TooLate(_) => Self::conflict("too-late", text),
             RequestError::KeyReused => Self::bad("key-reused", text),
             RequestError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AskError> for Fail {
+    fn from(error: AskError) -> Self {
+        let text = error.to_string();
+        match error {
+            AskError::Request(error) => error.into(),
+            AskError::Denied(denied) => denied.into(),
+            AskError::NodeSet(error) => error.into(),
+            AskError::NoQueue(_) => Self::not_found("no-queue", text),
+            AskError::WhichQueue(_) => Self::bad("which-queue", text),
+            AskError::Bad(_) => Self::bad("bad-reservation", text),
+            AskError::Quota(_) => Self::conflict("quota", text),
+            AskError::TooFew(_) => Self::conflict("too-few-nodes", text),
+            AskError::NoSlot(_) => Self::conflict("no-slot", text),
+            AskError::CannotExtend(_) => Self::conflict("cannot-extend", text),
+            AskError::TooLate(_) => Self::conflict("too-late", text),
+            AskError::KeyReused => Self::bad("key-reused", text),
+            AskError::Snapshot(error) => Self::internal(&error),
+            AskError::Store(error) => error.into(),
         }
     }
 }

@@ -103,6 +103,7 @@ async fn may_grant(tx: &mut Tx, caller: &Caller, object: &Granted) -> Answer<Ans
             }
             None => Err(Fail::not_found("no-overlay", "the overlay was removed meanwhile")),
         },
+        Granted::Queue(_) => caller.may(Verb::Manage, Object::Queue { name: None, open: false }),
     })
 }
 
@@ -135,6 +136,10 @@ async fn object(tx: &mut Tx, caller: &Caller, object: &GrantObject) -> Answer<Gr
             let overlay = tx.overlay(&account.id, label).await?.ok_or_else(absent)?;
             Ok(Granted::Overlay(overlay.id))
         }
+        GrantObject::Queue(name) => match tx.queue(name).await? {
+            Some(_) => Ok(Granted::Queue(name.clone())),
+            None => Err(Fail::not_found("no-queue", format!("there is no queue {name}"))),
+        },
     }
 }
 
@@ -163,6 +168,7 @@ fn shown(row: GrantRow) -> Option<Grant> {
             let (owner, label) = row.overlay?;
             GrantObject::Overlay(owner, label)
         }
+        Granted::Queue(name) => GrantObject::Queue(name),
     };
     Some(Grant {
         id: row.id,

@@ -244,6 +244,12 @@ pub(super) async fn remove(
             format!("{image} is in use on {}; switch them to another", nodes.join(", ")),
         ));
     }
+    let reserved = tx.reservations_of_image(&digest).await?;
+    if !reserved.is_empty() {
+        let ids: Vec<_> = reserved.iter().map(ToString::to_string).collect();
+        let detail = format!("{image} is to be booted by the reservations {}", ids.join(", "));
+        return Err(Fail::conflict("image-in-use", detail));
+    }
     let names = tx.names_of_image(&digest).await?;
     for (name, project) in &names {
         // The last tag takes the image with it, so that all its names must be the caller's.

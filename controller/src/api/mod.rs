@@ -26,6 +26,8 @@ mod operations;
 mod overlays;
 mod probes;
 mod projects;
+mod queues;
+mod reservations;
 pub mod server;
 mod sessions;
 mod ssh;
@@ -125,6 +127,14 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(sessions::reads))
         .routes(routes!(overlays::list, overlays::add))
         .routes(routes!(overlays::remove))
+        .routes(routes!(reservations::list, reservations::add))
+        .routes(routes!(reservations::show))
+        .routes(routes!(reservations::extend))
+        .routes(routes!(reservations::release))
+        .routes(routes!(reservations::explain))
+        .routes(routes!(reservations::calendar))
+        .routes(routes!(queues::list, queues::add))
+        .routes(routes!(queues::remove))
         .split_for_parts();
     document::complete(&mut document);
     (router, document)

@@ -15,6 +15,7 @@ use crate::{
     auth::{Object, Verb},
     clock,
     context::Context,
+    model::Reservation,
     store::{OverlayRow, Tx},
 };
 
@@ -93,6 +94,12 @@ pub(super) async fn remove(
             "overlay-in-use",
             format!("{owner}/{name} is in use on {}; switch them to another", users.join(", ")),
         ));
+    }
+    let live = tx.live_reservations().await?;
+    let wants = |one: &&Reservation| one.overlay_id.as_deref() == Some(overlay.id.as_str());
+    if let Some(one) = live.iter().find(wants) {
+        let detail = format!("{owner}/{name} is wanted by reservation {}; release that", one.id);
+        return Err(Fail::conflict("overlay-in-use", detail));
     }
     tx.remove_overlay(&overlay.id).await?;
     tx.commit().await?;

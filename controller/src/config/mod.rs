@@ -6,6 +6,7 @@
 
 mod network;
 mod problem;
+mod queues;
 mod read;
 pub(crate) mod reader;
 pub(crate) mod units;
@@ -18,10 +19,12 @@ use std::{
     time::Duration,
 };
 
-use haas_api::names::NodeGroupName;
+use haas_api::{names::NodeGroupName, queue::QueueSpec};
 use ipnet::{IpNet, Ipv4Net};
 
 pub use problem::{Problem, Problems};
+pub use queues::Reservations;
+pub(crate) use queues::check as check_queues;
 
 use crate::model::Micros;
 
@@ -93,6 +96,10 @@ pub struct Config {
     pub power: PowerLimits,
     /// Which spare nodes are switched off when nobody uses them; none by default.
     pub idle: Vec<IdleRule>,
+    /// What the site says of reservations.
+    pub reservations: Reservations,
+    /// Where reservations wait, each queue behind the one above it.
+    pub queues: Vec<QueueSpec>,
 }
 
 /// How nodes' hardware is looked after.
@@ -308,6 +315,8 @@ impl fmt::Debug for Config {
             .field("console", &self.console)
             .field("power", &self.power)
             .field("idle", &self.idle)
+            .field("reservations", &self.reservations)
+            .field("queues", &self.queues)
             .finish()
     }
 }

@@ -10,6 +10,7 @@ use super::{
     Metrics, Network, NetworkHook, Ports, PowerLimits, Webhooks,
     network::{interface, networks},
     problem::Problems,
+    queues,
     reader::{Notes, Table},
     units,
 };
@@ -62,6 +63,12 @@ pub(super) fn config(
         console: root.get("console").and_then(|v| v.table()).map(console).unwrap_or_default(),
         power: root.get("power").and_then(|v| v.table()).map(power).unwrap_or_default(),
         idle: idle(&root),
+        reservations: root
+            .get("reservations")
+            .and_then(|v| v.table())
+            .map(queues::reservations)
+            .unwrap_or_default(),
+        queues: queues::queues(&root),
     };
     config.api_interfaces = api_interfaces(&root, &config.networks);
     root.refuse_unknown();

@@ -224,3 +224,39 @@ fn a_power_ramp_is_of_a_node_group_and_never_zero() {
         assert!(parse(&format!("{NET}[power_ramp]\n{wrong}\n")).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn queues_are_read_each_behind_the_one_above_it_and_their_shares_fit() {
+    let config = parse(&format!(
+        "{NET}[reservations]\nwarn='5m'\n[[queue]]\nname='lab'\nguaranteed=60\n\
+         [[queue]]\nname='gpu'\nparent='lab'\nnode_groups=['rack1']\nguaranteed=20\npolicy='fifo'\n\
+         max_walltime='30m'\nno_show='10m'\nopen=true\n"
+    ))
+    .unwrap();
+    assert_eq!((config.reservations.warn_s, config.reservations.boot_time_s), (300, 300));
+    let [lab, gpu] = config.queues.as_slice() else { panic!("{:?}", config.queues) };
+    assert_eq!((lab.guaranteed, lab.open, lab.max, lab.walltime_s), (60, false, 100, 3_600));
+    assert_eq!(gpu.parent.as_ref(), Some(&lab.name));
+    assert_eq!((gpu.walltime_s, gpu.max_walltime_s, gpu.no_show_s), (1_800, 1_800, Some(600)));
+    for (queues, wrong) in [
+        ("[[queue]]\nguaranteed=1\n", "name"),
+        ("[[queue]]\nname='root'\n", "queue name"),
+        ("[[queue]]\nname='a'\nparent='b'\n", "no queue b stands before this one"),
+        ("[[queue]]\nname='a'\n[[queue]]\nname='a'\n", "a stands here twice"),
+        ("[[queue]]\nname='a'\nmax=101\n", "max"),
+        ("[[queue]]\nname='a'\nguaranteed=30\nmax=20\n", "a is guaranteed 30% and may hold 20%"),
+        ("[[queue]]\nname='a'\nwalltime='2h'\nmax_walltime='1h'\n", "is more than max_walltime"),
+        ("[[queue]]\nname='a'\nwieght=2\n", "wieght"),
+        (
+            "[[queue]]\nname='a'\nguaranteed=10\n[[queue]]\nname='b'\nparent='a'\nguaranteed=20\n",
+            "the queues below a are guaranteed 20% together, and it is 10%",
+        ),
+        (
+            "[[queue]]\nname='a'\nguaranteed=60\n[[queue]]\nname='b'\nguaranteed=60\n",
+            "the queues at the top are guaranteed 120% together",
+        ),
+    ] {
+        let refused = parse(&format!("{NET}{queues}")).unwrap_err();
+        assert!(refused.contains(wrong), "{queues}: {refused}");
+    }
+}

@@ -50,6 +50,7 @@ mod idle_off;
 mod hook_call;
 mod node;
 mod operation;
+mod reservation;
 
 pub use account::AccountKind;
 pub use attempt::{Attempt, AttemptState, Cause};
@@ -60,3 +61,4 @@ pub use idle_off::IdleOff;
 pub use hook_call::HookCall;
 pub use node::{Drain, DrainState, Ending, Evidence, Fault, Node, Power, Silence, Tried};
 pub use operation::{Operation, OperationNode};
+pub use reservation::{Assigned, Reservation};

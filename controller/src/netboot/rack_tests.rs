@@ -255,6 +255,8 @@ fn config(dhcp: DhcpMode) -> Config {
         console: crate::config::Console::default(),
         power: crate::config::PowerLimits::default(),
         idle: Vec::new(),
+        reservations: crate::config::Reservations::default(),
+        queues: Vec::new(),
     }
 }
 

@@ -196,7 +196,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), L
 }
 
 /// Whether this haasd is still the one that acts.
-async fn is_last(context: &Context, tx: &mut Tx) -> Result<(), LoopError> {
+pub(crate) async fn is_last(context: &Context, tx: &mut Tx) -> Result<(), LoopError> {
     let theirs = tx.epoch().await?;
     let ours = context.epoch;
     if theirs == ours { Ok(()) } else { Err(LoopError::Superseded { ours, theirs }) }

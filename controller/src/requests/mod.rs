@@ -6,6 +6,7 @@
 
 mod back;
 mod kexec;
+mod lend;
 mod plan;
 mod steer;
 mod tenant;
@@ -34,8 +35,11 @@ use crate::{
 use plan::Candidate;
 
 pub(crate) use back::{Which, keep_running, send_back};
+pub(crate) use lend::{lend, take_back};
+pub(crate) use plan::overlay;
 pub use steer::{Steer, steer};
 pub use tenant::image;
+pub(crate) use tenant::whose;
 
 /// What came of a request.
 #[derive(Debug)]
@@ -277,8 +281,9 @@ async fn candidates(
             Some(id) => tx.overlay_by_id(&id).await?.map(|o| o.full_name()),
             None => None,
         };
+        let lent_to = tx.lent_to(&loaded.node.id).await?;
         let (is_hooked, now) = (context.config.drain_hook.is_some(), context.clock.now());
-        let candidate = Candidate::new(loaded, overlay, busy_with, is_hooked, now);
+        let candidate = Candidate::new(loaded, overlay, busy_with, lent_to, is_hooked, now);
         let (node, tenant) = (candidate.node(), candidate.tenant());
         let (name, groups) = (node.name.as_str(), &node.spec.groups);
         authorize(principal, Verb::Use, Object::Node { name, groups, tenant })?;
@@ -317,6 +322,12 @@ impl Asked {
     }
 }
 
+/// Who asked.
+struct By<'a> {
+    name: &'a str,
+    id: &'a str,
+}
+
 /// Writes it: every node's desired state, the operation, the events, all or nothing.
 async fn start(
     context: &Context,
@@ -325,17 +336,34 @@ async fn start(
     asked: Asked,
     planned: Vec<plan::Planned>,
 ) -> Result<Outcome, RequestError> {
+    let by = By { name: principal.name.as_str(), id: &principal.user_id };
+    let tenant = tenant::of_all(&planned).unwrap_or_else(|| principal.user_id.clone());
+    let operation = record(&mut tx, by, asked, &planned, tenant).await?;
+    tx.commit().await?;
+    info!(operation = %operation.id, actor = %principal.name, summary = operation.summary, "operation started");
+    context.changed();
+    Ok(Outcome::Started(Box::new(operation)))
+}
+
+/// Writes into this transaction what [`start`] commits.
+async fn record(
+    tx: &mut Tx,
+    by: By<'_>,
+    asked: Asked,
+    planned: &[plan::Planned],
+    tenant: String,
+) -> Result<Operation, StoreError> {
     let id = ulid::Ulid::new().to_string();
     let mut nodes = Vec::with_capacity(planned.len());
-    for entry in &planned {
+    for entry in planned {
         let wanted = NewDesired {
             cause: asked.kind.to_owned(),
-            actor: principal.name.to_string(),
-            actor_id: principal.user_id.clone(),
+            actor: by.name.to_owned(),
+            actor_id: by.id.to_owned(),
             operation_id: Some(id.clone()),
             ..entry.wanted.clone()
         };
-        let generation = write(&mut tx, &entry.node, &wanted, entry).await?;
+        let generation = write(tx, &entry.node, &wanted, entry).await?;
         nodes.push(OperationNode {
             node_id: entry.node.id.clone(),
             generation,
@@ -348,9 +376,9 @@ async fn start(
     let operation = Operation {
         id,
         kind: asked.kind.to_owned(),
-        actor: principal.name.to_string(),
-        actor_id: principal.user_id.clone(),
-        tenant: tenant::of_all(&planned).unwrap_or_else(|| principal.user_id.clone()),
+        actor: by.name.to_owned(),
+        actor_id: by.id.to_owned(),
+        tenant,
         summary: asked.summary,
         key: asked.key,
         request: asked.request,
@@ -370,15 +398,12 @@ async fn start(
         kind: "operation-started",
         node: None,
         operation: Some(&operation.id),
-        actor: principal.name.as_str(),
+        actor: by.name,
         data: json!({ "summary": operation.summary }),
         tenant: None,
     })
     .await?;
-    tx.commit().await?;
-    info!(operation = %operation.id, actor = %principal.name, summary = operation.summary, "operation started");
-    context.changed();
-    Ok(Outcome::Started(Box::new(operation)))
+    Ok(operation)
 }
 
 async fn write(

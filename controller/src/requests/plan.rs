@@ -18,7 +18,7 @@ use crate::{
         Attempt, AttemptState, BootOnce, Desired, ImageWanted, Micros, NewDesired, Node, Power,
     },
     reconcile::Loaded,
-    store::Tx,
+    store::{OverlayRow, Tx},
 };
 
 /// A node that a request names.
@@ -29,6 +29,8 @@ pub(super) struct Candidate {
     overlay: Option<String>,
     /// What is under way on it.
     busy_with: Option<String>,
+    /// Whose reservation has it.
+    lent_to: Option<String>,
     /// What runs there as far as anybody knows.
     runs: Runs,
     /// Whether the site's drain hook is called before what runs for somebody is ended.
@@ -50,16 +52,23 @@ impl Candidate {
         loaded: Loaded,
         overlay: Option<String>,
         busy_with: Option<String>,
+        lent_to: Option<String>,
         is_hooked: bool,
         now: Micros,
     ) -> Self {
         let runs = Runs::of(&loaded, now);
-        Self { loaded, overlay, busy_with, runs, is_hooked }
+        Self { loaded, overlay, busy_with, lent_to, runs, is_hooked }
     }
 
-    /// Who has the node now; none: it is free.
+    /// Who has the node now, be it off; none: it is free.
     pub(super) fn tenant(&self) -> Option<&str> {
-        self.loaded.desired.as_ref().and_then(Desired::tenant)
+        let wanted = self.loaded.desired.as_ref().and_then(Desired::tenant);
+        wanted.or(self.lent_to.as_deref())
+    }
+
+    /// What is wanted of it now.
+    pub(super) fn wanted(&self) -> Option<&NewDesired> {
+        self.loaded.desired.as_ref().map(|desired| &desired.wanted)
     }
 
     pub(super) fn node(&self) -> &Node {
@@ -234,19 +243,42 @@ pub(super) async fn target(
             Some(ImageWanted { digest, name: image.to_string() })
         }
     };
-    let rescue = request.rescue;
-    let (owner, label) = match &request.overlay {
-        None => return Ok(Target { image, overlay: OverlayTarget::Keep, rescue }),
-        Some(OverlayRef::None) => return Ok(Target { image, overlay: OverlayTarget::Ram, rescue }),
-        Some(OverlayRef::Mine(label)) => (principal.name.clone(), label),
-        Some(OverlayRef::Owned(owner, label)) => (owner.clone(), label),
+    let overlay = match &request.overlay {
+        None => OverlayTarget::Keep,
+        Some(named) => match overlay(tx, principal, named).await? {
+            None => OverlayTarget::Ram,
+            Some(found) => OverlayTarget::Overlay { name: found.full_name(), id: found.id },
+        },
+    };
+    Ok(Target { image, overlay, rescue: request.rescue })
+}
+
+/// The overlay that is meant; none: RAM.
+pub(crate) async fn overlay(
+    tx: &mut Tx,
+    principal: &Principal,
+    named: &OverlayRef,
+) -> Result<Option<OverlayRow>, RequestError> {
+    let (owner, label) = match named {
+        OverlayRef::None => return Ok(None),
+        OverlayRef::Mine(label) => (&principal.name, label),
+        OverlayRef::Owned(owner, label) => (owner, label),
     };
     let absent = || RequestError::NoOverlay(format!("{owner}/{label}"));
     let account = tx.account(owner.as_str()).await?.ok_or_else(absent)?;
-    let overlay = tx.overlay(&account.id, label).await?.ok_or_else(absent)?;
-    let name = overlay.full_name();
-    let overlay = OverlayTarget::Overlay { id: overlay.id, name };
-    Ok(Target { image, overlay, rescue })
+    Ok(Some(tx.overlay(&account.id, label).await?.ok_or_else(absent)?))
+}
+
+/// What the calendar decided about a node: who reserved it may have it, and who had it before has no
+/// say any more.
+pub(super) fn lent(
+    node: Candidate,
+    wanted: NewDesired,
+    overlay: Option<&str>,
+    new_shard: bool,
+) -> Planned {
+    let action = if wanted.power_on { action_for(&node, &wanted) } else { "power-off" };
+    node.planned(wanted, overlay, new_shard, action)
 }
 
 /// A switch of each node, or the reasons of those that cannot.

@@ -22,15 +22,7 @@ pub(super) async fn settle(
     project: Option<&UserName>,
     planned: &mut [Planned],
 ) -> Result<(), RequestError> {
-    let project = match project {
-        None => None,
-        Some(name) => {
-            let row = tx.project(name.as_str()).await?;
-            let id = row.ok_or_else(|| RequestError::NoProject(name.to_string()))?.id;
-            authorize(principal, Verb::Use, Object::Project { id: Some(&id) })?;
-            Some(id)
-        }
-    };
+    let project = named(tx, principal, project).await?;
     for entry in planned.iter_mut() {
         let tenant = tenant(tx, principal, project.as_deref(), &entry.wanted).await?;
         entry.wanted.tenant = tenant;
@@ -38,6 +30,35 @@ pub(super) async fn settle(
     begins_anew(planned)?;
     in_service(tx, principal, planned).await?;
     within_limits(tx, planned).await
+}
+
+/// The project of this name, if the caller works in it.
+async fn named(
+    tx: &mut Tx,
+    principal: &Principal,
+    project: Option<&UserName>,
+) -> Result<Option<String>, RequestError> {
+    let Some(name) = project else { return Ok(None) };
+    let row = tx.project(name.as_str()).await?;
+    let id = row.ok_or_else(|| RequestError::NoProject(name.to_string()))?.id;
+    authorize(principal, Verb::Use, Object::Project { id: Some(&id) })?;
+    Ok(Some(id))
+}
+
+/// Whose nodes would be that run this overlay, if the caller may use it.
+pub(crate) async fn whose(
+    tx: &mut Tx,
+    principal: &Principal,
+    project: Option<&UserName>,
+    overlay_id: Option<&str>,
+) -> Result<String, RequestError> {
+    let project = named(tx, principal, project).await?;
+    let wanted = NewDesired {
+        power_on: true,
+        overlay_id: overlay_id.map(str::to_owned),
+        ..super::plan::nothing()
+    };
+    tenant(tx, principal, project.as_deref(), &wanted).await
 }
 
 /// What runs for one is never handed to another as it is: a spare is booted anew, and what somebody has

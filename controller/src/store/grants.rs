@@ -2,7 +2,7 @@
 
 use haas_api::{
     grant::GrantRole,
-    names::{GroupName, ImageName, NodeGroupName, OverlayLabel, UserName},
+    names::{GroupName, ImageName, NodeGroupName, OverlayLabel, QueueName, UserName},
     project::MemberRole,
 };
 use sqlx::{query, query_as};
@@ -76,6 +76,7 @@ struct Row {
     node_group: Option<String>,
     image: Option<String>,
     overlay_id: Option<String>,
+    queue: Option<String>,
     overlay_owner: Option<String>,
     overlay_name: Option<String>,
     role: String,
@@ -90,6 +91,7 @@ struct Reach {
     node_group: Option<String>,
     image: Option<String>,
     overlay_id: Option<String>,
+    queue: Option<String>,
     role: String,
 }
 
@@ -108,10 +110,11 @@ impl Row {
             }
             _ => return Err(corrupt("no subject")),
         };
-        let object = match (self.node_group, self.image, self.overlay_id) {
-            (Some(group), None, None) => Granted::NodeGroup(from_text("grants", &group)?),
-            (None, Some(image), None) => Granted::Image(from_text("grants", &image)?),
-            (None, None, Some(id)) => Granted::Overlay(id),
+        let object = match (self.node_group, self.image, self.overlay_id, self.queue) {
+            (Some(group), None, None, None) => Granted::NodeGroup(from_text("grants", &group)?),
+            (None, Some(image), None, None) => Granted::Image(from_text("grants", &image)?),
+            (None, None, Some(id), None) => Granted::Overlay(id),
+            (None, None, None, Some(queue)) => Granted::Queue(from_text("grants", &queue)?),
             _ => return Err(corrupt("no object")),
         };
         let overlay = match (self.overlay_owner, self.overlay_name) {
@@ -134,10 +137,11 @@ impl Tx {
             GrantTo::Account { id, .. } => (Some(id), None),
             GrantTo::Group { id, .. } => (None, Some(id)),
         };
-        let (node_group, image, overlay) = match new.object {
-            Granted::NodeGroup(name) => (Some(name.as_str()), None, None),
-            Granted::Image(name) => (None, Some(name.as_str()), None),
-            Granted::Overlay(id) => (None, None, Some(id.as_str())),
+        let (node_group, image, overlay, queue) = match new.object {
+            Granted::NodeGroup(name) => (Some(name.as_str()), None, None, None),
+            Granted::Image(name) => (None, Some(name.as_str()), None, None),
+            Granted::Overlay(id) => (None, None, Some(id.as_str()), None),
+            Granted::Queue(name) => (None, None, None, Some(name.as_str())),
         };
         for same in self.grants().await? {
             if same.to == *new.to && same.object == *new.object {
@@ -149,8 +153,8 @@ impl Tx {
             self,
             query(
                 "insert into grants (id, user_id, group_id, node_group, image, overlay_id, role,
-                   actor, created_at)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                   actor, created_at, queue)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             )
             .bind(&id)
             .bind(user)
@@ -161,6 +165,7 @@ impl Tx {
             .bind(word(&new.role))
             .bind(new.actor)
             .bind(new.at)
+            .bind(queue)
         )?;
         Ok(id)
     }
@@ -172,7 +177,7 @@ impl Tx {
             c => query_as(
                 "select grants.id, grants.user_id, users.name as user_name, grants.group_id,
                    user_groups.name as group_name, grants.node_group, grants.image,
-                   grants.overlay_id, owned_overlays.owner as overlay_owner,
+                   grants.overlay_id, grants.queue, owned_overlays.owner as overlay_owner,
                    owned_overlays.name as overlay_name, grants.role, grants.actor,
                    grants.created_at
                  from grants
@@ -203,7 +208,7 @@ impl Tx {
         let rows: Vec<Reach> = on!(
             self,
             c => query_as(
-                "select user_id, node_group, image, overlay_id, role from grants
+                "select user_id, node_group, image, overlay_id, queue, role from grants
                  where user_id = $1
                    or group_id in
                      (select group_id from group_members where group_members.user_id = $1)
@@ -216,13 +221,14 @@ impl Tx {
             .fetch_all(c)
         )?;
         for row in rows {
-            let what = match (row.node_group, row.image, row.overlay_id) {
-                (Some(name), _, _) => {
+            let what = match (row.node_group, row.image, row.overlay_id, row.queue) {
+                (Some(name), ..) => {
                     Granted::NodeGroup(from_text::<NodeGroupName>("grants", &name)?)
                 }
-                (_, Some(name), _) => Granted::Image(from_text::<ImageName>("grants", &name)?),
-                (_, _, Some(id)) => Granted::Overlay(id),
-                (None, None, None) => continue,
+                (_, Some(name), ..) => Granted::Image(from_text::<ImageName>("grants", &name)?),
+                (.., Some(id), None) => Granted::Overlay(id),
+                (.., Some(name)) => Granted::Queue(from_text::<QueueName>("grants", &name)?),
+                (None, None, None, None) => continue,
             };
             let mut role: GrantRole = from_word("grants", &row.role)?;
             if let Some(member) = row.user_id.and_then(|id| powers.projects.get(&id).copied()) {

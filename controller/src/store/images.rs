@@ -148,6 +148,37 @@ impl Tx {
         )
     }
 
+    /// The numbers of the reservations that are to boot this image.
+    pub async fn reservations_of_image(&mut self, digest: &Digest) -> Result<Vec<i64>> {
+        on!(
+            self,
+            c => query_scalar(
+                "select id from reservations
+                 where image_digest = $1 and state in ('pending', 'planned', 'starting', 'active')
+                 order by id",
+            )
+            .bind(digest.as_str())
+            .fetch_all(c)
+        )
+    }
+
+    /// The image that last ran over an overlay, if it was asked for by this name and is still there.
+    pub async fn image_over(&mut self, overlay_id: &str, name: &str) -> Result<Option<Digest>> {
+        let last: Option<(String, String)> = on!(
+            self,
+            c => query_as(
+                "select desired.image_digest, desired.image_name from desired
+                 join images on images.digest = desired.image_digest
+                 where desired.overlay_id = $1 and desired.power_on
+                 order by desired.created_at desc, desired.generation desc limit 1",
+            )
+            .bind(overlay_id)
+            .fetch_optional(c)
+        )?;
+        let last = last.filter(|(_, known)| known == name);
+        last.map(|(digest, _)| from_text("desired", &digest)).transpose()
+    }
+
     /// Says whether nodes that boot this image may read it without proving themselves.
     pub async fn set_open(&mut self, digest: &Digest, is_open: bool) -> Result<()> {
         changed!(

@@ -420,6 +420,8 @@ impl Tx {
                    union all select max(ending_since) from nodes
                    union all select max(asked_at) from hook_calls
                    union all select max(at) from auto_actions
+                   union all select max(submitted_at) from reservations
+                   union all select max(ready_at) from reservations
                    union all select max(alone_at) from networks) as noted",
             )
             .fetch_one(c)

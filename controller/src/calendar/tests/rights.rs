@@ -1,0 +1,170 @@
+//! Who may reserve what, sees what, and runs what.
+
+use super::*;
+
+async fn list(rig: &Rig, token: &str) -> usize {
+    let list = ok(rig.bench.call(token, "GET", "/v1/reservations", Value::Null).await);
+    list["items"].as_array().unwrap().len()
+}
+
+#[tokio::test]
+async fn others_see_nothing_of_a_reservation_and_members_look() {
+    let rig = Rig::new(2).await;
+    ok(rig.bench.post("/v1/projects", json!({ "name": "vision", "owner": "alice" })).await);
+    let id = rig.reserve(wish(1, HOUR)).await;
+    assert_eq!((list(&rig, &rig.bench.alice).await, list(&rig, &rig.bob).await), (1, 0));
+    assert_eq!(rig.shown(id).await["project"], "vision");
+    let path = format!("/v1/reservations/{id}");
+    let look = async || rig.bench.call(&rig.bob, "GET", &path, Value::Null).await.status;
+    let release = async || rig.post(&rig.bob, &format!("{path}/release"), Value::Null).await.status;
+    assert_eq!((look().await, release().await), (404, 404));
+    let member = async |role: &str| {
+        let body = json!({ "set": [{ "member": "bob", "role": role }] });
+        ok(rig.bench.call(&rig.bench.alice, "PATCH", "/v1/projects/vision/members", body).await);
+    };
+    member("user").await;
+    assert_eq!((look().await, release().await), (200, 403));
+    member("manager").await;
+    assert_eq!(release().await, 200);
+    let events = async |token: &str| {
+        let path = "/v1/events?from=0&follow=false";
+        rig.bench.call(token, "GET", path, Value::Null).await.status
+    };
+    assert_eq!(events(&rig.bob).await, 200);
+    let mut tx = rig.bench.context.store.read().await.unwrap();
+    let vision = tx.project("vision").await.unwrap().unwrap().id;
+    let all = tx.events_after(0, 100).await.unwrap();
+    let ours = all.iter().filter(|row| row.event.kind.starts_with("reservation-"));
+    assert!(ours.clone().count() > 1);
+    assert!(ours.into_iter().all(|row| row.tenant.as_deref() == Some(&vision)));
+}
+
+#[tokio::test]
+async fn a_queue_is_for_whom_it_was_granted_to_and_gives_its_own_nodes() {
+    let rig = Rig::new(2).await;
+    let mut other = crate::testing::spec(9);
+    other.groups = ["rack2".parse().unwrap()].into();
+    rig.bench.add(&other).await;
+    let queue = json!({ "name": "gpu", "node_groups": ["rack2"] });
+    let by_alice = rig.post(&rig.bench.alice, "/v1/queues", queue.clone()).await;
+    assert_eq!(by_alice.code(), "denied");
+    ok(rig.bench.post("/v1/queues", queue).await);
+    let ask = with(wish(1, HOUR), "queue", json!("gpu"));
+    assert_eq!(rig.ask(&rig.bench.alice, ask.clone()).await.code(), "denied");
+    let grant = json!({ "subject": "alice", "object": "queue:gpu", "role": "use" });
+    let by_herself = rig.post(&rig.bench.alice, "/v1/grants", grant.clone()).await;
+    assert_eq!(by_herself.code(), "denied");
+    ok(rig.bench.post("/v1/grants", grant).await);
+    assert_eq!(rig.ask(&rig.bench.alice, wish(1, HOUR)).await.code(), "which-queue");
+    let id = id(&rig.ask(&rig.bench.alice, ask).await);
+    let node = rig.bench.node(9).await;
+    let mut tx = rig.bench.context.store.write().await.unwrap();
+    tx.set_power(&node.id, Ok(Power::Off), rig.begun).await.unwrap();
+    tx.commit().await.unwrap();
+    rig.pass(SECOND).await;
+    assert_eq!(rig.nodes(id).await, ["n09"]);
+    let tree = ok(rig.bench.call(&rig.bob, "GET", "/v1/queues", Value::Null).await);
+    let told: Vec<_> = tree["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|queue| {
+            let number = |key: &str| queue[key].as_u64().unwrap();
+            (
+                text(&queue["spec"]["name"]),
+                queue["may_use"] == true,
+                number("nodes"),
+                number("held"),
+            )
+        })
+        .collect();
+    assert_eq!(told, [("default".into(), true, 3, 0), ("gpu".into(), false, 1, 1)]);
+    let gone = rig.bench.call(&rig.bench.admin, "DELETE", "/v1/queues/gpu", Value::Null).await;
+    assert_eq!(gone.code(), "queue-in-use");
+}
+
+#[tokio::test]
+async fn who_lost_a_right_meanwhile_gets_no_nodes() {
+    let rig = Rig::new(1).await;
+    ok(rig.bench.post("/v1/queues", json!({ "name": "lab" })).await);
+    let grant = json!({ "subject": "alice", "object": "queue:lab", "role": "use" });
+    let grant = ok(rig.bench.post("/v1/grants", grant).await);
+    let id = rig.reserve(with(wish_at(&rig, 1, HOUR, 2 * HOUR), "queue", json!("lab"))).await;
+    let path = format!("/v1/grants/{}", text(&grant["id"]));
+    ok(rig.bench.call(&rig.bench.admin, "DELETE", &path, Value::Null).await);
+    rig.pass(2 * HOUR).await;
+    assert_eq!(rig.state(id).await, is("failed", "not-allowed"));
+    assert_eq!(rig.bench.node(1).await.generation, 0);
+}
+
+#[tokio::test]
+async fn a_project_has_no_more_nodes_than_it_may() {
+    let rig = Rig::new(3).await;
+    ok(rig.bench.post("/v1/projects", json!({ "name": "vision", "owner": "alice" })).await);
+    let limits = json!({ "limits": { "nodes": 2 } });
+    ok(rig.bench.call(&rig.bench.admin, "PATCH", "/v1/projects/vision", limits).await);
+    assert_eq!(rig.ask(&rig.bench.alice, wish(3, HOUR)).await.code(), "quota");
+    let (first, second) = (rig.reserve(wish(2, HOUR)).await, rig.reserve(wish(1, HOUR)).await);
+    rig.pass(SECOND).await;
+    assert_eq!(rig.state(first).await.0, "starting");
+    assert_eq!(rig.state(second).await, is("pending", "project-limit"));
+    let bobs = id(&rig.ask(&rig.bob, wish(1, HOUR)).await);
+    rig.pass(2 * SECOND).await;
+    assert_eq!(rig.state(bobs).await.0, "starting", "others do not wait for it");
+    rig.pass(2 * HOUR).await;
+    assert_eq!(rig.state(second).await.0, "starting");
+}
+
+#[tokio::test]
+async fn what_was_written_over_one_image_is_not_laid_over_another_unasked() {
+    let rig = Rig::new(1).await;
+    rig.bench.add_overlay("alice", "dev").await;
+    let first = with(wish(1, HOUR), "overlay", json!("dev"));
+    let id = rig.reserve(first.clone()).await;
+    let image = text(&rig.shown(id).await["image_digest"]);
+    rig.pass(SECOND).await;
+    // The tag moves on.
+    let newer = rig.bench.add_image("b").await;
+    let mut tx = rig.bench.context.store.write().await.unwrap();
+    tx.set_tag(&"a".parse().unwrap(), &"latest".parse().unwrap(), &newer).await.unwrap();
+    tx.commit().await.unwrap();
+    let again = rig.reserve(first.clone()).await;
+    assert_eq!(text(&rig.shown(again).await["image_digest"]), image);
+    let follows = rig.reserve(with(first, "follow_tag", json!(true))).await;
+    assert_eq!(text(&rig.shown(follows).await["image_digest"]), newer.to_string());
+    // An image and an overlay that are to be had stay.
+    let gone =
+        rig.bench.call(&rig.bench.alice, "DELETE", "/v1/overlays/alice/dev", Value::Null).await;
+    assert_eq!(gone.code(), "overlay-in-use");
+}
+
+#[tokio::test]
+async fn an_overlays_ranks_go_home_and_it_serves_one_reservation_at_a_time() {
+    let rig = Rig::new(3).await;
+    let overlay = rig.bench.add_overlay("alice", "dev").await;
+    let (third, second) = (rig.bench.node(3).await, rig.bench.node(2).await);
+    let mut tx = rig.bench.context.store.write().await.unwrap();
+    for (node, rank) in [(&third, 0), (&second, 1)] {
+        tx.add_shard(&overlay, &node.id, rank).await.unwrap();
+        tx.shard_mounted(&overlay, &node.id, "store", 1, Some("a"), 1).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let ask = |nodes| with(wish(nodes, HOUR), "overlay", json!("dev"));
+    let grows = rig.ask(&rig.bench.alice, ask(3)).await;
+    assert_eq!(grows.code(), "bad-reservation");
+    assert!(refused(&grows).2.contains("--grow empty"), "{grows:?}");
+    let then = rig.reserve(with(wish_at(&rig, 2, HOUR, 9 * HOUR), "overlay", json!("dev"))).await;
+    assert_eq!(rig.nodes(then).await, ["n03", "n02"], "also for an hour that comes");
+    let dry = ok(rig.ask(&rig.bench.alice, with(ask(2), "dry_run", json!(true))).await);
+    assert_eq!(dry["nodes"], json!(["n03", "n02"]));
+    let id = rig.reserve(ask(2)).await;
+    let next = rig.reserve(with(ask(3), "grow", json!("empty"))).await;
+    rig.pass(SECOND).await;
+    assert_eq!(rig.nodes(id).await, ["n03", "n02"]);
+    assert_eq!((rig.wanted(3).await.wanted.rank, rig.wanted(2).await.wanted.rank), (0, 1));
+    assert_eq!(rig.state(next).await, is("planned", "overlay-home"));
+    ok(rig.post(&rig.bench.alice, &format!("/v1/reservations/{id}/release"), Value::Null).await);
+    rig.pass(MINUTE).await;
+    assert_eq!(rig.nodes(next).await, ["n03", "n02", "n01"]);
+    assert_eq!(rig.wanted(1).await.wanted.rank, 2);
+}

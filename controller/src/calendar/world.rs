@@ -1,0 +1,226 @@
+//! What a plan is made from, as the store has it: nodes, queues, reservations, overlays, past use.
+
+use std::collections::{BTreeSet, HashMap};
+
+use haas_api::hardware::Summary;
+use scheduler::{Health, Vector};
+
+use crate::{
+    config::{IdleRule, Reservations},
+    context::Context,
+    inventory::PowerSpec,
+    model::{DrainState, Micros, Node, Power, Reservation, SECOND, Silence},
+    store::{QueueRow, Result, ShardRow, StandingRow, Tx},
+};
+
+/// Past use is remembered for five of its half-lives.
+const REMEMBERED: Micros = 35 * 86_400 * SECOND;
+
+/// What must end on a node that is on before it boots something else takes about so long.
+const ENDS_WITHIN: Micros = 30 * SECOND;
+
+/// All that a plan is made from, at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct World {
+    /// The nodes; a place in this list is the planner's name of one.
+    pub(super) nodes: Vec<Seen>,
+    /// The queues, each behind the one above it.
+    pub(super) queues: Vec<QueueRow>,
+    /// The reservations that are not over, by number.
+    pub(super) live: Vec<Reservation>,
+    /// The shards of the overlays that these want.
+    pub(super) shards: HashMap<String, Vec<ShardRow>>,
+    /// How many nodes projects may have at once, where that is limited.
+    pub(super) limits: HashMap<String, u32>,
+    /// What was held in the past.
+    pub(super) past: Vec<Past>,
+    /// Which nodes are switched off when nobody has them.
+    pub(super) idle: Vec<IdleRule>,
+    /// What the site says of reservations.
+    pub(super) config: Reservations,
+    /// The place of each node, by its id.
+    places: HashMap<String, usize>,
+    /// Whose reservation has a node now, by the node's id.
+    lent: HashMap<String, String>,
+}
+
+/// A node, and how it stands.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) node: Node,
+    /// None: nothing was ever wanted of it.
+    pub(super) standing: Option<StandingRow>,
+    /// What it has.
+    pub(super) vector: Vector,
+}
+
+/// What somebody held.
+#[derive(Debug, Clone)]
+pub(super) struct Past {
+    pub(super) owner_id: String,
+    pub(super) queue: String,
+    pub(super) nodes: u64,
+    pub(super) from: Micros,
+    pub(super) until: Micros,
+}
+
+impl World {
+    /// Reads it.
+    pub(super) async fn load(context: &Context, tx: &mut Tx) -> Result<Self> {
+        let live = tx.live_reservations().await?;
+        let mut shards = HashMap::new();
+        for id in live.iter().filter_map(|one| one.overlay_id.as_ref()) {
+            if !shards.contains_key(id) {
+                shards.insert(id.clone(), tx.shards(id).await?);
+            }
+        }
+        let projects = tx.projects().await?.into_iter();
+        let limits = projects.filter_map(|one| Some((one.id, one.limits.nodes?)));
+        let past = tx.held_before(context.clock.now() - REMEMBERED).await?.into_iter();
+        let past = past.map(|(owner_id, queue, nodes, from, until)| Past {
+            owner_id,
+            queue,
+            nodes: u64::try_from(nodes).unwrap_or(0),
+            from,
+            until,
+        });
+        let mut standings = tx.standings().await?;
+        let mut healths = tx.healths().await?;
+        let nodes = tx.nodes().await?.into_iter();
+        let nodes = nodes.map(|node| Seen {
+            standing: standings.remove(&node.id),
+            vector: vector(healths.remove(&node.id).and_then(|(_, summary)| summary)),
+            node,
+        });
+        let nodes: Vec<Seen> = nodes.collect();
+        let places = nodes.iter().enumerate();
+        let places = places.map(|(place, seen)| (seen.node.id.clone(), place)).collect();
+        let with_nodes = live.iter().filter(|one| one.state.has_nodes());
+        let lent = with_nodes.flat_map(|one| {
+            let held = one.held().filter(|held| held.generation > 0);
+            held.map(|held| (held.node_id.clone(), one.tenant.clone()))
+        });
+        let lent = lent.collect();
+        Ok(Self {
+            nodes,
+            queues: tx.queues().await?,
+            live,
+            shards,
+            limits: limits.collect(),
+            past: past.collect(),
+            idle: context.config.idle.clone(),
+            config: context.config.reservations,
+            places,
+            lent,
+        })
+    }
+
+    /// Reads also the shards of the overlay of a reservation that is only asked for.
+    pub(super) async fn know_overlay(&mut self, tx: &mut Tx, one: &Reservation) -> Result<()> {
+        if let Some(id) = &one.overlay_id {
+            self.shards.insert(id.clone(), tx.shards(id).await?);
+        }
+        Ok(())
+    }
+
+    /// The place of a node in the list.
+    pub(super) fn place(&self, node_id: &str) -> Option<usize> {
+        self.places.get(node_id).copied()
+    }
+
+    /// The node of this id.
+    pub(super) fn seen(&self, node_id: &str) -> Option<&Seen> {
+        self.place(node_id).map(|place| &self.nodes[place])
+    }
+
+    /// A node's name; its id where the inventory no longer names it.
+    pub(super) fn name<'a>(&'a self, node_id: &'a str) -> &'a str {
+        self.seen(node_id).map_or(node_id, |seen| seen.node.name.as_str())
+    }
+
+    /// How long this node takes to be ready with something new, learned from its boots and else from
+    /// those of nodes like it.
+    pub(super) fn lead(&self, seen: &Seen) -> Micros {
+        let usual = seen.node.boot_times.usual_whole();
+        let boot = usual.or_else(|| self.usual_of(seen.vector)).unwrap_or(self.config.boot_time());
+        let is_on = seen.standing.as_ref().is_some_and(|standing| standing.runs.is_some());
+        boot + if is_on { ENDS_WITHIN } else { 0 }
+    }
+
+    /// How long nodes of this kind take to boot, as far as that is known: as long as the slowest.
+    pub(super) fn usual_of(&self, vector: Vector) -> Option<Micros> {
+        let alike = self.nodes.iter().filter(|seen| seen.vector == vector);
+        alike.filter_map(|seen| seen.node.boot_times.usual_whole()).max()
+    }
+
+    /// How long any node takes to boot at most.
+    pub(super) fn usual(&self) -> Micros {
+        let known = self.nodes.iter().map(|seen| self.usual_of(seen.vector));
+        known.map(|usual| usual.unwrap_or(self.config.boot_time())).max().unwrap_or(0)
+    }
+
+    /// The nodes that a queue gives.
+    pub(super) fn nodes_of(&self, queue: &QueueRow) -> impl Iterator<Item = usize> + '_ {
+        let mut at = Some(queue);
+        let mut groups = None;
+        while let Some(row) = at.filter(|_| groups.is_none()) {
+            if !row.spec.node_groups.is_empty() {
+                groups = Some(row.spec.node_groups.iter().cloned().collect::<BTreeSet<_>>());
+            }
+            let parent = row.spec.parent.as_ref();
+            at = parent.and_then(|name| self.queues.iter().find(|row| row.spec.name == *name));
+        }
+        let serves = move |seen: &Seen| {
+            let is_in = |groups: &BTreeSet<_>| !seen.node.spec.groups.is_disjoint(groups);
+            seen.node.managed && groups.as_ref().is_none_or(is_in)
+        };
+        let all = self.nodes.iter().enumerate();
+        all.filter(move |(_, seen)| serves(seen)).map(|(place, _)| place)
+    }
+
+    /// For each node that somebody has by hand, who that is.
+    pub(super) fn by_hand(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().filter_map(|seen| {
+            let standing = seen.standing.as_ref().filter(|one| one.power_on);
+            let tenant = standing.map(|one| one.tenant.as_str()).filter(|name| !name.is_empty());
+            tenant.filter(|_| !self.lent.contains_key(&seen.node.id))
+        })
+    }
+
+    /// Whether the planner may give a node to somebody.
+    pub(super) fn health(&self, seen: &Seen) -> Health {
+        let Seen { node, standing, .. } = seen;
+        let has_fault = node.fault.as_ref().is_some_and(|f| f.generation == node.generation);
+        if has_fault || node.silence == Some(Silence::Unreachable) {
+            return Health::Down;
+        }
+        let drained = node.drain.as_ref().map(|drain| drain.state);
+        match drained {
+            Some(DrainState::Drain | DrainState::Maintenance | DrainState::Quarantine) => {
+                return Health::Draining;
+            }
+            None if !node.managed => return Health::Draining,
+            None => {}
+        }
+        let is_its_own = match standing {
+            // Whatever a node runs that haasd never booted is somebody's.
+            None => node.power == Power::Off || node.spec.power == PowerSpec::Manual,
+            Some(standing) if standing.handed_over && standing.power_on => false,
+            Some(standing) if !standing.power_on || standing.tenant.is_empty() => true,
+            // Who has a node by hand goes before the calendar.
+            Some(standing) => self.lent.get(&node.id) == Some(&standing.tenant),
+        };
+        if is_its_own { Health::Ready } else { Health::Draining }
+    }
+}
+
+/// What a node has, as far as its agent has told.
+fn vector(summary: Option<Summary>) -> Vector {
+    let summary = summary.unwrap_or_default();
+    Vector {
+        nodes: 1,
+        cores: summary.cores.into(),
+        memory_gib: summary.memory >> 30,
+        ..Vector::default()
+    }
+}

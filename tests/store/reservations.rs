@@ -1,0 +1,272 @@
+//! Queues and reservations, and that whoever was first is not overwritten.
+
+use controller::{
+    auth::Granted,
+    model::{Assigned, ImageWanted, Reservation},
+    store::{GrantTo, NewGrantRow, QueueRow, StepRow, Store, StoreError},
+};
+use haas_api::{
+    grant::GrantRole,
+    queue::QueueSpec,
+    reservation::{OnNodeLoss, ReasonCode, ReservationState},
+};
+
+use crate::{
+    promises::Db,
+    samples::{digest, node, reread, user, want, wanted},
+};
+
+promises!(
+    queues_come_each_behind_the_one_above_it,
+    a_queue_goes_with_its_grants,
+    a_reservation_is_found_as_it_was_written,
+    who_changes_a_reservation_that_somebody_changed_is_told,
+    what_plans_are_made_from_is_counted,
+    a_node_is_lent_while_its_reservation_has_it,
+    what_is_over_is_past_use,
+    the_line_of_time_is_kept_in_order,
+    nodes_stand_as_is_wanted_and_as_they_run,
+    places_that_were_never_made_are_forgotten_where_nothing_wants_them,
+    the_image_that_ran_over_an_overlay_is_known_by_the_name_that_was_asked_for,
+);
+
+fn queue(name: &str, parent: Option<&str>) -> QueueRow {
+    let parent = parent.map(|name| name.parse().unwrap());
+    let spec = QueueSpec { parent, ..QueueSpec::named(name.parse().unwrap()) };
+    QueueRow { spec, from_file: false }
+}
+
+fn sample(state: ReservationState, nodes: Vec<Assigned>) -> Reservation {
+    Reservation {
+        id: 0,
+        version: 1,
+        state,
+        code: ReasonCode::OverlayInUse,
+        reason: "another has it".into(),
+        owner_id: "owner".into(),
+        tenant: "tenant".into(),
+        queue: "default".parse().unwrap(),
+        count: 2,
+        walltime: 3_600_000_000,
+        is_advance: true,
+        among: Some(vec!["x".into()]),
+        image: ImageWanted { digest: digest("a"), name: "a:latest".into() },
+        follow_tag: true,
+        overlay_id: Some("overlay".into()),
+        on_node_loss: OnNodeLoss::Shrink,
+        submitted_at: 5,
+        start_at: Some(10),
+        end_at: Some(20),
+        ready_at: None,
+        warned: false,
+        actor: "alice".into(),
+        key: None,
+        request: "digest".into(),
+        nodes,
+    }
+}
+
+fn assigned(node_id: &str, rank: u32, generation: i64, lost: bool) -> Assigned {
+    Assigned { node_id: node_id.into(), rank, generation, lost }
+}
+
+async fn add(store: &Store, one: &Reservation) -> Reservation {
+    let mut tx = store.write().await.unwrap();
+    let id = tx.add_reservation(one).await.unwrap();
+    tx.commit().await.unwrap();
+    read(store, id).await
+}
+
+async fn read(store: &Store, id: i64) -> Reservation {
+    store.read().await.unwrap().reservation(id).await.unwrap().expect("it was added")
+}
+
+async fn queues_come_each_behind_the_one_above_it(db: Db) {
+    let mut tx = db.store.write().await.unwrap();
+    for row in [queue("z", None), queue("a", Some("z")), queue("m", Some("a"))] {
+        tx.set_queue(&row).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let mut tx = db.store.read().await.unwrap();
+    let names: Vec<_> =
+        tx.queues().await.unwrap().into_iter().map(|row| row.spec.name.to_string()).collect();
+    assert_eq!(names, ["default", "z", "a", "m"], "the first one is there from the start");
+    assert_eq!(tx.queue(&"m".parse().unwrap()).await.unwrap(), Some(queue("m", Some("a"))));
+    assert_eq!(tx.queue(&"n".parse().unwrap()).await.unwrap(), None);
+}
+
+async fn a_queue_goes_with_its_grants(db: Db) {
+    let alice = user(&db.store, "alice").await;
+    let object = Granted::Queue("gpu".parse().unwrap());
+    let to = GrantTo::Account { id: alice.clone(), name: "alice".parse().unwrap() };
+    let mut tx = db.store.write().await.unwrap();
+    tx.set_queue(&queue("gpu", None)).await.unwrap();
+    let role = GrantRole::Use;
+    let new = NewGrantRow { to: &to, object: &object, role, actor: "admin", at: 1 };
+    tx.add_grant(new).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut tx = db.store.write().await.unwrap();
+    assert_eq!(tx.powers(&alice).await.unwrap().grants.get(&object), Some(&role));
+    assert_eq!(tx.grants().await.unwrap()[0].object, object);
+    assert!(tx.remove_queue(&"gpu".parse().unwrap()).await.unwrap());
+    assert!(!tx.remove_queue(&"gpu".parse().unwrap()).await.unwrap());
+    assert_eq!(tx.powers(&alice).await.unwrap().grants.len(), 0);
+}
+
+async fn a_reservation_is_found_as_it_was_written(db: Db) {
+    let (one, two) = (node(&db.store, 1).await, node(&db.store, 2).await);
+    let nodes = vec![assigned(&one.id, 0, 7, true), assigned(&two.id, 0, 0, false)];
+    let new = Reservation { key: Some("k".into()), ..sample(ReservationState::Active, nodes) };
+    let found = add(&db.store, &new).await;
+    assert_eq!(found, Reservation { id: found.id, ..new.clone() });
+    let other = add(&db.store, &sample(ReservationState::Ended, Vec::new())).await;
+    assert_eq!(other.id, found.id + 1);
+    let mut tx = db.store.read().await.unwrap();
+    let by_key = tx.reservation_by_key("owner", "k").await.unwrap();
+    assert_eq!(by_key.map(|one| one.id), Some(found.id));
+    assert_eq!(tx.reservation_by_key("somebody", "k").await.unwrap(), None);
+    let ids = |list: Vec<Reservation>| list.into_iter().map(|one| one.id).collect::<Vec<_>>();
+    assert_eq!(ids(tx.live_reservations().await.unwrap()), [found.id]);
+    assert_eq!(ids(tx.reservations(10).await.unwrap()), [other.id, found.id]);
+    assert_eq!(ids(tx.reservations(1).await.unwrap()), [other.id]);
+    let images = tx.reservations_of_image(&digest("a")).await.unwrap();
+    assert_eq!(images, [found.id], "what is over boots nothing");
+    assert_eq!(tx.reservation(99).await.unwrap(), None);
+}
+
+async fn who_changes_a_reservation_that_somebody_changed_is_told(db: Db) {
+    let one = node(&db.store, 1).await;
+    let before = add(&db.store, &sample(ReservationState::Pending, Vec::new())).await;
+    let after = Reservation {
+        state: ReservationState::Planned,
+        nodes: vec![assigned(&one.id, 0, 0, false)],
+        warned: true,
+        ..before.clone()
+    };
+    let mut tx = db.store.write().await.unwrap();
+    tx.set_reservation(&after).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(read(&db.store, before.id).await, Reservation { version: 2, ..after });
+    let mut tx = db.store.write().await.unwrap();
+    let late = tx.set_reservation(&before).await;
+    assert!(matches!(late, Err(StoreError::Conflict(_))), "{late:?}");
+}
+
+async fn what_plans_are_made_from_is_counted(db: Db) {
+    let count = async || db.store.read().await.unwrap().calendar_changes().await.unwrap();
+    let first = count().await;
+    let one = add(&db.store, &sample(ReservationState::Pending, Vec::new())).await;
+    let second = count().await;
+    assert!(second > first);
+    let mut tx = db.store.write().await.unwrap();
+    tx.set_reservation(&one).await.unwrap();
+    tx.commit().await.unwrap();
+    let third = count().await;
+    assert!(third > second);
+    let mut tx = db.store.write().await.unwrap();
+    tx.set_queue(&queue("gpu", None)).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(count().await > third);
+}
+
+async fn a_node_is_lent_while_its_reservation_has_it(db: Db) {
+    let ids: Vec<String> =
+        [node(&db.store, 1).await.id, node(&db.store, 2).await.id, node(&db.store, 3).await.id]
+            .into();
+    let nodes = vec![
+        assigned(&ids[0], 0, 3, false),
+        assigned(&ids[1], 1, 3, true),
+        assigned(&ids[2], 2, 0, false),
+    ];
+    let one = add(&db.store, &sample(ReservationState::Starting, nodes)).await;
+    let lent = async |id: &str| db.store.read().await.unwrap().lent_to(id).await.unwrap();
+    assert_eq!(lent(&ids[0]).await.as_deref(), Some("tenant"));
+    assert_eq!(lent(&ids[1]).await, None, "it is lost");
+    assert_eq!(lent(&ids[2]).await, None, "it is only promised");
+    let mut tx = db.store.write().await.unwrap();
+    let over = Reservation { state: ReservationState::Ending, ..one };
+    tx.set_reservation(&over).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(lent(&ids[0]).await, None);
+}
+
+async fn what_is_over_is_past_use(db: Db) {
+    add(&db.store, &sample(ReservationState::Ended, Vec::new())).await;
+    add(&db.store, &sample(ReservationState::Active, Vec::new())).await;
+    let never = Reservation { start_at: None, ..sample(ReservationState::Failed, Vec::new()) };
+    add(&db.store, &never).await;
+    let mut tx = db.store.read().await.unwrap();
+    let held = tx.held_before(19).await.unwrap();
+    assert_eq!(held, [("owner".to_owned(), "default".to_owned(), 2, 10, 20)]);
+    assert_eq!(tx.held_before(20).await.unwrap(), []);
+}
+
+async fn the_line_of_time_is_kept_in_order(db: Db) {
+    let one = add(&db.store, &sample(ReservationState::Pending, Vec::new())).await;
+    let steps: Vec<StepRow> = [("submitted", ReasonCode::Submitted), ("active", ReasonCode::Ready)]
+        .into_iter()
+        .map(|(what, code)| StepRow { at: 3, what: what.into(), code, detail: "x".into() })
+        .collect();
+    let mut tx = db.store.write().await.unwrap();
+    for step in &steps {
+        tx.add_step(one.id, step).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let mut tx = db.store.read().await.unwrap();
+    assert_eq!(tx.steps(one.id).await.unwrap(), steps);
+    assert_eq!(tx.steps(one.id + 1).await.unwrap(), []);
+}
+
+async fn nodes_stand_as_is_wanted_and_as_they_run(db: Db) {
+    node(&db.store, 1).await;
+    let two = node(&db.store, 2).await;
+    assert_eq!(db.store.read().await.unwrap().standings().await.unwrap().len(), 0);
+    want(&db.store, 2, &wanted("a", None)).await;
+    let node = reread(&db.store, 2).await;
+    let attempt = crate::samples::open(&db.store, &node, "b1", 40).await;
+    want(&db.store, 2, &wanted("b", None)).await;
+    let standings = db.store.read().await.unwrap().standings().await.unwrap();
+    assert_eq!(standings.len(), 1);
+    let standing = &standings[&two.id];
+    assert_eq!((standing.power_on, standing.tenant.as_str()), (true, "tenant-id"));
+    let runs = standing.runs.as_ref().expect("it boots");
+    assert_eq!((runs.is_ready, runs.opened_at, runs.generation), (false, 40, 1));
+    assert_eq!(runs.image, Some(digest("a")), "what it runs, not what is wanted by now");
+    let mut tx = db.store.write().await.unwrap();
+    tx.end_attempts(&attempt.node_id, 50).await.unwrap();
+    assert_eq!(tx.standings().await.unwrap()[&two.id].runs, None);
+}
+
+async fn places_that_were_never_made_are_forgotten_where_nothing_wants_them(db: Db) {
+    let alice = user(&db.store, "alice").await;
+    let ids =
+        [node(&db.store, 1).await.id, node(&db.store, 2).await.id, node(&db.store, 3).await.id];
+    let mut tx = db.store.write().await.unwrap();
+    let overlay = tx.add_overlay(&alice, &"dev".parse().unwrap(), 1).await.unwrap();
+    for (id, rank) in ids.iter().zip(0..) {
+        tx.add_shard(&overlay, id, rank).await.unwrap();
+    }
+    tx.shard_mounted(&overlay, &ids[0], "store", 1, None, 1).await.unwrap();
+    tx.commit().await.unwrap();
+    want(&db.store, 2, &wanted("a", Some(&overlay))).await;
+    let mut tx = db.store.write().await.unwrap();
+    tx.forget_unmade_shards(&overlay).await.unwrap();
+    let left: Vec<_> =
+        tx.shards(&overlay).await.unwrap().into_iter().map(|shard| shard.node_id).collect();
+    assert_eq!(left, ids[..2], "one has data, one is about to");
+}
+
+async fn the_image_that_ran_over_an_overlay_is_known_by_the_name_that_was_asked_for(db: Db) {
+    let alice = user(&db.store, "alice").await;
+    node(&db.store, 1).await;
+    let mut tx = db.store.write().await.unwrap();
+    let overlay = tx.add_overlay(&alice, &"dev".parse().unwrap(), 1).await.unwrap();
+    tx.add_image(&digest("a"), "manifest", 1).await.unwrap();
+    tx.commit().await.unwrap();
+    want(&db.store, 1, &wanted("a", Some(&overlay))).await;
+    let mut tx = db.store.write().await.unwrap();
+    assert_eq!(tx.image_over(&overlay, "a").await.unwrap(), Some(digest("a")));
+    assert_eq!(tx.image_over(&overlay, "b").await.unwrap(), None);
+    tx.remove_image(&digest("a")).await.unwrap();
+    assert_eq!(tx.image_over(&overlay, "a").await.unwrap(), None);
+}
