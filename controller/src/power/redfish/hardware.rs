@@ -85,11 +85,11 @@ fn is_about_this(fault: &RedfishFault) -> bool {
 }
 
 /// Many BMCs list empty sockets and bays.
-fn is_there(part: &Value) -> bool {
+pub(super) fn is_there(part: &Value) -> bool {
     part.pointer("/Status/State").and_then(Value::as_str) != Some("Absent")
 }
 
-fn path(reference: &Value) -> Option<String> {
+pub(super) fn path(reference: &Value) -> Option<String> {
     reference["@odata.id"].as_str().and_then(path_of)
 }
 
@@ -154,7 +154,7 @@ fn named(part: &Value) -> Option<String> {
 }
 
 /// A text that says something: without control characters, and not too long.
-fn text(value: &Value) -> Option<String> {
+pub(super) fn text(value: &Value) -> Option<String> {
     let text: String = value.as_str()?.chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect();
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())

@@ -14,8 +14,10 @@
 //! | what to say to switch power | `orders` |
 //! | what to say to boot from the network, once | `boot` |
 //! | what hardware it sees | `hardware` |
+//! | accounts, network, firmware, to be compared | `baseline` |
 //! | what single vendors do otherwise | `quirks` |
 
+mod baseline;
 mod boot;
 mod breaker;
 mod fault;
@@ -36,7 +38,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, FutureExt};
-use haas_api::bmc::Hardware;
+use haas_api::{baseline::Facts, bmc::Hardware};
 
 pub use self::fault::RedfishFault;
 use self::{
@@ -185,6 +187,14 @@ impl Redfish {
         let mut call = self.begin("read the hardware", HARDWARE_LIMIT).await?;
         let outcome = hardware::read(call.link(), self.spec.system.as_deref()).await;
         call.end(outcome).map_err(|fault| self.error("read the hardware", fault))
+    }
+
+    /// What the BMC keeps of its own accord.
+    pub(super) async fn baseline(&self) -> Result<Facts, PowerError> {
+        let tried = "read its accounts and settings";
+        let mut call = self.begin(tried, HARDWARE_LIMIT).await?;
+        let outcome = baseline::read(call.link(), self.spec.system.as_deref()).await;
+        call.end(outcome).map_err(|fault| self.error(tried, fault))
     }
 
     async fn call(&self, job: Job) -> Result<Power, PowerError> {
