@@ -252,6 +252,9 @@ fn config(dhcp: DhcpMode) -> Config {
         webhooks: crate::config::Webhooks::default(),
         network_hook: None,
         console: crate::config::Console::default(),
+        baseline: Default::default(),
+        tenants: Default::default(),
+        reachability: Default::default(),
         power: crate::config::PowerLimits::default(),
         idle: Vec::new(),
     }
