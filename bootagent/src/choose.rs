@@ -18,6 +18,8 @@ pub(crate) struct Wanted<'a> {
     pub disk: &'a DiskSelector,
     /// Those that are the users' own.
     pub scratch: &'a [DiskName],
+    /// Nor are these.
+    pub detached: &'a [DiskName],
     /// The store that the node had.
     pub known: Option<&'a str>,
     /// The same, if an admin has accepted it here though its disk says otherwise.
@@ -41,11 +43,17 @@ impl<'a> Wanted<'a> {
         Some(Self {
             disk,
             scratch: &plan.scratch,
+            detached: &plan.detached,
             known: store_id.as_deref(),
             accepted: store_id.as_deref().filter(|_| *accepted),
             claim,
             elsewhere: &plan.elsewhere,
         })
+    }
+
+    /// Whether the inventory has another use for this disk.
+    fn is_for_others(&self, disk: &Candidate) -> bool {
+        self.scratch.iter().chain(self.detached).any(|name| disk.is(name))
     }
 
     /// The other node that has this store now.
@@ -101,7 +109,7 @@ pub(crate) fn choose<'a>(
             DiskSelector::Auto => true,
             DiskSelector::One(name) => disk.is(name),
         })
-        .filter(|(disk, _)| !wanted.scratch.iter().any(|name| disk.is(name)))
+        .filter(|(disk, _)| !wanted.is_for_others(disk))
         .collect();
     let rules = [claimed, accepted, ours, copied, foreign_for_a_lost_one, blank, foreign, other];
     for rule in rules {
@@ -257,6 +265,9 @@ fn missing(survey: &[Seen], wanted: Wanted<'_>, owner: Owner<'_>) -> Fault {
             _ if wanted.scratch.iter().any(|name| disk.is(name)) => {
                 format!("{} is a scratch disk", disk.told())
             }
+            _ if wanted.detached.iter().any(|name| disk.is(name)) => {
+                format!("{} is to be detached", disk.told())
+            }
             DiskState::Unusable { reason } => format!("{} is {reason}", disk.told()),
             _ => disk.told(),
         })
@@ -312,6 +323,7 @@ mod tests {
     const AUTO: Wanted<'static> = Wanted {
         disk: &DiskSelector::Auto,
         scratch: &[],
+        detached: &[],
         known: None,
         accepted: None,
         claim: None,

@@ -10,6 +10,7 @@
 //! to a disk that is neither blank nor ours.
 
 mod agent;
+mod baseline;
 mod button;
 mod channel;
 mod checks;
@@ -32,6 +33,7 @@ mod net;
 mod node;
 mod overlay;
 mod proof;
+mod reach;
 mod readonly;
 mod ready;
 mod rtnl;

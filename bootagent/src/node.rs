@@ -15,7 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use haas_api::agent::{BootPlan, BootStage, OverlayPlan, StoreReport, ToAgent, ToController};
+use haas_api::agent::{
+    BootPlan, BootStage, DiskName, DiskSelector, OverlayPlan, StoreReport, ToAgent, ToController,
+};
 use nix::{
     errno::Errno,
     mount::{MsFlags, mount},
@@ -29,6 +31,7 @@ use nix::{
 
 use crate::{
     agent::Agent,
+    baseline,
     channel::{Channel, Heard},
     cmdline::{Addressing, CommandLine},
     dhcp,
@@ -38,6 +41,7 @@ use crate::{
     log, net,
     overlay::{self, Layer},
     proof,
+    reach::Look,
     readonly::Guard,
     ready, scratch, shutdown, ssh,
     store::{self, Owner, Store},
@@ -184,13 +188,19 @@ impl Node {
         if let Some(mtu) = self.plan.net.mtu {
             self.pass(BootStage::Agent, |node| net::set_mtu(node.plan.net.mac, mtu));
         }
+        self.tell_baseline();
+        let looks = (!self.plan.doors.is_empty()).then(|| Look::begin(&self.plan.doors));
         self.pass(BootStage::Root, Self::attach_root);
         self.reached(BootStage::Root);
         if self.plan.inventory {
             // Disks have been found by now, and no user's code has run yet.
-            self.channel.say(ToController::Inventory(Box::new(hardware::look())));
+            self.channel.say(ToController::Inventory(Box::new(hardware::look(&named(&self.plan)))));
         }
         self.pass(BootStage::Overlay, Self::mount_overlay);
+        // It has mostly ended by now, and nothing of the image or a user runs yet.
+        if let Some(look) = looks {
+            self.channel.say(ToController::Reaches { doors: look.end() });
+        }
         // Before its ssh server starts, which then shows its certificate from the first moment on.
         let renew_in = self.certify().unwrap_or_else(|error| {
             log::error(&format!("ssh has no certificates yet: {error}"));
@@ -276,6 +286,16 @@ impl Node {
             self.layer = None;
         }
         self.plan = plan;
+    }
+
+    /// Tells haasd how the machine is, if it wants to hear that, and waits until it says how to go on: with
+    /// the secrets of the boot, or not at all.
+    fn tell_baseline(&mut self) {
+        while self.plan.baseline {
+            self.channel.say(ToController::Baseline { facts: baseline::look(&self.plan.scratch) });
+            log::info("told haasd what the machine starts from; waits for its word");
+            self.wait(None);
+        }
     }
 
     fn attach_root(&mut self) -> Result<(), Fault> {
@@ -387,7 +407,8 @@ impl Node {
         }
         if !self.is_guarded {
             let store = self.store.as_ref().map(|store| store.disk.name.clone());
-            Guard { store, scratch: self.plan.scratch.clone() }.start()?;
+            let (scratch, detached) = (self.plan.scratch.clone(), self.plan.detached.clone());
+            Guard { store, scratch, detached }.start()?;
             self.is_guarded = true;
         }
         Ok(())
@@ -460,6 +481,15 @@ impl Node {
             _ => Err(Fault::hold("init", format!("/{init} does not start: {}", answer.trim()))),
         }
     }
+}
+
+/// The disks of which the inventory's entry says something.
+fn named(plan: &BootPlan) -> Vec<DiskName> {
+    let overlay = match &plan.overlay {
+        OverlayPlan::Disk { disk: DiskSelector::One(disk), .. } => Some(disk),
+        OverlayPlan::Disk { disk: DiskSelector::Auto, .. } | OverlayPlan::Ram { .. } => None,
+    };
+    plan.scratch.iter().chain(&plan.detached).chain(overlay).cloned().collect()
 }
 
 fn report(store: &Store) -> StoreReport {

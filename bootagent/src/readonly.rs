@@ -35,6 +35,8 @@ pub(crate) struct Guard {
     pub store: Option<String>,
     /// Those that the inventory gives to the users.
     pub scratch: Vec<DiskName>,
+    /// Those that the kernel shall give up.
+    pub detached: Vec<DiskName>,
 }
 
 impl Guard {
@@ -93,6 +95,10 @@ impl Guard {
         if self.is_free(disk) {
             return Ok(());
         }
+        if self.detached.iter().any(|name| disk.is(name)) {
+            log::info(&format!("{} is detached from this node", disk.told()));
+            return detach(disk);
+        }
         // Partitions too: kernels before 5.11 do not take this from their disk.
         for device in [vec![disk.device()], partitions(disk)].concat() {
             let opened =
@@ -105,6 +111,17 @@ impl Guard {
         }
         log::info(&format!("{} is read-only on this node", disk.told()));
         Ok(())
+    }
+}
+
+/// Has the kernel give up a disk: a SCSI or SATA disk alone, others with the PCI function that they hang on.
+fn detach(disk: &Candidate) -> io::Result<()> {
+    let device = fs::canonicalize(disk.sysfs.join("device"))?;
+    // The disk's own device, its controller, and the controller's function.
+    let files = device.ancestors().take(3).flat_map(|at| [at.join("delete"), at.join("remove")]);
+    match files.into_iter().find(|file| file.exists()) {
+        Some(file) => fs::write(file, "1"),
+        None => Err(io::Error::other(format!("{} cannot be detached", disk.told()))),
     }
 }
 
@@ -156,13 +173,36 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_is_detached_alone_or_with_its_own_controller() {
+        for (place, file) in
+            [("host0/target0/0:0:0:0", "delete"), ("0000:01:00.0/nvme/nvme0", "../../remove")]
+        {
+            let sys = tempfile::tempdir().expect("a folder");
+            let device = sys.path().join(place);
+            let block = device.join("block");
+            fs::create_dir_all(&block).expect("folders");
+            std::os::unix::fs::symlink(&device, block.join("device")).expect("a link");
+            let file = device.join(file);
+            fs::write(&file, "").expect("a file");
+            let disk = Candidate { sysfs: block, ..Candidate::fake("sdz", "Z") };
+            detach(&disk).expect("it is detached");
+            assert_eq!(fs::read_to_string(&file).expect("a file"), "1");
+            fs::remove_file(&file).expect("a file");
+            assert!(detach(&disk).is_err());
+        }
+    }
+
+    #[test]
     fn users_write_the_store_scratch_disks_and_their_own_sessions() {
         let disk = |name: &str, serial: &str, sysfs: &str| Candidate {
             sysfs: sysfs.into(),
             ..Candidate::fake(name, serial)
         };
-        let guard =
-            Guard { store: Some("sda".into()), scratch: vec![DiskName::Serial("B".into())] };
+        let guard = Guard {
+            store: Some("sda".into()),
+            scratch: vec![DiskName::Serial("B".into())],
+            detached: Vec::new(),
+        };
         assert!(guard.is_free(&disk("sda", "A", "")) && guard.is_free(&disk("sdb", "B", "")));
         assert!(!guard.is_free(&disk("sdc", "C", "")));
         assert!(guard.is_free(&disk("sdd", "D", "/sys/devices/platform/host3/session1/block/sdd")));

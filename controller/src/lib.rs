@@ -7,6 +7,7 @@
 pub mod agents;
 pub mod api;
 pub mod auth;
+mod baseline;
 pub mod boots;
 pub mod calendar;
 pub mod clock;
@@ -25,6 +26,7 @@ pub mod heartbeats;
 pub mod housekeeping;
 pub mod images;
 pub mod inventory;
+mod lend;
 pub mod lifecycle;
 pub mod metrics;
 pub mod model;

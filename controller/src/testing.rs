@@ -166,6 +166,9 @@ impl Bench {
             network_hook: None,
             drain_hook: None,
             console: crate::config::Console::default(),
+            baseline: crate::config::Baseline::default(),
+            tenants: crate::config::Tenants::default(),
+            reachability: crate::config::Reachability::default(),
         };
         change(&mut config);
         let master_key = MasterKey::open(&state_dir.join("master.key")).unwrap();
@@ -430,6 +433,7 @@ pub(crate) fn spec(number: u8) -> NodeSpec {
         arch: Arch::X86_64,
         overlay_disk: DiskSelector::Auto,
         scratch_disks: Vec::new(),
+        detached_disks: Vec::new(),
         cache_mib: 0,
         labels: Default::default(),
         kernel_args: Vec::new(),

@@ -22,6 +22,7 @@ pub use self::{
     ssh::{SshCertificates, SshHostKey, SshKeys, SshPlan, SshUserKey},
 };
 use crate::{
+    baseline::Fact,
     check::{CheckReport, ReadyCheck},
     hardware::Inventory,
     names::{Digest, Mac, NodeName, UserName},
@@ -142,6 +143,9 @@ pub struct BootPlan {
     /// and none of these ever becomes the store's.
     #[serde(default)]
     pub scratch: Vec<DiskName>,
+    /// Disks that the kernel gives up before users come. None of these ever becomes the store's either.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub detached: Vec<DiskName>,
     /// Another tenant may have written on these: they are erased before anybody else's code runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub erase_scratch: bool,
@@ -156,6 +160,37 @@ pub struct BootPlan {
     /// Whether haasd takes [`ToController::Inventory`].
     #[serde(default)]
     pub inventory: bool,
+    /// Whether haasd wants to hear [`ToController::Baseline`] before anything else. It answers with the plan
+    /// to go on with, which alone may have the secrets of the boot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub baseline: bool,
+    /// Places that the node must not reach. An agent that has some tries, and says which answer:
+    /// [`ToController::Reaches`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doors: Vec<Door>,
+}
+
+/// A place in the network that a node must not reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// Where.
+    pub address: IpAddr,
+    /// The port there.
+    pub port: u16,
+    /// How it is tried.
+    pub kind: DoorKind,
+    /// What it is, for people.
+    pub what: String,
+}
+
+/// How a place is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DoorKind {
+    /// By a TCP connection, which is closed again.
+    Tcp,
+    /// By RMCP's presence ping, UDP.
+    Rmcp,
 }
 
 /// The boot NIC's configuration.
@@ -487,6 +522,17 @@ pub enum ToController {
     /// What the node is made of; sent before the overlay is mounted, and only to a haasd whose plan has
     /// [`BootPlan::inventory`].
     Inventory(Box<Inventory>),
+    /// What the machine starts from, and which firmware it has; said before the root is attached, and only
+    /// to a haasd whose plan has [`BootPlan::baseline`].
+    Baseline {
+        /// All that it could tell.
+        facts: Vec<Fact>,
+    },
+    /// Which of [`BootPlan::doors`] answer; said before the overlay is mounted, also when none does.
+    Reaches {
+        /// Those.
+        doors: Vec<Door>,
+    },
     /// A scratch disk is being erased, which may take hours; said now and then. Only for a haasd whose plan
     /// has [`BootPlan::erase_scratch`].
     Erasing {
@@ -627,7 +673,7 @@ pub enum ToAgent {
     /// Only to an agent whose [`Hello::kexec`] has no obstacle. Lost with a connection: it is said
     /// again to an agent that calls again.
     Kexec(Box<NextKernel>),
-    /// Try the failed stage again; the plan may have changed (a disk was claimed). Lost with a
+    /// Try the failed stage again, or go on; the plan may have changed (a disk was claimed). Lost with a
     /// connection, so a held agent takes each [`Welcome`] for one.
     Retry {
         /// The plan as it is now.

@@ -103,6 +103,9 @@ pub struct DiskDrive {
     pub rotational: bool,
     /// What it says of its own health.
     pub smart: Smart,
+    /// The paths of the inventory's entry that lead to it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
 }
 
 /// What a disk says of its own health.
@@ -380,6 +383,8 @@ impl Inventory {
         for disk in &mut self.disks {
             disk.name = tame(&disk.name);
             disk.transport = tame(&disk.transport);
+            disk.paths.truncate(8);
+            disk.paths.iter_mut().for_each(|path| *path = tame(path));
             disk.smart.reasons.truncate(8);
             disk.smart.reasons.iter_mut().for_each(|reason| *reason = tame(reason));
             let texts = [&mut disk.model, &mut disk.serial, &mut disk.firmware];

@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod audit;
+pub mod baseline;
 pub mod bmc;
 pub mod check;
 pub mod console;

@@ -18,6 +18,9 @@ pub struct Overlay {
     pub created_at: String,
     /// Its part on each node.
     pub shards: Vec<Shard>,
+    /// Whether its owner lets others be root on the nodes whose disks hold it.
+    #[serde(default)]
+    pub shares_disk: bool,
 }
 
 /// An overlay's part on one node.
@@ -43,6 +46,14 @@ pub struct NewOverlay {
     pub owner: Option<UserName>,
     /// Its name.
     pub name: OverlayLabel,
+}
+
+/// `PATCH /v1/overlays/{owner}/{name}`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OverlayChange {
+    /// Whether others may be root on the nodes whose disks hold it. They could read and destroy it.
+    pub shares_disk: bool,
 }
 
 /// A disk of a node, as its agent last saw it.

@@ -5,6 +5,7 @@
 //! [`out::Out`]; what went wrong is an [`error::Error`], which knows its exit code.
 
 mod audit;
+mod baseline;
 mod calendar;
 mod checks;
 mod cli;

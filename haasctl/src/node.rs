@@ -17,7 +17,7 @@ use haas_api::{
 };
 
 use crate::{
-    checks,
+    baseline, checks,
     cli::{Session, nodeset},
     confirm::Yes,
     error::{Error, io_error},
@@ -144,6 +144,10 @@ Examples:
         #[arg(long)]
         reason: Option<String>,
     },
+    /// Compare machines with what they were before their last tenants: BMC users and network, firmware, boot
+    /// entries and boot code. haasd does so when a node goes from one tenant to another.
+    #[command(subcommand)]
+    Baseline(baseline::Command),
     /// Show what a node would be given if it booted now: script and kernel command line.
     #[command(after_help = "Examples:\n  haasctl node render n01")]
     Render {
@@ -298,6 +302,7 @@ impl Command {
                 out.show_text(&list, || discovered_text(&list.items))
             }
             Self::Import(args) => args.run(session),
+            Self::Baseline(command) => command.run(session).await,
             Self::Probe(args) => args.run(session).await,
             Self::Boot { args, device: Device::Bios } => {
                 args.run(session, PowerVerb::BootBios).await

@@ -5,7 +5,7 @@ use haas_api::{
     List,
     client::Client,
     names::{OverlayLabel, OverlayRef, UserName},
-    overlay::{NewOverlay, Overlay},
+    overlay::{NewOverlay, Overlay, OverlayChange},
 };
 
 use crate::{
@@ -44,6 +44,23 @@ pub(crate) enum Command {
     Du {
         /// `name` (mine) or `owner/name`; all where none is given.
         overlay: Option<OverlayRef>,
+    },
+    /// Agree that others are root on the nodes whose disks hold an overlay: they could read and destroy it.
+    ///
+    /// Without that such nodes are lent with root to nobody else, since each part of an overlay is on one
+    /// node only.
+    #[command(after_help = "\
+Examples:
+  haasctl overlay share-disk dev --yes
+  haasctl overlay share-disk alice/dev --off")]
+    ShareDisk {
+        /// `name` (mine) or `owner/name`.
+        overlay: OverlayRef,
+        /// Agree no more. Who is on such a node stays there.
+        #[arg(long)]
+        off: bool,
+        #[command(flatten)]
+        yes: Yes,
     },
     /// Write a file of hosts for MPI: the nodes that hold an overlay's parts, rank 0 first.
     #[command(after_help = "\
@@ -89,6 +106,22 @@ impl Command {
                 };
                 let list = List::whole(overlays);
                 session.out.show(&list, || du_table(&list.items))
+            }
+            Self::ShareDisk { overlay, off, yes } => {
+                let (owner, name) = whole_name(&client, overlay).await?;
+                if !off {
+                    let question =
+                        format!("Let others be root on the nodes whose disks hold {owner}/{name}?");
+                    yes.ask(session, &question)?;
+                }
+                let change = OverlayChange { shares_disk: !off };
+                let overlay = client.change_overlay(&owner, &name, &change).await?;
+                session.out.show_text(&overlay, || match off {
+                    true => format!("{owner}/{name} shares its nodes' disks with nobody."),
+                    false => {
+                        format!("{owner}/{name} shares its nodes' disks with whoever has them.")
+                    }
+                })
             }
             Self::Hostfile { overlay } => {
                 let overlay = find(&client, overlay).await?;
@@ -189,6 +222,7 @@ mod tests {
             name: "dev".parse().unwrap(),
             created_at: "2026-11-21T00:00:00Z".to_owned(),
             shards: vec![shard("n01", 0, Some(1500)), shard("n02", 1, None)],
+            shares_disk: false,
         };
         let mut turned = overlay.clone();
         turned.shards.reverse();

@@ -85,6 +85,8 @@ pub const WANTED: &[Wanted] = &[
     like("smartpqi"),
     like("hpsa"),
     like("aacraid"),
+    // What the firmware starts, which is compared between tenants.
+    like("efivarfs"),
     // The power button, which is how a BMC asks for an orderly end.
     like("button"),
     like("evdev"),

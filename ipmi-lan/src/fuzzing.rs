@@ -15,8 +15,9 @@ use ipmi_rs_core::{
 use crate::{
     account::Account,
     command::{
-        FruArea, GetBootFlags, GetChassisStatus, GetCipherSuites, GetPowerReading, GetReading,
-        GetSdrInfo, GetSelRecord, ReadFru, SdrRecord, fru_area_length, fru_areas, sdr_length,
+        FruArea, GetBootFlags, GetChannelAccess, GetChassisStatus, GetCipherSuites,
+        GetLanParameter, GetPowerReading, GetReading, GetSdrInfo, GetSelRecord, GetUserAccess,
+        GetUserName, ReadFru, SdrRecord, fru_area_length, fru_areas, sdr_length,
     },
     crypto::{Hash, Keys},
     handshake::{Handshake, Heard},
@@ -144,7 +145,7 @@ pub fn consoles(bytes: &[u8]) {
 pub fn answers(bytes: &[u8]) {
     let [which, data @ ..] = bytes else { return };
     suite::offered(data);
-    match which % 12 {
+    match which % 16 {
         0 => drop(GetDeviceId::parse_success_response(data)),
         1 => drop(GetChannelAuthenticationCapabilities::parse_success_response(data)),
         2 => drop(GetSelInfo::parse_success_response(data)),
@@ -157,8 +158,24 @@ pub fn answers(bytes: &[u8]) {
         10 => fru(data),
         11 => drop(GetSdrInfo::parse_success_response(data)),
         12 => drop(GetPowerReading::parse_success_response(data)),
+        13 => accounts(data),
+        14 => lan(data),
         _ => drop(crate::command::Activate::parse_success_response(data)),
     }
+}
+
+fn accounts(data: &[u8]) {
+    let _ = GetChannelAccess::parse_success_response(data);
+    let _ = GetUserAccess::parse_success_response(data);
+    drop(GetUserName::parse_success_response(data));
+}
+
+fn lan(data: &[u8]) {
+    let Ok(value) = GetLanParameter::parse_success_response(data) else { return };
+    value.address();
+    value.source();
+    value.vlan();
+    value.suite_privileges();
 }
 
 /// Four bytes of a reading, and a record of the sensor that is read.

@@ -8,6 +8,7 @@ use haas_api::{
         self, BootPlan, BootStage, Failure, HEARTBEAT_S, Heartbeat, NextKernel, OverlayPlan, Proof,
         ShutdownHow, ToAgent, ToController,
     },
+    baseline::listed,
     names::Digest,
 };
 
@@ -59,6 +60,15 @@ pub(crate) fn run(folder: &Folder, cmdline: &Cmdline) -> Result<End> {
         plan.generation, plan.root.name, plan.overlay
     ))?;
     let running = loop {
+        if plan.baseline {
+            let facts = listed(&folder.baseline()?);
+            agent.link.say(ToController::Baseline { facts });
+            match agent.plan_by(None)? {
+                Ok(new) => plan = new.unwrap_or(plan),
+                Err(end) => return Ok(end),
+            }
+            continue;
+        }
         match agent.bring_up(&plan)? {
             Up::Runs(running) => break *running,
             Up::Ends(end) => return Ok(end),
@@ -149,17 +159,28 @@ impl Agent<'_> {
         let until = failure.retryable.then(|| Instant::now() + RETRY);
         self.folder.note(&format!("held: {} {}", failure.code, failure.cause))?;
         self.link.say(ToController::Failure(failure));
+        Ok(match self.plan_by(until)? {
+            Ok(new) => Ok(new.unwrap_or_else(|| plan.clone())),
+            Err(end) => Err(end),
+        })
+    }
+
+    /// The next plan that haasd gives; none: the time is up.
+    fn plan_by(
+        &mut self,
+        until: Option<Instant>,
+    ) -> Result<std::result::Result<Option<BootPlan>, End>> {
         loop {
             match self.link.hear(TURN) {
-                Some(Heard::Said(ToAgent::Retry { plan })) => return Ok(Ok(*plan)),
+                Some(Heard::Said(ToAgent::Retry { plan })) => return Ok(Ok(Some(*plan))),
                 Some(Heard::Said(ToAgent::Shutdown { how })) => {
                     return self.goodbye(how).map(Err);
                 }
-                Some(Heard::Welcome(welcome)) => return Ok(Ok(welcome.plan)),
+                Some(Heard::Welcome(welcome)) => return Ok(Ok(Some(welcome.plan))),
                 _ => {}
             }
             if until.is_some_and(|until| Instant::now() > until) {
-                return Ok(Ok(plan.clone()));
+                return Ok(Ok(None));
             }
             if soft_off(self.folder)? {
                 return Ok(Err(End::Off));

@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 use haas_api::{
     agent::BootStage,
+    baseline::{Facts, Part},
     hardware::{Cpu, Dimm, DiskDrive, Inventory, Level, NicPort, Smart, System},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -53,6 +54,8 @@ pub struct Behaviour {
     pub kexec: Kexec,
     /// What its agent says of its hardware; none: [`Folder::inventory`] makes something up.
     pub inventory: Option<Inventory>,
+    /// What its agent says of its firmware; none: [`Folder::baseline`] makes something up.
+    pub baseline: Option<Facts>,
     /// What its BMC does.
     pub bmc: Bmc,
 }
@@ -207,6 +210,19 @@ impl Folder {
             Some(inventory) => Ok(inventory),
             None => Ok(made_up(&self.config()?.mac)),
         }
+    }
+
+    /// What its agent says of its firmware and of what it starts from.
+    pub fn baseline(&self) -> Result<Facts> {
+        let named = |told: &[(&str, &str)]| {
+            told.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        Ok(self.behaviour()?.baseline.unwrap_or_else(|| {
+            Facts::from([
+                (Part::Firmware, named(&[("mode", "BIOS"), ("version", "1.0")])),
+                (Part::BootCode, named(&[("D-1", "nothing to start")])),
+            ])
+        }))
     }
 
     /// Has root on the node say this of the hardware in the agent's name, while it runs.

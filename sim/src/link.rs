@@ -54,7 +54,7 @@ pub(crate) struct Link {
 /// # Errors
 /// When haasd does not answer, or is not the one with this fingerprint.
 pub fn refusal(url: &str, fingerprint: &str, token: &str) -> Result<Option<String>> {
-    match Link::new(url, fingerprint, token)?.connect()? {
+    match Link::new(url, fingerprint, token, None)?.connect()? {
         Heard::Refused(reason) => Ok(Some(reason)),
         Heard::Welcome(_) | Heard::Said(_) => Ok(None),
     }

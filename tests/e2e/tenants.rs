@@ -196,6 +196,13 @@ fn one_after_the_other(rack: &Rack, alice: &Tenant<'_>, bob: &Tenant<'_>) -> Res
     ensure!(holds(alice)? == [true; 3], "her own scratch disk was changed");
     alice.ok(&["power", "off", "node1", "--force", "--wait"])?;
 
+    let switch = ["switch", "node1", "--image", "minimal", "--overlay", "bob/dev"];
+    let refused = bob.ctl(&[&switch[..], &["--project", bob.project, "--force"]].concat())?;
+    ensure!(
+        refused.code != Some(0) && refused.stderr.contains("the only copy"),
+        "bob would be root beside what alice has there: {refused:?}"
+    );
+    alice.ok(&["overlay", "share-disk", "alice/dev", "--yes"])?;
     bob.takes("node1")?;
     ensure!(holds(bob)? == [false; 3], "bob reads what alice has left");
     let diary = bob.person.ssh(node, "root", "cat /root/diary")?;
@@ -208,6 +215,7 @@ fn one_after_the_other(rack: &Rack, alice: &Tenant<'_>, bob: &Tenant<'_>) -> Res
         node.is_ok_and(|node| node.observed.logins.is_empty())
     })?;
     bob.ok(&["power", "off", "node1", "--force", "--wait"])?;
+    bob.ok(&["overlay", "share-disk", "bob/dev", "--yes"])?;
 
     alice.takes("node1")?;
     let diary = alice.person.root(node, "cat /root/diary")?;

@@ -3,6 +3,7 @@
 //! QEMU; `cargo xtask e2e` builds what they start and runs them.
 
 mod api;
+mod baseline;
 mod bmcs;
 mod canaries;
 mod clock;

@@ -1,7 +1,9 @@
 //! Nodes out of service, what was tried with them, and what haasd did by itself.
 
 use controller::{
-    model::{BootTimes, Drain, DrainState, Ending, Given, HookCall, IdleOff, SECOND, Silence, Tried},
+    model::{
+        BootTimes, Drain, DrainState, Ending, Given, HookCall, IdleOff, SECOND, Silence, Tried,
+    },
     power::BmcReport,
 };
 use haas_api::agent::BootStage;

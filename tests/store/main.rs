@@ -8,6 +8,7 @@ mod promises;
 
 mod attempts;
 mod audit;
+mod baselines;
 mod desired;
 mod events;
 mod fault_consoles;

@@ -25,6 +25,7 @@ pub(crate) fn spec(number: u8) -> NodeSpec {
         arch: Arch::X86_64,
         overlay_disk: DiskSelector::Auto,
         scratch_disks: Vec::new(),
+        detached_disks: Vec::new(),
         cache_mib: 0,
         labels: Default::default(),
         kernel_args: Vec::new(),

@@ -17,15 +17,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use haas_api::hardware::{Cpu, DiskDrive, Inventory, NicPort, Smart};
+use haas_api::{
+    agent::DiskName,
+    hardware::{Cpu, DiskDrive, Inventory, NicPort, Smart},
+};
 
 use crate::{disk::Candidate, log, sys};
 
 /// How long all disks together may take to say how they are.
 const DISKS_WITHIN: Duration = Duration::from_secs(3);
 
-/// Looks at everything.
-pub(crate) fn look() -> Inventory {
+/// Looks at everything. `named` are the disks of which the node's entry says something.
+pub(crate) fn look(named: &[DiskName]) -> Inventory {
     let tables = smbios::Tables::read(Path::new("/sys/firmware/dmi/tables/DMI"));
     let inventory = Inventory {
         system: tables.system(),
@@ -35,11 +38,19 @@ pub(crate) fn look() -> Inventory {
         ),
         memory: memory(&read("/proc/meminfo").unwrap_or_default()),
         dimms: tables.dimms(),
-        disks: disks(),
+        disks: disks(named),
         nics: nics(Path::new("/sys/class/net")),
         pci: pci::functions(Path::new("/sys/bus/pci/devices")),
     };
     inventory.bounded()
+}
+
+/// The version of the machine's firmware, with who made it and when.
+pub(crate) fn firmware() -> Option<String> {
+    let system = smbios::Tables::read(Path::new("/sys/firmware/dmi/tables/DMI")).system();
+    let words = [system.firmware_vendor, system.firmware, system.firmware_date];
+    let words: Vec<_> = words.into_iter().flatten().collect();
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 fn read(path: impl AsRef<Path>) -> Option<String> {
@@ -94,20 +105,24 @@ fn memory(meminfo: &str) -> u64 {
     kib.unwrap_or(0).saturating_mul(1024)
 }
 
-fn disks() -> Vec<DiskDrive> {
+fn disks(named: &[DiskName]) -> Vec<DiskDrive> {
     let own = crate::disk::list().into_iter().filter(is_own).collect::<Vec<_>>();
     let health = health(&own);
-    own.iter().zip(health).map(|(disk, smart)| drive(disk, smart)).collect()
+    own.iter().zip(health).map(|(disk, smart)| drive(disk, smart, named)).collect()
 }
 
 /// Not a network's, and none that a person or a BMC puts in and out.
-fn is_own(disk: &Candidate) -> bool {
+pub(crate) fn is_own(disk: &Candidate) -> bool {
     let path = disk.sysfs.to_string_lossy();
     let is_removable = read(disk.sysfs.join("removable")).as_deref() == Some("1");
     !disk.is_iscsi() && !path.contains("/rport-") && !is_removable && !disk.name.starts_with("sr")
 }
 
-fn drive(disk: &Candidate, smart: Smart) -> DiskDrive {
+fn drive(disk: &Candidate, smart: Smart, named: &[DiskName]) -> DiskDrive {
+    let path = |name: &DiskName| match name {
+        DiskName::Path(path) if disk.is(name) => Some(path.clone()),
+        DiskName::Path(_) | DiskName::Serial(_) => None,
+    };
     let text = |file: &str| read(disk.sysfs.join(file));
     DiskDrive {
         name: disk.name.clone(),
@@ -118,6 +133,7 @@ fn drive(disk: &Candidate, smart: Smart) -> DiskDrive {
         transport: transport(disk).to_owned(),
         rotational: text("queue/rotational").as_deref() == Some("1"),
         smart,
+        paths: named.iter().filter_map(path).collect(),
     }
 }
 

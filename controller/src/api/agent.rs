@@ -338,6 +338,12 @@ async fn take(
             }
         }
         ToController::Inventory(inventory) => hardware::found(context, attempt, *inventory).await?,
+        ToController::Baseline { facts } => {
+            if let Some(plan) = boots::baseline_told(context, attempt, facts).await? {
+                return Ok(ToAgent::Retry { plan: Box::new(plan) });
+            }
+        }
+        ToController::Reaches { doors } => boots::reaches(context, attempt, &doors).await?,
         ToController::Erasing { disk, done, size } => {
             boots::erasing(context, attempt, &disk, done, size).await?;
         }

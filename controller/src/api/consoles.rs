@@ -241,7 +241,7 @@ async fn may_type(tx: &mut Tx, caller: &Caller, node: &Node) -> Answer<Result<()
         None => None,
     };
     let people = match &runs {
-        Some(runs) => boots::people(tx, runs).await?,
+        Some(runs) => boots::people(tx, &runs.wanted).await?,
         None => Default::default(),
     };
     if matches!(people.get(&caller.0.user_id), Some(Access::Root | Access::Sudo)) {

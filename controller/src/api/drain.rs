@@ -11,10 +11,10 @@ use haas_api::{
 };
 use serde_json::json;
 
-use super::{Answer, Caller, Fail, Json, nodes::shown_all};
+use super::{Answer, Caller, Fail, Json, baselines::tell, nodes::shown_all};
 use crate::{
     auth::{Object, Verb},
-    clock,
+    baseline, clock,
     context::Context,
     model::{Drain, DrainState, Ending},
     nodeset,
@@ -67,6 +67,7 @@ pub(super) async fn resume(
 ) -> Answer<Json<List<Node>>> {
     caller.may(Verb::Manage, Object::Nodes)?;
     let reason = request.reason.as_deref().map(reason).transpose()?;
+    let mut held = Vec::new();
     let mut tx = context.store.write().await?;
     for node in nodeset::resolve(&request.nodeset, tx.nodes().await?)? {
         if node.drain.is_none() {
@@ -78,9 +79,11 @@ pub(super) async fn resume(
         if let Some((Ending::Acpi | Ending::Hard | Ending::BmcReset, _)) = node.ending {
             tx.set_ending(&node.id, None).await?;
         }
+        held.extend(baseline::go_on(&context, &mut tx, &node).await?);
         caller.note(&mut tx, &node, "resumed", json!({ "reason": reason })).await?;
     }
     tx.commit().await?;
+    tell(&context, &held).await?;
     context.changed();
     caller.did(format!("resume {}: {}", request.nodeset, reason.as_deref().unwrap_or("-")));
     answer(&context, &caller, &request.nodeset).await

@@ -5,6 +5,7 @@
 
 mod agent;
 mod audit;
+mod baselines;
 mod caller;
 mod consoles;
 mod convention;
@@ -88,6 +89,10 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(drain::drain))
         .routes(routes!(drain::resume))
         .routes(routes!(nodes::apply))
+        .routes(routes!(baselines::check))
+        .routes(routes!(baselines::accept))
+        .routes(routes!(baselines::forget))
+        .routes(routes!(baselines::show))
         .routes(routes!(nodes::show))
         .routes(routes!(nodes::boots))
         .routes(routes!(nodes::render))
@@ -126,7 +131,7 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(sessions::sessions))
         .routes(routes!(sessions::reads))
         .routes(routes!(overlays::list, overlays::add))
-        .routes(routes!(overlays::remove))
+        .routes(routes!(overlays::change, overlays::remove))
         .routes(routes!(reservations::list, reservations::add))
         .routes(routes!(reservations::show))
         .routes(routes!(reservations::extend))

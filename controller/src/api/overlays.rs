@@ -6,7 +6,7 @@ use axum::{extract::State, http::StatusCode};
 use haas_api::{
     List,
     names::{OverlayLabel, UserName},
-    overlay::{NewOverlay, Overlay, Shard},
+    overlay::{NewOverlay, Overlay, OverlayChange, Shard},
     problem::Problem,
 };
 
@@ -66,6 +66,44 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Json(overlay)))
 }
 
+/// Changes whether others may be root on the nodes whose disks hold an overlay.
+#[utoipa::path(patch, path = "/v1/overlays/{owner}/{name}",
+    params(("owner" = String, Path), ("name" = String, Path)), request_body = OverlayChange,
+    responses((status = 200, body = Overlay), (status = 404, body = Problem)))]
+pub(super) async fn change(
+    State(context): State<Arc<Context>>,
+    caller: Caller,
+    Path((owner, name)): Path<(UserName, OverlayLabel)>,
+    Json(change): Json<OverlayChange>,
+) -> Answer<Json<Overlay>> {
+    let mut tx = context.store.write().await?;
+    let overlay = find(&mut tx, &caller, &owner, &name).await?;
+    tx.set_shares_disk(&overlay.id, change.shares_disk).await?;
+    let changed = OverlayRow { shares_disk: change.shares_disk, ..overlay };
+    let shown = shown(&mut tx, changed).await?;
+    tx.commit().await?;
+    let word = if change.shares_disk { "shares" } else { "does not share" };
+    caller.did(format!("overlay {owner}/{name} {word} its nodes' disks"));
+    Ok(Json(shown))
+}
+
+/// The overlay of this name, which the caller may manage.
+async fn find(
+    tx: &mut Tx,
+    caller: &Caller,
+    owner: &UserName,
+    name: &OverlayLabel,
+) -> Answer<OverlayRow> {
+    let absent = || Fail::not_found("no-overlay", format!("there is no overlay {owner}/{name}"));
+    let account = tx.account(owner.as_str()).await?.ok_or_else(absent)?;
+    let overlay = tx.overlay(&account.id, name).await?;
+    match &overlay {
+        Some(overlay) => caller.may(Verb::Manage, object(overlay))?,
+        None => caller.may(Verb::Manage, Object::Overlay { id: None, owner_id: &account.id })?,
+    }
+    overlay.ok_or_else(absent)
+}
+
 /// Removes an overlay that no node uses. What its shards held is deleted by each node when it next
 /// opens its store.
 #[utoipa::path(delete, path = "/v1/overlays/{owner}/{name}",
@@ -77,15 +115,8 @@ pub(super) async fn remove(
     Path((owner, name)): Path<(UserName, OverlayLabel)>,
     seen: IfMatch,
 ) -> Answer<StatusCode> {
-    let absent = || Fail::not_found("no-overlay", format!("there is no overlay {owner}/{name}"));
     let mut tx = context.store.write().await?;
-    let account = tx.account(owner.as_str()).await?.ok_or_else(absent)?;
-    let overlay = tx.overlay(&account.id, &name).await?;
-    match &overlay {
-        Some(overlay) => caller.may(Verb::Manage, object(overlay))?,
-        None => caller.may(Verb::Manage, Object::Overlay { id: None, owner_id: &account.id })?,
-    }
-    let overlay = overlay.ok_or_else(absent)?;
+    let overlay = find(&mut tx, &caller, &owner, &name).await?;
     let current = shown(&mut tx, overlay.clone()).await?;
     seen.check(&current)?;
     let users = tx.overlay_users(&overlay.id).await?;
@@ -131,5 +162,6 @@ pub(super) async fn shown(tx: &mut Tx, overlay: OverlayRow) -> Answer<Overlay> {
         name: overlay.name,
         created_at: clock::rfc3339(overlay.created_at),
         shards,
+        shares_disk: overlay.shares_disk,
     })
 }

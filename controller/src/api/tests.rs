@@ -90,6 +90,10 @@ fn body_for(path: &str) -> Value {
         "/v1/nodes/manage" => json!({ "nodeset": "n01", "managed": false }),
         "/v1/nodes/drain" => json!({ "nodeset": "n01", "state": "drain", "reason": "bad DIMM" }),
         "/v1/nodes/resume" => set,
+        "/v1/nodes/baseline/check" | "/v1/nodes/baseline/accept" | "/v1/nodes/baseline/forget" => {
+            set
+        }
+        "/v1/overlays/{owner}/{name}" => json!({ "shares_disk": true }),
         "/v1/nodes/apply" => json!({ "text": "", "file": "nodes.toml", "dry_run": false }),
         "/v1/nodes/{name}/disks/claim" => json!({ "serial": "S1", "wipe": true }),
         "/v1/nodes/{name}/disks/accept" => json!({ "serial": "S1" }),

@@ -4,6 +4,7 @@
 //! `netboot` and `api/agent` know packets and frames; what they mean for a node is here. An attempt
 //! is opened here only for a node that boots by itself; every other is opened by the reconciler.
 
+mod doors;
 pub mod drift;
 mod foreign;
 mod kexec;
@@ -15,12 +16,14 @@ mod targets;
 mod tests;
 
 use haas_api::{
-    agent::{BootStage, Failure, Proof, StoreReport},
+    agent::{BootPlan, BootStage, Failure, Proof, StoreReport},
+    baseline::Fact,
     check::{CheckReport, CheckState, command_line},
 };
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
+pub use doors::reaches;
 pub use foreign::lease_seen;
 pub use kexec::{kexec_begun, kexec_failed, next_kernel, note_begun};
 pub use plan::{manifest_of, people, plan, preview};
@@ -29,11 +32,12 @@ pub use ssh::certify;
 pub use targets::Targets;
 
 use crate::{
-    clock,
+    baseline, clock,
     config::Network,
     context::Context,
     exports,
     images::manifest::target_name,
+    lend,
     lifecycle::{self, Expected},
     metrics::METRICS,
     model::{Attempt, AttemptState, Node},
@@ -54,7 +58,7 @@ pub async fn reached(context: &Context, attempt: &str, stage: BootStage) -> Resu
         }
         if attempt.stage < BootStage::Overlay
             && stage >= BootStage::Overlay
-            && let Some(failure) = scratch::hand_over(&mut tx, &attempt).await?
+            && let Some(failure) = handed_over(context, &mut tx, &attempt).await?
         {
             drop(tx);
             return held(context, &attempt.id, &failure).await;
@@ -76,6 +80,37 @@ pub async fn reached(context: &Context, attempt: &str, stage: BootStage) -> Resu
         info!(node, boot = %attempt.id, %stage, "boot progressed");
         context.changed();
         return Ok(());
+    }
+}
+
+/// The tenant of an attempt comes on its node. The failure says why not.
+async fn handed_over(context: &Context, tx: &mut Tx, attempt: &Attempt) -> Result<Option<Failure>> {
+    if let Some(failure) = baseline::missed(context, tx, attempt).await? {
+        return Ok(Some(failure));
+    }
+    if let Some(failure) = doors::failure(context, tx, attempt).await? {
+        return Ok(Some(failure));
+    }
+    if let Some(failure) = lend::failure(context, tx, attempt).await? {
+        return Ok(Some(failure));
+    }
+    scratch::hand_over(tx, attempt).await
+}
+
+/// Notes what an attempt's agent says of the machine, and answers the plan to go on with; none: the boot
+/// is held.
+pub async fn baseline_told(
+    context: &Context,
+    attempt: &str,
+    facts: Vec<Fact>,
+) -> Result<Option<BootPlan>> {
+    if !baseline::told(context, attempt, facts).await? {
+        return Ok(None);
+    }
+    let attempt = context.store.read().await?.attempt(attempt).await?;
+    match attempt {
+        Some(attempt) => plan(context, &attempt).await,
+        None => Ok(None),
     }
 }
 

@@ -7,6 +7,7 @@ use haas_api::{
         BootPlan, BootStage, Chap, DiskState, Login, MissingShard, NetPlan, OverlayPlan, RootPlan,
         StoreElsewhere,
     },
+    baseline::Source,
     check::ReadyCheck,
     names::Digest,
     node::Rendered,
@@ -14,13 +15,14 @@ use haas_api::{
 };
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{network_of, scratch};
+use super::{doors, network_of, scratch};
 use crate::{
+    baseline::{self, Due},
     config::DhcpMode,
     context::Context,
     exports,
     images::manifest::{Manifest, target_name},
-    model::{Attempt, AttemptState, Cause, Desired, Node},
+    model::{Attempt, AttemptState, Cause, Desired, NewDesired, Node},
     netboot::{boot_target::BootTarget, script::Loader},
     secret::Secret,
     store::{Result, StoreError, Tx, UserRow},
@@ -41,20 +43,28 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
         return Ok(None);
     };
     let Some(manifest) = manifest(&mut tx, &desired).await? else { return Ok(None) };
-    let hosts = tx
-        .nodes()
-        .await?
+    let nodes = tx.nodes().await?;
+    let doors = match attempt.state == AttemptState::Open && attempt.stage < BootStage::Overlay {
+        true => doors::to_try(context, &nodes, &node, network, attempt),
+        false => Vec::new(),
+    };
+    let hosts = nodes
         .into_iter()
         .filter_map(|n| n.address.map(|address| (IpAddr::V4(address), n.name)))
         .collect();
-    let logins = logins(&mut tx, &desired).await?;
+    let logins = logins(&mut tx, &desired.wanted).await?;
     let overlay = overlay(&mut tx, &node, &desired).await?;
     let ready_checks = ready_checks(&node, &desired, &manifest);
     let elsewhere = elsewhere(&mut tx, &node).await?;
     let erase_scratch = attempt.stage < BootStage::Overlay
         && scratch::is_to_erase(&mut tx, &node, &desired).await?;
+    let due = match is_on_its_way(attempt) {
+        true => baseline::due(context, &mut tx, &node, &desired, Source::Agent).await?,
+        false => Due::Nothing,
+    };
     let target = target_name(&image.digest);
-    let (chap, target_chap) = secrets(context, attempt, &target).unzip();
+    let (chap, target_chap) =
+        (due != Due::Comparison).then(|| secrets(context, attempt, &target)).flatten().unzip();
     Ok(Some(BootPlan {
         attempt: attempt.id.clone(),
         generation: attempt.generation,
@@ -89,18 +99,25 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
         elsewhere,
         erase_scratch,
         scratch: node.spec.scratch_disks,
+        detached: node.spec.detached_disks,
         logins,
         ready_checks,
         ssh: Some(super::ssh::plan(context, &desired)),
         inventory: true,
+        baseline: due != Due::Nothing,
+        doors,
     }))
+}
+
+/// Whether nobody but its agent can speak for it yet.
+fn is_on_its_way(attempt: &Attempt) -> bool {
+    attempt.state == AttemptState::Open && attempt.stage < BootStage::Root
 }
 
 /// By what the node and the target prove themselves to each other. Only until the session stands: its
 /// agent has them from then on, and soon tenants are on the node, who may speak in its name.
 fn secrets(context: &Context, attempt: &Attempt, target: &str) -> Option<(Chap, Chap)> {
-    let is_on_its_way = attempt.state == AttemptState::Open && attempt.stage < BootStage::Root;
-    if !attempt.chap || !is_on_its_way {
+    if !attempt.chap || !is_on_its_way(attempt) {
         return None;
     }
     let key = &context.master_key;
@@ -142,8 +159,7 @@ pub async fn manifest_of(tx: &mut Tx, digest: &Digest) -> Result<Option<Manifest
 /// Who has an account where this runs, by id, and what it is there: the overlay's owner and
 /// whoever asked for this state, as root; on a project's node with none but the project's data also its
 /// members, as what the project lets them be.
-pub async fn people(tx: &mut Tx, desired: &Desired) -> Result<BTreeMap<String, Access>> {
-    let wanted = &desired.wanted;
+pub async fn people(tx: &mut Tx, wanted: &NewDesired) -> Result<BTreeMap<String, Access>> {
     let mut people: BTreeMap<String, Access> = BTreeMap::new();
     let project = tx.project_by_id(&wanted.tenant).await?;
     let owner = match &wanted.overlay_id {
@@ -167,8 +183,8 @@ pub async fn people(tx: &mut Tx, desired: &Desired) -> Result<BTreeMap<String, A
     Ok(people)
 }
 
-async fn logins(tx: &mut Tx, desired: &Desired) -> Result<Vec<Login>> {
-    let people = people(tx, desired).await?;
+async fn logins(tx: &mut Tx, wanted: &NewDesired) -> Result<Vec<Login>> {
+    let people = people(tx, wanted).await?;
     let mut logins = Vec::with_capacity(people.len());
     for (id, access) in people {
         let user = tx.user_by_id(&id).await?.filter(UserRow::logs_in);

@@ -89,7 +89,7 @@ impl World {
         let nodes = tx.nodes().await?.into_iter();
         let nodes = nodes.map(|node| Seen {
             standing: standings.remove(&node.id),
-            vector: vector(healths.remove(&node.id).and_then(|(_, summary)| summary)),
+            vector: vector(healths.remove(&node.id).and_then(|health| health.summary)),
             node,
         });
         let nodes: Vec<Seen> = nodes.collect();

@@ -92,6 +92,12 @@ pub struct Config {
     pub drain_hook: Option<DrainHook>,
     /// The nodes' serial consoles.
     pub console: Console,
+    /// Whether machines are as they were before their last tenants.
+    pub baseline: Baseline,
+    /// What must be so before somebody is root on a node.
+    pub tenants: Tenants,
+    /// What nodes must not reach.
+    pub reachability: Reachability,
     /// What haasd may do with the power of nodes by itself.
     pub power: PowerLimits,
     /// Which spare nodes are switched off when nobody uses them; none by default.
@@ -152,6 +158,55 @@ pub struct Console {
 impl Default for Console {
     fn default() -> Self {
         Self { log: false, size_mib: 8, age_s: 30 * 86_400 }
+    }
+}
+
+/// Whether machines are compared with what they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Baseline {
+    /// When they go from one tenant to another; else never.
+    pub check: bool,
+}
+
+impl Default for Baseline {
+    fn default() -> Self {
+        Self { check: true }
+    }
+}
+
+/// What is allowed though somebody who is no admin is root on the node then. Nothing of it, by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tenants {
+    /// Disks of which nodes.toml says nothing.
+    pub undeclared_disks: bool,
+    /// Disks with the only copy of what another tenant has there.
+    pub root_beside_others: bool,
+}
+
+/// What nodes must not reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reachability {
+    /// What is done about it.
+    pub check: Reach,
+    /// Ports of the controller that are none of nodes' business.
+    pub controller_ports: Vec<u16>,
+}
+
+/// What is done about a node that reaches what it must not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Nobody looks.
+    Off,
+    /// It is told.
+    Warn,
+    /// Nobody is let in.
+    Refuse,
+}
+
+impl Default for Reachability {
+    fn default() -> Self {
+        // PostgreSQL, and metrics.
+        Self { check: Reach::Warn, controller_ports: vec![5432, 9090] }
     }
 }
 
@@ -313,6 +368,9 @@ impl fmt::Debug for Config {
             .field("network_hook", &self.network_hook)
             .field("drain_hook", &self.drain_hook)
             .field("console", &self.console)
+            .field("baseline", &self.baseline)
+            .field("tenants", &self.tenants)
+            .field("reachability", &self.reachability)
             .field("power", &self.power)
             .field("idle", &self.idle)
             .field("reservations", &self.reservations)

@@ -6,8 +6,9 @@ use haas_api::names::NodeGroupName;
 use ipnet::IpNet;
 
 use super::{
-    Auth, AuthMode, BootLimits, Config, Console, DrainHook, Events, HealthChecks, IdleRule, Iscsi,
-    Metrics, Network, NetworkHook, Ports, PowerLimits, Webhooks,
+    Auth, AuthMode, Baseline, BootLimits, Config, Console, DrainHook, Events, HealthChecks,
+    IdleRule, Iscsi, Metrics, Network, NetworkHook, Ports, PowerLimits, Reach, Reachability,
+    Tenants, Webhooks,
     network::{interface, networks},
     problem::Problems,
     queues,
@@ -61,6 +62,13 @@ pub(super) fn config(
         network_hook: root.get("network_hook").and_then(|v| v.table()).and_then(network_hook),
         drain_hook: root.get("drain_hook").and_then(|v| v.table()).and_then(drain_hook),
         console: root.get("console").and_then(|v| v.table()).map(console).unwrap_or_default(),
+        baseline: root.get("baseline").and_then(|v| v.table()).map(baseline).unwrap_or_default(),
+        tenants: root.get("tenants").and_then(|v| v.table()).map(tenants).unwrap_or_default(),
+        reachability: root
+            .get("reachability")
+            .and_then(|v| v.table())
+            .map(reachability)
+            .unwrap_or_default(),
         power: root.get("power").and_then(|v| v.table()).map(power).unwrap_or_default(),
         idle: idle(&root),
         reservations: root
@@ -328,6 +336,40 @@ fn console(table: Table<'_>) -> Console {
     };
     table.refuse_unknown();
     console
+}
+
+fn baseline(table: Table<'_>) -> Baseline {
+    let words = [("between-tenants", true), ("never", false)];
+    let check = table.get("check").and_then(|value| value.word(&words));
+    table.refuse_unknown();
+    check.map_or_else(Baseline::default, |check| Baseline { check })
+}
+
+fn tenants(table: Table<'_>) -> Tenants {
+    let words = [("refuse", false), ("allow", true)];
+    let allows = |key| table.get(key).and_then(|value| value.word(&words)).unwrap_or_default();
+    let tenants = Tenants {
+        undeclared_disks: allows("undeclared_disks"),
+        root_beside_others: allows("root_beside_others"),
+    };
+    table.refuse_unknown();
+    tenants
+}
+
+fn reachability(table: Table<'_>) -> Reachability {
+    let default = Reachability::default();
+    let words = [("off", Reach::Off), ("warn", Reach::Warn), ("refuse", Reach::Refuse)];
+    let check = table.get("check").and_then(|value| value.word(&words)).unwrap_or(default.check);
+    let controller_ports = match table.get("controller_ports") {
+        None => default.controller_ports,
+        Some(ports) => {
+            let items = ports.items("a list of TCP ports, such as [22, 5432]");
+            let number = |item: &super::reader::Value<'_>| item.number(1..=65_535)?.try_into().ok();
+            items.iter().filter_map(number).take(16).collect()
+        }
+    };
+    table.refuse_unknown();
+    Reachability { check, controller_ports }
 }
 
 fn boot(table: Table<'_>) -> BootLimits {

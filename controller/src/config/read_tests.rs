@@ -260,3 +260,27 @@ fn queues_are_read_each_behind_the_one_above_it_and_their_shares_fit() {
         assert!(refused.contains(wrong), "{queues}: {refused}");
     }
 }
+
+#[test]
+fn what_goes_on_between_tenants_is_strict_unless_it_is_said_otherwise() {
+    use super::super::Reach;
+    let read = |text: &str| parse(&format!("{NET}{text}"));
+    let bare = read("").unwrap();
+    assert!(bare.baseline.check);
+    assert!(!bare.tenants.undeclared_disks && !bare.tenants.root_beside_others);
+    assert_eq!(bare.reachability.check, Reach::Warn);
+    let text = "[baseline]\ncheck = 'never'\n[tenants]\nundeclared_disks = 'allow'\n\
+                [reachability]\ncheck = 'refuse'\ncontroller_ports = [22]\n";
+    let config = read(text).unwrap();
+    assert!(!config.baseline.check && config.tenants.undeclared_disks);
+    assert!(!config.tenants.root_beside_others);
+    assert_eq!(config.reachability.check, Reach::Refuse);
+    assert_eq!(config.reachability.controller_ports, [22]);
+    for wrong in [
+        "[baseline]\ncheck = true",
+        "[tenants]\nundeclared_disks = 'maybe'",
+        "[reachability]\ncontroller_ports = [0]",
+    ] {
+        assert!(read(&format!("{wrong}\n")).is_err(), "{wrong}");
+    }
+}

@@ -31,6 +31,11 @@ pub(super) fn roll_up(row: &HardwareRow, is_off: bool, now: Micros) -> Health {
             }
         }
     }
+    if row.reaches_boot.is_some() {
+        is_known = true;
+        let reaches = row.reaches.iter().map(|what| (Level::Warning, format!("reaches {what}")));
+        reasons.extend(reaches);
+    }
     if let Some(error) = &row.bmc_error {
         reasons.push((Level::Warning, error.clone()));
     }

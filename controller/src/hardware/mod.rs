@@ -89,7 +89,7 @@ async fn cleared(context: &Context, node: &Node, by: &str) -> Result<()> {
 }
 
 /// Finds out anew how well a node is. Whether that is another level than before, which is an event.
-async fn reckon(tx: &mut Tx, node: &Node) -> Result<bool> {
+pub(crate) async fn reckon(tx: &mut Tx, node: &Node) -> Result<bool> {
     let row = tx.hardware(&node.id).await?;
     let health = health::roll_up(&row, node.power == Power::Off, clock::wall());
     let is_news = health.level != row.health.level;
@@ -102,6 +102,14 @@ async fn reckon(tx: &mut Tx, node: &Node) -> Result<bool> {
         tx.set_health(&node.id, &health).await?;
     }
     Ok(is_news)
+}
+
+/// How well the node of this name is.
+#[cfg(test)]
+pub(crate) async fn health_of(context: &Context, name: &str) -> haas_api::hardware::Health {
+    let mut tx = context.store.read().await.unwrap();
+    let node = tx.node(name).await.unwrap().unwrap();
+    tx.hardware(&node.id).await.unwrap().health
 }
 
 async fn event(

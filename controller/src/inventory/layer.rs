@@ -23,6 +23,7 @@ pub(super) struct Layer {
     pub(super) arch: Option<Arch>,
     pub(super) overlay_disk: Option<DiskSelector>,
     pub(super) scratch_disks: Option<Vec<DiskName>>,
+    pub(super) detached_disks: Option<Vec<DiskName>>,
     pub(super) cache_mib: Option<u64>,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) kernel_args: Vec<String>,
@@ -41,7 +42,8 @@ impl Layer {
             firmware: table.get("firmware").and_then(|v| v.word(&firmware)),
             arch: table.get("arch").and_then(|v| v.word(&arch)),
             overlay_disk: table.get("overlay_disk").and_then(|v| overlay_disk(&v)),
-            scratch_disks: table.get("scratch_disks").map(|v| scratch_disks(&v)),
+            scratch_disks: table.get("scratch_disks").map(|v| disks(&v)),
+            detached_disks: table.get("detached_disks").map(|v| disks(&v)),
             cache_mib: table
                 .get("cache")
                 .and_then(|v| v.with("a size such as \"20 GiB\" or \"0\"", units::mebibytes)),
@@ -76,6 +78,7 @@ impl Layer {
             arch: self.arch.or(below.arch),
             overlay_disk: self.overlay_disk.or(below.overlay_disk),
             scratch_disks: self.scratch_disks.or(below.scratch_disks),
+            detached_disks: self.detached_disks.or(below.detached_disks),
             cache_mib: self.cache_mib.or(below.cache_mib),
             labels,
             kernel_args,
@@ -95,7 +98,7 @@ fn overlay_disk(value: &Value<'_>) -> Option<DiskSelector> {
     disk(value, RIGHT).map(DiskSelector::One)
 }
 
-fn scratch_disks(value: &Value<'_>) -> Vec<DiskName> {
+fn disks(value: &Value<'_>) -> Vec<DiskName> {
     const RIGHT: &str = "{ serial = \"…\" } or { path = \"/dev/…\" }";
     let right = "a list such as [{ serial = \"S3Z8NX0K\" }]";
     value.items(right).iter().filter_map(|item| disk(item, RIGHT)).collect()

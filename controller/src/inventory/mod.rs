@@ -115,6 +115,9 @@ pub struct NodeSpec {
     /// Disks that the node's users may write.
     #[serde(default)]
     pub scratch_disks: Vec<DiskName>,
+    /// Disks that the node's kernel gives up before users come.
+    #[serde(default)]
+    pub detached_disks: Vec<DiskName>,
     /// MiB of that disk kept for the read cache.
     pub cache_mib: u64,
     /// What the scheduler may choose by.

@@ -107,12 +107,20 @@ impl Reader<'_> {
         }
         let overlay_disk = layer.overlay_disk.unwrap_or(DiskSelector::Auto);
         let scratch_disks = layer.scratch_disks.unwrap_or_default();
-        if let DiskSelector::One(disk) = &overlay_disk
-            && scratch_disks.contains(disk)
-        {
-            let wrong = format!("{disk} is the overlay_disk too");
-            let right = "another disk, or another overlay_disk";
-            self.notes.add(table.span(), "node.scratch_disks", wrong, right);
+        let detached_disks = layer.detached_disks.unwrap_or_default();
+        let lists = [("scratch_disks", &scratch_disks), ("detached_disks", &detached_disks)];
+        for (key, disks) in lists {
+            if let DiskSelector::One(disk) = &overlay_disk
+                && disks.contains(disk)
+            {
+                let wrong = format!("{disk} is the overlay_disk too");
+                let right = "another disk, or another overlay_disk";
+                self.notes.add(table.span(), &format!("node.{key}"), wrong, right);
+            }
+        }
+        if let Some(disk) = scratch_disks.iter().find(|disk| detached_disks.contains(disk)) {
+            let wrong = format!("{disk} is among scratch_disks too");
+            self.notes.add(table.span(), "node.detached_disks", wrong, "it in one of the two");
         }
         Some(NodeSpec {
             name: name?.value,
@@ -124,6 +132,7 @@ impl Reader<'_> {
             arch: layer.arch.unwrap_or(Arch::X86_64),
             overlay_disk,
             scratch_disks,
+            detached_disks,
             cache_mib: layer.cache_mib.unwrap_or(0),
             labels: layer.labels,
             kernel_args: layer.kernel_args,

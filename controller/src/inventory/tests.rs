@@ -306,14 +306,15 @@ fn each_mistake_is_told_with_place_key_fault_and_remedy() {
         ),
         (
             "N02colour='red'\n",
-            "4:1: node.colour: unknown key; expected one of address, arch, cache, firmware, \
-             groups, ipxe, kernel_args, labels, mac, name, nics, overlay_disk, power, ready_checks, \
-             scratch_disks, secure_boot",
+            "4:1: node.colour: unknown key; expected one of address, arch, cache, \
+             detached_disks, firmware, groups, ipxe, kernel_args, labels, mac, name, nics, \
+             overlay_disk, power, ready_checks, scratch_disks, secure_boot",
         ),
         ("nodes=[]\n", "1:1: nodes: unknown key; expected one of defaults, group, node"),
         (
             "[defaults]\naddress='10.77.0.3'\n",
-            "2:1: defaults.address: unknown key; expected one of arch, cache, firmware, ipxe, \
+            "2:1: defaults.address: unknown key; expected one of arch, cache, \
+             detached_disks, firmware, ipxe, \
              kernel_args, labels, overlay_disk, power, ready_checks, scratch_disks, secure_boot",
         ),
         (
@@ -390,6 +391,15 @@ fn each_mistake_is_told_with_place_key_fault_and_remedy() {
             "N02overlay_disk={serial='A'}\nscratch_disks=[{serial='A'}]\n",
             "1:1: node.scratch_disks: serial A is the overlay_disk too; expected another disk, or another \
              overlay_disk",
+        ),
+        (
+            "N02overlay_disk={serial='A'}\ndetached_disks=[{serial='A'}]\n",
+            "1:1: node.detached_disks: serial A is the overlay_disk too; expected another disk, or another \
+             overlay_disk",
+        ),
+        (
+            "N02scratch_disks=[{serial='A'}]\ndetached_disks=[{serial='A'}]\n",
+            "1:1: node.detached_disks: serial A is among scratch_disks too; expected it in one of the two",
         ),
         (
             "N02cache='20 GB'\n",

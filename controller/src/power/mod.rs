@@ -19,6 +19,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, FutureExt};
+use haas_api::baseline::Facts;
 use haas_api::hardware::{BmcInfo, SelEntry, Sensor};
 use ipmi_lan::Console;
 use serde::{Deserialize, Serialize};
@@ -253,6 +254,24 @@ pub async fn open_console(spec: &PowerSpec, claim: Claim) -> Result<Console, Pow
 /// Ends what drivers keep open, when haasd ends.
 pub async fn close() {
     tokio::join!(ipmi::close(), redfish::close());
+}
+
+/// What the node's BMC keeps of its own accord: accounts, network, firmware; none where there is no BMC to
+/// ask.
+///
+/// # Errors
+/// When the BMC does not answer. What it refuses to tell is left out.
+pub async fn baseline(spec: &PowerSpec) -> Result<Option<Facts>, PowerError> {
+    match spec {
+        PowerSpec::Ipmi { .. } => {
+            let login = ipmi::Login::of(spec).expect("its specification is IPMI's");
+            ipmi::Ipmi::new(login, false).baseline().await.map(Some)
+        }
+        PowerSpec::Redfish(spec) => {
+            redfish::Redfish::new(spec.clone(), false).baseline().await.map(Some)
+        }
+        PowerSpec::Exec { .. } | PowerSpec::Manual => Ok(None),
+    }
 }
 
 type Turn = Arc<tokio::sync::Mutex<()>>;

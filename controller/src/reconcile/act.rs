@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::{Loaded, alone, drain_hook, hook, kexec, quarantine};
 use crate::{
-    clock, console,
+    baseline, clock, console,
     context::Context,
     errors::chain,
     exports,
@@ -76,7 +76,7 @@ pub(super) async fn act(
             }
         }
         Action::PowerOn => power_on(context, loaded).await?,
-        Action::HandOver(device) => hand_over(context, node, device).await?,
+        Action::HandOver(device) => hand_over(context, loaded, device).await?,
         Action::OpenBeside => kexec::open(context, loaded).await?,
         Action::Kexec => kexec::tell(context, loaded).await?,
         Action::KexecBegun => kexec::begun(context, loaded).await?,
@@ -255,10 +255,19 @@ async fn may_start(context: &Context, loaded: &Loaded) -> Result<bool> {
     Ok(false)
 }
 
+/// Whether the BMC of a node that is off is as it was before its last tenant; else the attempt is held.
+async fn is_as_it_was(context: &Context, loaded: &Loaded) -> Result<bool> {
+    let (Some(attempt), Some(serves)) = (&loaded.attempt, &loaded.serves) else { return Ok(true) };
+    match baseline::ask_bmc(context, &loaded.node, attempt, serves).await? {
+        Ok(is_as_it_was) => Ok(is_as_it_was),
+        Err(error) => bmc_failed(context, &loaded.node, "baseline", error).await.map(|()| false),
+    }
+}
+
 async fn power_on(context: &Context, loaded: &Loaded) -> Result<()> {
     let node = &loaded.node;
     let Some(attempt) = &loaded.attempt else { return Ok(()) };
-    if !may_start(context, loaded).await? {
+    if !is_as_it_was(context, loaded).await? || !may_start(context, loaded).await? {
         return Ok(());
     }
     match set_on(node, attempt.cause).await {
@@ -298,7 +307,11 @@ async fn set_on(node: &Node, cause: Cause) -> Result<bool, PowerError> {
 
 /// Starts a node from something that is not ours. Its attempt ends with it: what the node asks the
 /// network for from now on belongs to its next boot.
-async fn hand_over(context: &Context, node: &Node, device: BootOnce) -> Result<()> {
+async fn hand_over(context: &Context, loaded: &Loaded, device: BootOnce) -> Result<()> {
+    let node = &loaded.node;
+    if !is_as_it_was(context, loaded).await? {
+        return Ok(());
+    }
     if let Err(error) = set_on_once(node, device).await {
         return bmc_failed(context, node, "power-on", error).await;
     }

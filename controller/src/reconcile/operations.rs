@@ -232,7 +232,9 @@ fn towards(
             (NodeProgress::Running, "it is on; waits for its agent to call".to_owned())
         }
         Step::Converged(Standing::Held) => {
-            (NodeProgress::Failed, "it was taken out of service".to_owned())
+            let why = loaded.node.drain.as_ref().map(|drain| format!(": {}", drain.reason));
+            let why = why.unwrap_or_default();
+            (NodeProgress::Failed, format!("it was taken out of service{why}"))
         }
         Step::Converged(Standing::Lost) => {
             (NodeProgress::Failed, "neither its agent nor its BMC answers".to_owned())

@@ -101,7 +101,8 @@ async fn candidate(context: &Context, tx: &mut Tx, node: Node) -> Result<Candida
         Some(id) => tx.overlay_by_id(&id).await?.map(|o| o.full_name()),
         None => None,
     };
-    Ok(Candidate::new(loaded, overlay, None, None, context.clock.now()))
+    let (is_hooked, now) = (context.config.drain_hook.is_some(), context.clock.now());
+    Ok(Candidate::new(loaded, overlay, None, None, is_hooked, now))
 }
 
 async fn write(

@@ -133,7 +133,7 @@ pub async fn switch(
     if request.spare {
         tenant::leave_to_nobody(&mut tx, principal, &mut planned).await?;
     } else {
-        tenant::settle(&mut tx, principal, project, &mut planned).await?;
+        tenant::settle(context, &mut tx, principal, project, &mut planned).await?;
     }
     if request.fast {
         kexec::choose(context, &mut tx, &mut planned).await?;
@@ -180,7 +180,7 @@ pub async fn rollback(
     }
     let nodes = candidates(context, &mut tx, principal, &request.nodeset).await?;
     let mut planned = plan::rollback(&mut tx, nodes, request.force).await?;
-    tenant::settle(&mut tx, principal, None, &mut planned).await?;
+    tenant::settle(context, &mut tx, principal, None, &mut planned).await?;
     if request.dry_run {
         return Ok(Outcome::planned(planned));
     }
@@ -210,7 +210,7 @@ pub async fn power(
     }
     let nodes = candidates(context, &mut tx, principal, &request.nodeset).await?;
     let mut planned = plan::power(nodes, request.action, request.force)?;
-    tenant::settle(&mut tx, principal, None, &mut planned).await?;
+    tenant::settle(context, &mut tx, principal, None, &mut planned).await?;
     if request.dry_run {
         return Ok(Outcome::planned(planned));
     }

@@ -11,12 +11,15 @@ use haas_api::{
 use super::{RequestError, plan::Planned};
 use crate::{
     auth::{Object, Principal, Verb, authorize},
+    context::Context,
+    lend::{self, Refusal},
     model::{AccountKind, Desired, DrainState, NewDesired},
     store::Tx,
 };
 
 /// Checks that the caller may have each node run what is planned, and notes for whom it then is.
 pub(super) async fn settle(
+    context: &Context,
     tx: &mut Tx,
     principal: &Principal,
     project: Option<&UserName>,
@@ -29,6 +32,7 @@ pub(super) async fn settle(
     }
     begins_anew(planned)?;
     in_service(tx, principal, planned).await?;
+    may_be_lent(context, tx, principal, planned).await?;
     within_limits(tx, planned).await
 }
 
@@ -140,6 +144,31 @@ async fn in_service(
         };
         let (node, code) = (node.name.to_string(), "node-drained".to_owned());
         refused.push(NodeProblem { node, code, reason });
+    }
+    if refused.is_empty() { Ok(()) } else { Err(RequestError::Nodes(refused)) }
+}
+
+/// Refuses to lend nodes whose disks are not fit for somebody who is root there. An admin lends them as he
+/// sees fit.
+async fn may_be_lent(
+    context: &Context,
+    tx: &mut Tx,
+    principal: &Principal,
+    planned: &[Planned],
+) -> Result<(), RequestError> {
+    if principal.is_admin() {
+        return Ok(());
+    }
+    let mut refused = Vec::new();
+    for entry in planned.iter().filter(|entry| entry.shown.action != "nothing") {
+        let actor_id = principal.user_id.clone();
+        let wanted = NewDesired { actor_id, ..entry.wanted.clone() };
+        if let Some(Refusal { code, reason }) =
+            lend::refusal(context, tx, &entry.node, &wanted).await?
+        {
+            let (node, code) = (entry.node.name.to_string(), code.to_owned());
+            refused.push(NodeProblem { node, code, reason });
+        }
     }
     if refused.is_empty() { Ok(()) } else { Err(RequestError::Nodes(refused)) }
 }

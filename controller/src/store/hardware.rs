@@ -30,6 +30,10 @@ pub struct HardwareRow {
     pub bmc_error: Option<String>,
     /// Who wants its log cleared, which is not done yet.
     pub clear_by: Option<String>,
+    /// What the node reached that it must not, in words.
+    pub reaches: Vec<String>,
+    /// The boot whose agent has told that.
+    pub reaches_boot: Option<String>,
     /// How well the node is by all of that.
     pub health: Health,
 }
@@ -65,6 +69,8 @@ struct Row {
     bmc_at: Option<i64>,
     bmc_error: Option<String>,
     clear_by: Option<String>,
+    reaches: Option<String>,
+    reaches_boot: Option<String>,
     health: String,
 }
 
@@ -80,6 +86,8 @@ impl Row {
             bmc_at: self.bmc_at,
             bmc_error: self.bmc_error,
             clear_by: self.clear_by,
+            reaches: optional(self.reaches)?,
+            reaches_boot: self.reaches_boot,
             health: from_json("hardware", &self.health)?,
         })
     }
@@ -217,6 +225,24 @@ impl Tx {
         changed!(
             self,
             query("update hardware set clear_by = $2 where node_id = $1").bind(node_id).bind(by)
+        )?;
+        Ok(())
+    }
+
+    /// What a node reached that it must not, as the agent of this boot has told.
+    pub async fn set_reaches(
+        &mut self,
+        node_id: &str,
+        reaches: &[String],
+        attempt: &str,
+    ) -> Result<()> {
+        self.begin_hardware(node_id).await?;
+        changed!(
+            self,
+            query("update hardware set reaches = $2, reaches_boot = $3 where node_id = $1")
+                .bind(node_id)
+                .bind(to_json(&reaches))
+                .bind(attempt)
         )?;
         Ok(())
     }

@@ -8,6 +8,7 @@
 mod attempts;
 mod audit;
 mod auto_actions;
+mod baselines;
 mod desired;
 mod discovered;
 mod disks;
@@ -50,6 +51,7 @@ use sqlx::{
 };
 
 pub use audit::NewAudit;
+pub use baselines::BaselineRow;
 pub use discovered::DiscoveredRow;
 pub use disks::DiskRow;
 pub use events::{EventRow, NewEvent};

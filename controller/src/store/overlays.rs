@@ -19,6 +19,8 @@ pub struct OverlayRow {
     pub name: OverlayLabel,
     /// When it was made, wall clock.
     pub created_at: Micros,
+    /// Whether others may be root on the nodes whose disks hold it.
+    pub shares_disk: bool,
 }
 
 impl OverlayRow {
@@ -54,6 +56,7 @@ struct Row {
     owner: String,
     name: String,
     created_at: i64,
+    shares_disk: bool,
 }
 
 impl Row {
@@ -64,6 +67,7 @@ impl Row {
             owner_id: self.owner_id,
             owner: self.owner,
             created_at: self.created_at,
+            shares_disk: self.shares_disk,
         })
     }
 }
@@ -123,6 +127,15 @@ impl Tx {
     pub async fn overlay_by_id(&mut self, id: &str) -> Result<Option<OverlayRow>> {
         let row: Option<Row> = on!(self, c => query_as("select * from owned_overlays where id = $1").bind(id).fetch_optional(c))?;
         row.map(Row::parse).transpose()
+    }
+
+    /// Notes whether others may be root on the nodes whose disks hold an overlay.
+    pub async fn set_shares_disk(&mut self, id: &str, shares_disk: bool) -> Result<()> {
+        changed!(
+            self,
+            query("update overlays set shares_disk = $2 where id = $1").bind(id).bind(shares_disk)
+        )?;
+        Ok(())
     }
 
     /// Removes an overlay. What its shards hold goes when their nodes next open their stores.

@@ -12,6 +12,8 @@ pub struct TenancyRow {
     pub network_of: Option<String>,
     /// Who may have written on its scratch disks.
     pub scratch_of: Option<String>,
+    /// For whom the machine was last found to be as its baseline says.
+    pub checked_for: Option<String>,
 }
 
 impl Tx {
@@ -19,7 +21,7 @@ impl Tx {
     pub async fn tenancy(&mut self, node_id: &str) -> Result<TenancyRow> {
         let row: Option<TenancyRow> = on!(
             self,
-            c => query_as("select network_of, scratch_of from tenancies where node_id = $1")
+            c => query_as("select network_of, scratch_of, checked_for from tenancies where node_id = $1")
                 .bind(node_id)
                 .fetch_optional(c)
         )?;
@@ -47,6 +49,20 @@ impl Tx {
             query(
                 "insert into tenancies (node_id, scratch_of) values ($1, $2)
                  on conflict (node_id) do update set scratch_of = $2",
+            )
+            .bind(node_id)
+            .bind(tenant)
+        )?;
+        Ok(())
+    }
+
+    /// Notes for whom a node was found to be as its baseline says.
+    pub async fn set_checked_for(&mut self, node_id: &str, tenant: &str) -> Result<()> {
+        changed!(
+            self,
+            query(
+                "insert into tenancies (node_id, checked_for) values ($1, $2)
+                 on conflict (node_id) do update set checked_for = $2",
             )
             .bind(node_id)
             .bind(tenant)

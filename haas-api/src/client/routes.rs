@@ -7,6 +7,7 @@ use super::{Client, ClientError, Progress};
 use crate::{
     List,
     audit::AuditEntry,
+    baseline::{BaselineRequest, NodeBaseline},
     bmc::{Probe, ProbeRequest},
     doctor::Finding,
     grant::{Grant, NewGrant},
@@ -21,7 +22,7 @@ use crate::{
         Rendered, ResumeRequest,
     },
     operation::{BootReport, Operation, Plan, PowerRequest, RollbackRequest, SwitchRequest},
-    overlay::{AcceptDisk, ClaimDisk, NewOverlay, NodeDisk, Overlay, RepairDisk},
+    overlay::{AcceptDisk, ClaimDisk, NewOverlay, NodeDisk, Overlay, OverlayChange, RepairDisk},
     project::{MembersChange, NewProject, Project, ProjectChange},
     ssh::SshCa,
     user::{
@@ -214,6 +215,35 @@ impl Client {
     pub async fn drift(&self, nodeset: Option<&str>) -> Result<Vec<Drift>, ClientError> {
         let query: Vec<_> = nodeset.map(|set| ("nodeset", set)).into_iter().collect();
         Ok(self.get::<List<_>>(&["v1", "drift"], &query).await?.items)
+    }
+
+    /// `GET /v1/nodes/{name}/baseline`.
+    pub async fn baseline(&self, name: &NodeName) -> Result<NodeBaseline, ClientError> {
+        self.get(&["v1", "nodes", name.as_str(), "baseline"], &[]).await
+    }
+
+    /// `POST /v1/nodes/baseline/check`: has BMCs asked; each has told when its `asked_at` is another one.
+    pub async fn check_baselines(
+        &self,
+        request: &BaselineRequest,
+    ) -> Result<Vec<NodeBaseline>, ClientError> {
+        Ok(self.post::<List<_>>(&["v1", "nodes", "baseline", "check"], request).await?.items)
+    }
+
+    /// `POST /v1/nodes/baseline/accept`.
+    pub async fn accept_baselines(
+        &self,
+        request: &BaselineRequest,
+    ) -> Result<Vec<NodeBaseline>, ClientError> {
+        Ok(self.post::<List<_>>(&["v1", "nodes", "baseline", "accept"], request).await?.items)
+    }
+
+    /// `POST /v1/nodes/baseline/forget`.
+    pub async fn forget_baselines(
+        &self,
+        request: &BaselineRequest,
+    ) -> Result<Vec<NodeBaseline>, ClientError> {
+        Ok(self.post::<List<_>>(&["v1", "nodes", "baseline", "forget"], request).await?.items)
     }
 
     /// `POST /v1/nodes/drain`.
@@ -427,6 +457,18 @@ impl Client {
     /// `POST /v1/overlays`.
     pub async fn new_overlay(&self, overlay: &NewOverlay) -> Result<Overlay, ClientError> {
         self.post(&["v1", "overlays"], overlay).await
+    }
+
+    /// `PATCH /v1/overlays/{owner}/{name}`.
+    pub async fn change_overlay(
+        &self,
+        owner: &UserName,
+        name: &OverlayLabel,
+        change: &OverlayChange,
+    ) -> Result<Overlay, ClientError> {
+        let path = ["v1", "overlays", owner.as_str(), name.as_str()];
+        let response = self.call(Method::PATCH, &path, Some(change)).await?;
+        self.json(response).await
     }
 
     /// `DELETE /v1/overlays/{owner}/{name}`.

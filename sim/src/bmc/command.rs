@@ -7,23 +7,24 @@ use std::{
 
 use super::{
     Bmc,
+    accounts::CHANNEL,
     console::Console,
     packet::{self, Format, Request},
     session::{Active, Stage},
 };
 
 /// Completion codes [5.2].
-mod code {
-    pub(super) const OK: u8 = 0x00;
-    pub(super) const NODE_BUSY: u8 = 0xC0;
-    pub(super) const UNKNOWN: u8 = 0xC1;
-    pub(super) const LENGTH: u8 = 0xC7;
-    pub(super) const FIELD: u8 = 0xCC;
-    pub(super) const PRIVILEGE: u8 = 0xD4;
+pub(super) mod code {
+    pub(in super::super) const OK: u8 = 0x00;
+    pub(in super::super) const NODE_BUSY: u8 = 0xC0;
+    pub(in super::super) const UNKNOWN: u8 = 0xC1;
+    pub(in super::super) const LENGTH: u8 = 0xC7;
+    pub(in super::super) const FIELD: u8 = 0xCC;
+    pub(in super::super) const PRIVILEGE: u8 = 0xD4;
 }
 
 /// A completion code and the bytes behind it.
-type Answer = (u8, Vec<u8>);
+pub(super) type Answer = (u8, Vec<u8>);
 
 const OPERATOR: u8 = 3;
 
@@ -57,7 +58,7 @@ impl Bmc {
             (0x00, 0x02) => self.operator(session, |bmc| bmc.control(request.data, now)),
             (0x00, 0x08) => self.operator(session, |bmc| bmc.chassis.set_boot_option(request.data)),
             (0x00, 0x09) => self.chassis.boot_option(request.data),
-            (0x06, 0x01) => (code::OK, device_id()),
+            (0x06, 0x01) => (code::OK, self.device_id()),
             // It starts when the answer has been made.
             (0x06, 0x02) => self.operator(session, |bmc| {
                 bmc.counts.resets += 1;
@@ -69,6 +70,14 @@ impl Bmc {
             (0x06, 0x3B) => self.raise(session, request.data),
             // Its session is closed when the answer has been made.
             (0x06, 0x3C) if request.data.len() == 4 => (code::OK, Vec::new()),
+            (0x06, 0x41..=0x46) | (0x0C, 0x02) if self.faults.tells_no_accounts => {
+                (code::UNKNOWN, Vec::new())
+            }
+            (0x06, 0x41) => self.channel_access(request.data),
+            (0x06, 0x42) => (code::OK, vec![CHANNEL, 4, 1, 0x81, 0xF2, 0x1B, 0, 0, 0]),
+            (0x06, 0x44) => self.user_access(request.data),
+            (0x06, 0x46) => self.user_name(request.data),
+            (0x0C, 0x02) => self.lan_parameter(request.data),
             (0x06, 0x48) => self.activate_console(session, request.data, now),
             (0x06, 0x49) => self.deactivate_console(request.data),
             (0x06, 0x4A) => self.console_status(request.data),
@@ -195,11 +204,12 @@ impl Bmc {
         let holder = self.sessions.holder().unwrap_or(0);
         (code::OK, [&holder.to_le_bytes()[..], &[0; 8]].concat())
     }
-}
 
-/// [20.1]
-fn device_id() -> Vec<u8> {
-    // Device and revision, firmware 1.00, IPMI 2.0; it has a chassis, FRUs, a log, sensors and their
-    // records; manufacturer and product.
-    vec![0x20, 0x01, 0x01, 0x00, 0x02, 0x8F, 0xFF, 0xFF, 0x00, 0x01, 0x00]
+    /// [20.1]
+    fn device_id(&self) -> Vec<u8> {
+        // Device and revision, firmware, IPMI 2.0; it has a chassis, FRUs, a log, sensors and their
+        // records; manufacturer and product.
+        let (major, minor) = self.firmware;
+        vec![0x20, 0x01, major, minor, 0x02, 0x8F, 0xFF, 0xFF, 0x00, 0x01, 0x00]
+    }
 }

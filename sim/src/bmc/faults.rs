@@ -32,6 +32,8 @@ pub struct Faults {
     pub hangs: bool,
     /// It does not answer Get Channel Cipher Suites.
     pub no_suite_list: bool,
+    /// It does not tell who has accounts, nor how it is in its network.
+    pub tells_no_accounts: bool,
     /// How long each answer takes.
     pub slow_ms: u64,
     /// It answers no more bytes of a sensor's record at once; 0 is no bound.

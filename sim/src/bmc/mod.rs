@@ -6,6 +6,7 @@
 //! its own, in one thread. [`Faults`] say how it misbehaves and may change at any time; [`Counts`] is
 //! what it was asked.
 
+mod accounts;
 mod chassis;
 mod command;
 mod console;
@@ -24,18 +25,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{
-    chassis::Chassis,
-    packet::{Body, Packet},
-    records::Records,
-    session::Sessions,
-};
 pub use self::{
+    accounts::Lan,
     chassis::PowerState,
     farm::Farm,
     faults::{Counts, Faults},
     network::Network,
     records::Sensor,
+};
+use self::{
+    chassis::Chassis,
+    packet::{Body, Packet},
+    records::Records,
+    session::Sessions,
 };
 
 /// How a BMC is set up.
@@ -100,6 +102,9 @@ pub struct Bmc {
     counts: Counts,
     chassis: Chassis,
     records: Records,
+    lan: Lan,
+    /// The version of its firmware.
+    firmware: (u8, u8),
     sessions: Sessions,
     /// It restarts, and hears nothing until then.
     starts_at: Option<Instant>,
@@ -119,6 +124,8 @@ impl Bmc {
             counts: Counts::default(),
             chassis: Chassis::default(),
             records: Records::default(),
+            lan: Lan::default(),
+            firmware: (1, 0),
             sessions: Sessions::default(),
             starts_at: None,
             loses_activation: false,
@@ -219,6 +226,26 @@ impl Bmc {
     /// Gives it other cipher suites, as other firmware would.
     pub fn set_suites(&mut self, suites: Vec<u8>) {
         self.setup.suites = suites;
+    }
+
+    /// Adds an account, as who is root on the machine can.
+    pub fn add_user(&mut self, user: User) {
+        self.setup.users.push(user);
+    }
+
+    /// Takes the last account away again.
+    pub fn remove_last_user(&mut self) {
+        self.setup.users.pop();
+    }
+
+    /// How it is in its network, to be changed.
+    pub fn lan(&mut self) -> &mut Lan {
+        &mut self.lan
+    }
+
+    /// Gives it other firmware of this version.
+    pub fn set_firmware(&mut self, major: u8, minor: u8) {
+        self.firmware = (major, minor);
     }
 
     /// Restarts the BMC, not the machine: all sessions are gone, and nothing is heard for `time`.

@@ -18,6 +18,7 @@ use haas_api::{
         BootPlan, BootStage, Frame, HEARTBEAT_S, Heartbeat, Hello, HelloAnswer, HelloAuth,
         OverlayPlan, PROTO, Proof, ShutdownHow, ToAgent, ToController, Welcome,
     },
+    baseline::Fact,
     pin::pinned_client_config,
 };
 use rustls::pki_types::ServerName;
@@ -89,7 +90,10 @@ impl Agent<'_> {
             send(&mut socket, seq, taken, msg).await?;
         }
         // A root that was attached before is attached again, as after any loss of its session.
-        let plan = self.plan.get_or_insert(welcome.plan).clone();
+        let plan = match self.plan.clone() {
+            Some(plan) => plan,
+            None => self.first_plan(&mut socket, &mut taken, welcome.plan).await?,
+        };
         let (session, wwid) = self.attach(&plan).await?;
         if self.session.replace(session).is_none() {
             for stage in [BootStage::Root, BootStage::Overlay, BootStage::Userspace] {
@@ -139,6 +143,32 @@ impl Agent<'_> {
                 ToAgent::Retry { .. } | ToAgent::SshCertificates(_) | ToAgent::Ack => {}
             }
         }
+    }
+
+    /// The plan that has the secrets of the boot: where haasd wants to hear how the machine is, the one behind
+    /// that.
+    async fn first_plan(
+        &mut self,
+        socket: &mut Socket,
+        taken: &mut u64,
+        mut plan: BootPlan,
+    ) -> Result<BootPlan> {
+        if plan.baseline {
+            let [part, name, value] = ["firmware", "mode", "BIOS"].map(str::to_owned);
+            let facts = vec![Fact { part, name, value }];
+            self.say(socket, *taken, ToController::Baseline { facts }).await?;
+        }
+        while plan.baseline {
+            let message = timeout(SILENCE, socket.next()).await?.context("no plan")??;
+            let Message::Text(text) = message else { continue };
+            let frame: Frame<ToAgent> = serde_json::from_str(&text)?;
+            self.unacknowledged.retain(|(seq, _)| *seq > frame.ack);
+            *taken = frame.seq.max(*taken);
+            if let ToAgent::Retry { plan: next } = frame.msg {
+                plan = *next;
+            }
+        }
+        Ok(self.plan.insert(plan).clone())
     }
 
     async fn hello(&self) -> Result<(Socket, Welcome)> {

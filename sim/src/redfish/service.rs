@@ -73,6 +73,8 @@ pub struct Service {
     next_session: u64,
     /// Counts changes, for ETags.
     version: u64,
+    /// The version of the BMC's firmware.
+    firmware: String,
     faults: Faults,
     counts: Counts,
     orders: Vec<String>,
@@ -87,6 +89,7 @@ impl fmt::Debug for Service {
 const ROOT: &str = "/redfish/v1";
 const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 const CLEAR: &str = "#LogService.ClearLog";
+const MANAGERS: &str = "/redfish/v1/Managers";
 const ACCOUNTS: &str = "/redfish/v1/AccountService/Accounts";
 
 impl Service {
@@ -104,6 +107,7 @@ impl Service {
             sessions: BTreeMap::new(),
             next_session: 1,
             version: 1,
+            firmware: "1.0".to_owned(),
             faults: Faults::default(),
             counts: Counts::default(),
             orders: Vec::new(),
@@ -139,6 +143,16 @@ impl Service {
     /// Forgets all sessions, as when they are over or the BMC has restarted.
     pub fn forget_sessions(&mut self) {
         self.sessions.clear();
+    }
+
+    /// Adds an account, as who is root on the machine can.
+    pub fn add_user(&mut self, user: User) {
+        self.setup.users.push(user);
+    }
+
+    /// Gives the BMC other firmware of this version.
+    pub fn set_firmware(&mut self, version: &str) {
+        version.clone_into(&mut self.firmware);
     }
 
     /// A resource, to be looked at or changed behind the service's back.
@@ -270,6 +284,9 @@ impl Service {
         if let Some(accounts) = self.accounts(path) {
             return Reply::json(200, &accounts);
         }
+        if let Some(manager) = self.manager(path) {
+            return Reply::json(200, &manager);
+        }
         let Some(mut body) = self.tree.get(path).cloned() else {
             return error(404, "Base.1.8.ResourceMissingAtURI", "There is no such resource.");
         };
@@ -310,6 +327,26 @@ impl Service {
         let number: usize = path.strip_prefix(ACCOUNTS)?.strip_prefix('/')?.parse().ok()?;
         let user = self.setup.users.get(number)?;
         Some(json!({ "@odata.id": path, "UserName": user.name, "RoleId": user.role }))
+    }
+
+    /// The BMC itself, which no mockup has.
+    fn manager(&self, path: &str) -> Option<Value> {
+        let one = format!("{MANAGERS}/1");
+        let nics = format!("{one}/EthernetInterfaces");
+        let link = |path: &str| json!({ "@odata.id": path });
+        let collection =
+            |path: &str, member: &str| json!({ "@odata.id": path, "Members": [link(member)] });
+        Some(match path.strip_prefix(MANAGERS)? {
+            "" => collection(path, &one),
+            "/1" => json!({ "@odata.id": path, "Id": "1", "FirmwareVersion": self.firmware,
+                "EthernetInterfaces": link(&nics) }),
+            "/1/EthernetInterfaces" => collection(path, &format!("{nics}/eth0")),
+            "/1/EthernetInterfaces/eth0" => json!({ "@odata.id": path, "Id": "eth0",
+                "VLAN": { "VLANEnable": false, "VLANId": 0 },
+                "IPv4Addresses": [{ "Address": "10.9.0.1", "SubnetMask": "255.255.0.0",
+                    "Gateway": "10.9.255.254", "AddressOrigin": "Static" }] }),
+            _ => return None,
+        })
     }
 
     fn write(&mut self, path: &str, request: &Request) -> Reply {

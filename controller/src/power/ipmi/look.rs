@@ -73,40 +73,42 @@ type LogDates = (Timestamp, Timestamp, u16);
 
 impl HealthDriver for Ipmi {
     fn look(&self) -> BoxFuture<'_, Result<BmcReport, PowerError>> {
-        self.gently("read the sensors and the log", |gentle| async move { gentle.look().await })
-            .boxed()
+        let tried = "read the sensors and the log";
+        self.gently(tried, WHOLE, |gentle| async move { gentle.look().await }).boxed()
     }
 
     fn clear_sel(&self) -> BoxFuture<'_, Result<(), PowerError>> {
-        self.gently("clear the log", |gentle| async move { gentle.clear_sel().await }).boxed()
+        self.gently("clear the log", WHOLE, |gentle| async move { gentle.clear_sel().await })
+            .boxed()
     }
 }
 
 impl Ipmi {
-    async fn gently<T, F: Future<Output = Result<T, Error>>>(
+    pub(super) async fn gently<T, F: Future<Output = Result<T, Error>>>(
         &self,
         tried: &'static str,
+        limit: Duration,
         work: impl FnOnce(Gentle) -> F,
     ) -> Result<T, PowerError> {
         let bmc = self.login.bmc;
         let error = |fault| PowerError::Bmc { bmc, tried, fault };
         let account = self.login.account()?.map_err(error)?;
         let gentle = Gentle { bmc: self.fleet.bmc(bmc, &account), turn: Arc::clone(&self.turn) };
-        match tokio::time::timeout(WHOLE, work(gentle)).await {
+        match tokio::time::timeout(limit, work(gentle)).await {
             Ok(outcome) => outcome.map_err(|told| error(BmcFault::of(told, COMMAND))),
-            Err(_) => Err(error(BmcFault::TooSlow(WHOLE))),
+            Err(_) => Err(error(BmcFault::TooSlow(limit))),
         }
     }
 }
 
 /// A BMC that is asked behind everybody else.
-struct Gentle {
+pub(super) struct Gentle {
     bmc: Bmc,
     turn: Turn,
 }
 
 impl Gentle {
-    async fn ask<C: IpmiCommand>(&self, command: C) -> Result<C::Output, Error> {
+    pub(super) async fn ask<C: IpmiCommand>(&self, command: C) -> Result<C::Output, Error> {
         drop(self.turn.lock().await);
         self.bmc.ask(command, Instant::now() + COMMAND).await
     }

@@ -5,6 +5,7 @@
 //! BMCs alone are the fleet's; what is done here is to read secrets anew for each call, to never give
 //! an order twice that may have been obeyed, and to say what a person has to do.
 
+mod baseline;
 mod fault;
 mod look;
 

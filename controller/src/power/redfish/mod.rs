@@ -17,8 +17,10 @@
 //! | how the machine is: sensors, power, log | `health`, `sensors`, `log` |
 //! | starting the BMC itself anew | `manager` |
 //! | resources that hang on others | `parts` |
+//! | accounts, network, firmware, to be compared | `baseline` |
 //! | what single vendors do otherwise | `quirks` |
 
+mod baseline;
 mod boot;
 mod breaker;
 mod fault;
@@ -44,6 +46,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, FutureExt};
+use haas_api::baseline::Facts;
 
 pub use self::fault::RedfishFault;
 use self::{
@@ -196,6 +199,14 @@ impl Redfish {
         let mut call = self.begin("read the hardware", HARDWARE_LIMIT).await?;
         let outcome = hardware::read(call.link(), self.spec.system.as_deref()).await;
         call.end(outcome).map_err(|fault| self.error("read the hardware", fault))
+    }
+
+    /// What the BMC keeps of its own accord.
+    pub(super) async fn baseline(&self) -> Result<Facts, PowerError> {
+        let tried = "read its accounts and settings";
+        let mut call = self.begin(tried, HARDWARE_LIMIT).await?;
+        let outcome = baseline::read(call.link(), self.spec.system.as_deref()).await;
+        call.end(outcome).map_err(|fault| self.error(tried, fault))
     }
 
     async fn call(&self, job: Job) -> Result<Power, PowerError> {

@@ -1,5 +1,6 @@
 //! What every driver promises, and what each does when things go wrong.
 
+mod baseline;
 mod exec;
 mod ipmi;
 mod look;

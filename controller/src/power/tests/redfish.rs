@@ -23,14 +23,14 @@ const PASSWORD: &str = "s3cret:of bmc";
 const LONG: Duration = Duration::from_secs(20);
 
 /// A BMC, and a folder for the secrets that lead to it.
-struct Rig {
+pub(super) struct Rig {
     server: Server,
     tls: Tls,
     dir: tempfile::TempDir,
 }
 
 impl Rig {
-    fn new(vendor: Vendor) -> Self {
+    pub(super) fn new(vendor: Vendor) -> Self {
         Self::with(Setup::new(vendor, USER, PASSWORD))
     }
 
@@ -57,8 +57,22 @@ impl Rig {
         Redfish::new(spec, true).with_patience(quick(), LONG)
     }
 
-    fn driver(&self) -> Redfish {
+    pub(super) fn driver(&self) -> Redfish {
         self.quick(self.spec())
+    }
+
+    /// Somebody has given the BMC other firmware.
+    pub(super) fn set_firmware(&self, version: &str) {
+        self.server.service().set_firmware(version);
+    }
+
+    /// Somebody has made himself an account.
+    pub(super) fn add_user(&self, name: &str) {
+        self.server.service().add_user(User {
+            name: name.to_owned(),
+            password: "another".to_owned(),
+            role: "Administrator",
+        });
     }
 
     fn orders(&self) -> Vec<String> {

@@ -1,0 +1,289 @@
+//! What must be so of a node's disks before somebody is root there who is not its admin: root reads and
+//! writes every disk that the kernel knows, whatever else stands in the way.
+//!
+//! Each disk must be declared, so that what a tenant leaves on it is known to be an overlay, or erased, or
+//! out of reach; and the only copy of what another tenant has must not be on one of them, unless its owner
+//! has agreed. What an admin asks for is his own decision.
+
+use haas_api::{
+    agent::{BootStage, DiskName, DiskSelector, DiskState, Failure},
+    hardware::DiskDrive,
+    project::Access,
+    user::Role,
+};
+
+use crate::{
+    boots,
+    context::Context,
+    model::{Attempt, NewDesired, Node},
+    store::{DiskRow, Result, Tx},
+};
+
+/// Why a node is not lent with root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// A stable word.
+    pub(crate) code: &'static str,
+    /// What is so, and what can be done.
+    pub(crate) reason: String,
+}
+
+/// Why the node cannot be lent for this; none: it can.
+pub(crate) async fn refusal(
+    context: &Context,
+    tx: &mut Tx,
+    node: &Node,
+    wanted: &NewDesired,
+) -> Result<Option<Refusal>> {
+    let rules = context.config.tenants;
+    if !wanted.power_on || wanted.tenant.is_empty() || !gives_root(tx, wanted).await? {
+        return Ok(None);
+    }
+    if !rules.undeclared_disks
+        && let Some((inventory, _)) = tx.hardware(&node.id).await?.inventory
+    {
+        let seen = tx.disks(&node.id).await?;
+        let disks = undeclared(node, &inventory.disks, &seen);
+        if !disks.is_empty() {
+            let reason = format!(
+                "{} of it is neither overlay_disk nor among scratch_disks or detached_disks in nodes.toml, \
+                 and root there reads and writes it; an admin declares it, or allows it by [tenants] \
+                 undeclared_disks in haasd.toml",
+                disks.join(", ")
+            );
+            return Ok(Some(Refusal { code: "disk-undeclared", reason }));
+        }
+    }
+    if !rules.root_beside_others && has_others_copy(tx, node, wanted).await? {
+        let reason = "its disk holds the only copy of what another tenant has there, and root could read and \
+                      destroy it: whose it is may agree (`haasctl overlay share-disk`); take another node"
+            .to_owned();
+        return Ok(Some(Refusal { code: "only-copy", reason }));
+    }
+    Ok(None)
+}
+
+/// The same for a boot whose tenant comes on its node: its disks have been looked at since.
+pub(crate) async fn failure(
+    context: &Context,
+    tx: &mut Tx,
+    attempt: &Attempt,
+) -> Result<Option<Failure>> {
+    let node = tx.node_by_id(&attempt.node_id).await?;
+    let desired = tx.desired(&attempt.node_id, attempt.generation).await?;
+    let (Some(node), Some(desired)) = (node, desired) else { return Ok(None) };
+    // haasd itself only brings back what somebody could have before.
+    let actor = &desired.wanted.actor_id;
+    let is_admins = tx.user_by_id(actor).await?.is_some_and(|user| user.role == Role::Admin);
+    if is_admins || actor.is_empty() {
+        return Ok(None);
+    }
+    let refusal = refusal(context, tx, &node, &desired.wanted).await?;
+    Ok(refusal.map(|Refusal { code, reason }| Failure {
+        stage: BootStage::Overlay,
+        code: code.to_owned(),
+        cause: reason,
+        kernel_log: Vec::new(),
+        retryable: false,
+    }))
+}
+
+async fn gives_root(tx: &mut Tx, wanted: &NewDesired) -> Result<bool> {
+    let people = boots::people(tx, wanted).await?;
+    Ok(people.values().any(|access| match access {
+        Access::Root | Access::Sudo => true,
+        Access::User => false,
+    }))
+}
+
+/// Each shard is on one node only, so that there is no other copy of any. Who asks has agreed for what is
+/// his own.
+async fn has_others_copy(tx: &mut Tx, node: &Node, wanted: &NewDesired) -> Result<bool> {
+    for shard in tx.shards_on(&node.id).await? {
+        if wanted.overlay_id.as_ref() == Some(&shard.overlay_id) {
+            continue;
+        }
+        let Some(overlay) = tx.overlay_by_id(&shard.overlay_id).await? else { continue };
+        let is_own = [&wanted.tenant, &wanted.actor_id].contains(&&overlay.owner_id);
+        if !is_own && !overlay.shares_disk {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The node's own disks of which nodes.toml says nothing, as people know them. `seen` is what its agent
+/// found on them when it last opened the overlay store.
+fn undeclared(node: &Node, drives: &[DiskDrive], seen: &[DiskRow]) -> Vec<String> {
+    let is_undeclared = |drive: &&DiskDrive| !is_declared(node, drive, seen);
+    let told = |drive: &DiskDrive| {
+        format!("disk {} (serial {})", drive.name, drive.serial.as_deref().unwrap_or("none"))
+    };
+    drives.iter().filter(is_undeclared).map(told).collect()
+}
+
+fn is_declared(node: &Node, drive: &DiskDrive, seen: &[DiskRow]) -> bool {
+    let spec = &node.spec;
+    let mut named = spec.scratch_disks.iter().chain(&spec.detached_disks);
+    let is_seen = |row: &&DiskRow| match (&row.disk.serial, &drive.serial) {
+        (Some(a), Some(b)) => a == b,
+        _ => row.disk.name == drive.name,
+    };
+    let seen = seen.iter().find(is_seen);
+    let holds_store = seen.is_some_and(|row| match &row.disk.state {
+        DiskState::Ours { store_id } => node.store_id.as_ref() == Some(store_id),
+        DiskState::Blank
+        | DiskState::Foreign { .. }
+        | DiskState::Other { .. }
+        | DiskState::Unusable { .. } => false,
+    });
+    let is_overlay = match &spec.overlay_disk {
+        DiskSelector::One(name) => is(drive, name),
+        // The one that would hold it: blank, or given up by an admin.
+        DiskSelector::Auto => {
+            seen.is_some_and(|row| row.claimed || row.disk.state == DiskState::Blank)
+        }
+    };
+    holds_store || is_overlay || named.any(|name| is(drive, name))
+}
+
+fn is(drive: &DiskDrive, name: &DiskName) -> bool {
+    match name {
+        DiskName::Serial(serial) => drive.serial.as_ref() == Some(serial),
+        DiskName::Path(path) => {
+            drive.paths.contains(path) || *path == format!("/dev/{}", drive.name)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use haas_api::{agent::Disk, hardware::Inventory};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        inventory::NodeSpec,
+        testing::{Bench, spec},
+    };
+
+    fn drive(name: &str, serial: &str) -> DiskDrive {
+        DiskDrive { name: name.to_owned(), serial: Some(serial.to_owned()), ..DiskDrive::default() }
+    }
+
+    /// A node of alice's with this inventory entry and these disks.
+    async fn bench(spec: NodeSpec, disks: Vec<DiskDrive>) -> Bench {
+        let bench = Bench::new().await;
+        bench.add(&spec).await;
+        bench.add_image("a").await;
+        let grant = json!({ "subject": "alice", "object": "node-group:rack1", "role": "use" });
+        assert_eq!(bench.post("/v1/grants", grant).await.status, 201);
+        bench.add_overlay("alice", "dev").await;
+        let node = bench.node(1).await;
+        let mut tx = bench.context.store.write().await.unwrap();
+        let inventory = Inventory { disks, ..Inventory::default() };
+        tx.set_inventory(&node.id, &inventory, 1).await.unwrap();
+        tx.commit().await.unwrap();
+        bench
+    }
+
+    async fn asks(bench: &Bench, token: &str, overlay: &str) -> (u16, String) {
+        let body = json!({ "nodeset": "n01", "image": "a", "overlay": overlay, "force": true });
+        let answer = bench.call(token, "POST", "/v1/switch", body).await;
+        let code = if answer.status < 300 { String::new() } else { answer.code() };
+        (answer.status, code)
+    }
+
+    async fn set_disks(bench: &Bench, state: DiskState) {
+        let node = bench.node(1).await;
+        let disk = Disk {
+            name: "sda".to_owned(),
+            serial: Some("A".to_owned()),
+            model: None,
+            size: 1 << 30,
+            state,
+        };
+        let mut tx = bench.context.store.write().await.unwrap();
+        tx.set_disks(&node.id, &[disk], 1).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_node_with_a_disk_that_nobody_has_declared_is_not_lent_with_root() {
+        let (a, b, c) = (drive("sda", "A"), drive("sdb", "B"), drive("sdc", "C"));
+        let bench = bench(spec(1), vec![a.clone(), b.clone(), c.clone()]).await;
+        let other = DiskState::Other { looks_like: "ext4".to_owned() };
+        set_disks(&bench, other).await;
+        let refused = asks(&bench, &bench.alice, "alice/dev").await;
+        assert_eq!(refused, (409, "disk-undeclared".to_owned()));
+        // An admin who lends it has decided so.
+        assert_eq!(asks(&bench, &bench.admin, "alice/dev").await.0, 202);
+
+        let mut node = bench.node(1).await;
+        let left = |node: &Node, seen: &[DiskRow]| {
+            undeclared(node, &[a.clone(), b.clone(), c.clone()], seen)
+        };
+        assert_eq!(left(&node, &[]).len(), 3);
+        node.spec.scratch_disks = vec![DiskName::Serial("B".into())];
+        node.spec.detached_disks = vec![DiskName::Path("/dev/sdc".into())];
+        assert_eq!(left(&node, &[]), ["disk sda (serial A)"]);
+        node.spec.overlay_disk = DiskSelector::One(DiskName::Serial("A".into()));
+        assert_eq!(left(&node, &[]), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn without_a_name_the_overlay_disk_is_the_one_that_is_blank_or_holds_the_nodes_store() {
+        let bench = bench(spec(1), vec![drive("sda", "A")]).await;
+        let store_id = "S".to_owned();
+        set_disks(&bench, DiskState::Ours { store_id: store_id.clone() }).await;
+        assert_eq!(asks(&bench, &bench.alice, "alice/dev").await.1, "disk-undeclared");
+        let node = bench.node(1).await;
+        let mut tx = bench.context.store.write().await.unwrap();
+        tx.set_store(&node.id, Some(&store_id), 1).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(asks(&bench, &bench.alice, "alice/dev").await.0, 202);
+        set_disks(&bench, DiskState::Blank).await;
+        assert_eq!(asks(&bench, &bench.alice, "alice/dev").await.0, 202);
+    }
+
+    #[test]
+    fn a_disk_is_declared_by_the_path_that_its_agent_has_found_it_at() {
+        let path = "/dev/disk/by-path/pci-0000:01:00.0-nvme-1".to_owned();
+        let there = DiskDrive { paths: vec![path.clone()], ..drive("nvme0n1", "N") };
+        assert!(is(&there, &DiskName::Path(path.clone())));
+        assert!(!is(&drive("nvme0n1", "N"), &DiskName::Path(path)));
+    }
+
+    /// Notes that a node has made a shard of this overlay.
+    async fn hold(bench: &Bench, overlay: &str) {
+        let node = bench.node(1).await;
+        let mut tx = bench.context.store.write().await.unwrap();
+        tx.add_shard(overlay, &node.id, 0).await.unwrap();
+        tx.shard_mounted(overlay, &node.id, "S", 1, None, 1).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_is_root_beside_the_only_copy_of_anothers_data_unless_he_agreed() {
+        let bench = bench(spec(1), Vec::new()).await;
+        let bob = bench.add_user("bob", Role::User).await;
+        let his = bench.add_overlay("bob", "his").await;
+        hold(&bench, &his).await;
+        for overlay in ["alice/dev", "none"] {
+            let refused = asks(&bench, &bench.alice, overlay).await;
+            assert_eq!(refused, (409, "only-copy".to_owned()), "{overlay}");
+        }
+        let share = |token: &str, shares: bool| {
+            let body = json!({ "shares_disk": shares });
+            let token = token.to_owned();
+            let bench = &bench;
+            async move { bench.call(&token, "PATCH", "/v1/overlays/bob/his", body).await.status }
+        };
+        assert_eq!(share(&bench.alice, true).await, 403, "it is not hers to agree");
+        assert_eq!(share(&bob, true).await, 200);
+        assert_eq!(asks(&bench, &bench.alice, "alice/dev").await.0, 202);
+        assert_eq!(share(&bob, false).await, 200);
+        assert_eq!(asks(&bench, &bench.alice, "alice/dev").await.1, "only-copy");
+        assert_eq!(asks(&bench, &bench.admin, "alice/dev").await.0, 202);
+    }
+}
