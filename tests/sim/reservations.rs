@@ -233,10 +233,10 @@ fn slow_a_reservation_survives_a_crash_after_any_commit() -> Result<()> {
     Ok(())
 }
 
-/// Takes a reservation of both nodes from being asked for to its end, with a haasd that aborts after some
+/// Takes a reservation of both nodes from being asked for to being given back, with a haasd that aborts after some
 /// commit and is started again. Whether it did not.
 fn lives(haas: &mut Controller<'_>, alice: &Tenant, k: usize) -> Result<bool> {
-    let new = wish(2, Duration::from_secs(2))?;
+    let new = wish(2, Duration::from_secs(3_600))?;
     let (mut asked, mut crashed) = (None, false);
     let end = Instant::now() + 3 * LONG;
     let ended = loop {
@@ -270,10 +270,16 @@ fn lives(haas: &mut Controller<'_>, alice: &Tenant, k: usize) -> Result<bool> {
                 }
             }
             Some(id) => {
-                if let Ok(now) = alice.look(haas, id)
-                    && now.state.is_over()
-                {
-                    break now;
+                // What cannot be asked is asked again, of the next haasd.
+                if let Ok(now) = alice.look(haas, id) {
+                    if now.state.is_over() {
+                        break now;
+                    }
+                    if now.state == ReservationState::Active && now.code != ReasonCode::Released {
+                        let _ = haas.api_as(&alice.token, async |client| {
+                            client.release_reservation(id).await
+                        })?;
+                    }
                 }
             }
         }
