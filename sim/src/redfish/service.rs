@@ -73,8 +73,6 @@ pub struct Service {
     next_session: u64,
     /// Counts changes, for ETags.
     version: u64,
-    /// The version of the BMC's firmware.
-    firmware: String,
     faults: Faults,
     counts: Counts,
     orders: Vec<String>,
@@ -92,9 +90,35 @@ const CLEAR: &str = "#LogService.ClearLog";
 const MANAGERS: &str = "/redfish/v1/Managers";
 const ACCOUNTS: &str = "/redfish/v1/AccountService/Accounts";
 
+fn is_manager(path: &str) -> bool {
+    let name = path.strip_prefix(MANAGERS).and_then(|rest| rest.strip_prefix('/'));
+    name.is_some_and(|name| !name.contains('/'))
+}
+
+/// Each BMC has an address; the mockups leave it out.
+fn give_managers_a_nic(tree: &mut BTreeMap<String, Value>) {
+    let link = |path: &str| json!({ "@odata.id": path });
+    let managers: Vec<String> = tree.keys().filter(|path| is_manager(path)).cloned().collect();
+    for manager in managers {
+        let nics = format!("{manager}/EthernetInterfaces");
+        let nic = format!("{nics}/eth0");
+        if let Some(manager) = tree.get_mut(&manager) {
+            manager["EthernetInterfaces"] = link(&nics);
+        }
+        let address = json!({ "Address": "10.9.0.1", "SubnetMask": "255.255.0.0",
+            "Gateway": "10.9.255.254", "AddressOrigin": "Static" });
+        let eth0 = json!({ "@odata.id": nic, "Id": "eth0", "IPv4Addresses": [address],
+            "VLAN": { "VLANEnable": false, "VLANId": 0 } });
+        let all = json!({ "@odata.id": nics, "Members@odata.count": 1, "Members": [link(&nic)] });
+        tree.insert(nics, all);
+        tree.insert(nic, eth0);
+    }
+}
+
 impl Service {
     pub(super) fn new(setup: Setup, machine: Box<dyn Machine>) -> Result<Self> {
-        let tree = setup.vendor.tree()?;
+        let mut tree = setup.vendor.tree()?;
+        give_managers_a_nic(&mut tree);
         let systems = tree.get("/redfish/v1/Systems").context("the mockup has no systems")?;
         let system = systems["Members"][0]["@odata.id"].as_str().context("it has no system")?;
         let system = system.trim_end_matches('/').to_owned();
@@ -107,7 +131,6 @@ impl Service {
             sessions: BTreeMap::new(),
             next_session: 1,
             version: 1,
-            firmware: "1.0".to_owned(),
             faults: Faults::default(),
             counts: Counts::default(),
             orders: Vec::new(),
@@ -152,7 +175,9 @@ impl Service {
 
     /// Gives the BMC other firmware of this version.
     pub fn set_firmware(&mut self, version: &str) {
-        version.clone_into(&mut self.firmware);
+        for (_, manager) in self.tree.iter_mut().filter(|(path, _)| is_manager(path)) {
+            manager["FirmwareVersion"] = json!(version);
+        }
     }
 
     /// A resource, to be looked at or changed behind the service's back.
@@ -284,9 +309,6 @@ impl Service {
         if let Some(accounts) = self.accounts(path) {
             return Reply::json(200, &accounts);
         }
-        if let Some(manager) = self.manager(path) {
-            return Reply::json(200, &manager);
-        }
         let Some(mut body) = self.tree.get(path).cloned() else {
             return error(404, "Base.1.8.ResourceMissingAtURI", "There is no such resource.");
         };
@@ -327,26 +349,6 @@ impl Service {
         let number: usize = path.strip_prefix(ACCOUNTS)?.strip_prefix('/')?.parse().ok()?;
         let user = self.setup.users.get(number)?;
         Some(json!({ "@odata.id": path, "UserName": user.name, "RoleId": user.role }))
-    }
-
-    /// The BMC itself, which no mockup has.
-    fn manager(&self, path: &str) -> Option<Value> {
-        let one = format!("{MANAGERS}/1");
-        let nics = format!("{one}/EthernetInterfaces");
-        let link = |path: &str| json!({ "@odata.id": path });
-        let collection =
-            |path: &str, member: &str| json!({ "@odata.id": path, "Members": [link(member)] });
-        Some(match path.strip_prefix(MANAGERS)? {
-            "" => collection(path, &one),
-            "/1" => json!({ "@odata.id": path, "Id": "1", "FirmwareVersion": self.firmware,
-                "EthernetInterfaces": link(&nics) }),
-            "/1/EthernetInterfaces" => collection(path, &format!("{nics}/eth0")),
-            "/1/EthernetInterfaces/eth0" => json!({ "@odata.id": path, "Id": "eth0",
-                "VLAN": { "VLANEnable": false, "VLANId": 0 },
-                "IPv4Addresses": [{ "Address": "10.9.0.1", "SubnetMask": "255.255.0.0",
-                    "Gateway": "10.9.255.254", "AddressOrigin": "Static" }] }),
-            _ => return None,
-        })
     }
 
     fn write(&mut self, path: &str, request: &Request) -> Reply {

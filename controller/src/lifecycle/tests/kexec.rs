@@ -73,7 +73,8 @@ fn what_runs_for_the_same_tenant_starts_the_next_kernel() {
 
 #[test]
 fn nobody_elses_system_nor_one_that_cannot_starts_it() {
-    let cases: [(&str, fn(&mut World)); 10] = [
+    type Change = fn(&mut World);
+    let cases: [(&str, Change); 10] = [
         ("it was not asked for", |w| w.desired.as_mut().unwrap().wanted.kexec_from = None),
         ("it was asked of another boot", |w| w.attempt().id = "boot-0".into()),
         ("another tenant", |w| w.desired.as_mut().unwrap().wanted.tenant = "bob".into()),

@@ -41,7 +41,10 @@ const FRUS_MAX: usize = 64;
 
 /// What is known of the parts of systems, by BMC and the system's name.
 #[derive(Debug, Default)]
-pub(super) struct Parts(Mutex<HashMap<(SocketAddr, Option<String>), (Instant, Vec<Fru>)>>);
+pub(super) struct Parts(Mutex<HashMap<Machine, (Instant, Vec<Fru>)>>);
+
+/// A BMC, and the name of one of its systems where it has several.
+type Machine = (SocketAddr, Option<String>);
 
 impl HealthDriver for Redfish {
     fn look(&self) -> BoxFuture<'_, Result<BmcReport, PowerError>> {
