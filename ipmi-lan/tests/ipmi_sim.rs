@@ -46,7 +46,7 @@ async fn device_log_and_boot_device_are_read_and_set() -> Result<()> {
     let (_fleet, bmc) = bmc(&sim, &account());
     let deadline = Instant::now() + LONG;
     assert_eq!(bmc.ask(GetDeviceId, deadline).await?.major_version, 2);
-    assert_eq!(bmc.ask(GetSelInfo, deadline).await?.entries, 0);
+    assert_eq!(bmc.ask(GetSelInfo, deadline).await?.entries, 1);
     bmc.ask(KeepBootFlags, deadline).await?;
     bmc.ask(MarkBootFlagsNew, deadline).await?;
     bmc.ask(SetBootFlags { device: BootDevice::Pxe, efi: true }, deadline).await?;
