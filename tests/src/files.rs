@@ -21,6 +21,10 @@ nodes_file = "nodes.toml"
 agent_cpio = "{agent}"
 templates_dir = "{templates}"
 
+# The BMCs of the rack are in the nodes' own network.
+[reachability]
+check = "off"
+
 [[network]]
 name = "rack"
 interface = "br0"
