@@ -20,7 +20,7 @@ fn old(then: OldOs) -> NodeHw {
 }
 
 #[test]
-#[ignore = "needs QEMU; run: cargo xtask e2e"]
+#[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
 fn slow_a_node_that_boots_nothing_or_something_else_is_left_as_it_is() -> Result<()> {
     let nodes = vec![old(OldOs::Hangs), old(OldOs::Hangs), NodeHw::default(), NodeHw::default()];
     Rack::with(RackSpec::new("faults-boot", nodes), |rack| {
@@ -47,7 +47,7 @@ const PATIENT: &str =
     "\n[boot]\nfirmware = \"60s\"\nstage = \"150s\"\ntotal = \"400s\"\nshutdown = \"10s\"\n";
 
 #[test]
-#[ignore = "needs QEMU; run: cargo xtask e2e"]
+#[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
 fn slow_a_node_that_hangs_in_its_firmware_or_loses_its_cable_in_a_boot_comes_up_by_itself()
 -> Result<()> {
     Rack::with(RackSpec::new("heals", vec![NodeHw::default(); 2]), |rack| {

@@ -60,8 +60,8 @@ fn debugfs(disk: &tests::Disk, commands: &str) -> Result<String> {
 }
 
 #[test]
-#[ignore = "needs QEMU; run: cargo xtask e2e"]
-fn a_disk_that_is_not_ours_is_told_of_and_never_written_until_it_is_claimed() -> Result<()> {
+#[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
+fn slow_a_disk_that_is_not_ours_is_told_of_and_never_written_until_it_is_claimed() -> Result<()> {
     let content = std::env::temp_dir().join("faults-somebodys-disk.raw");
     somebodys_disk(&content)?;
     let theirs = || Content::File(content.clone());

@@ -19,8 +19,8 @@ use tests::{Detour, Haasd, NodeHw, Rack, RackSpec, files};
 const BOOT: Duration = Duration::from_secs(240);
 
 #[test]
-#[ignore = "needs QEMU; run: cargo xtask e2e"]
-fn a_node_that_runs_another_image_is_not_ready() -> Result<()> {
+#[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
+fn slow_a_node_that_runs_another_image_is_not_ready() -> Result<()> {
     Rack::with(RackSpec::new("wrong-image", vec![NodeHw::default()]), |rack| {
         let haasd = Haasd::start(rack, &files::haasd_toml(rack)?, &files::nodes_toml(rack)?)?;
         not_ready(rack, &haasd)

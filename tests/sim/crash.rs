@@ -22,8 +22,8 @@ const LANES: usize = 4;
 const MOST: usize = 400;
 
 #[test]
-#[ignore = "needs root and built binaries; run: cargo xtask e2e"]
-fn a_crash_after_any_commit_of_a_switch_loses_and_repeats_nothing() -> Result<()> {
+#[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
+fn slow_a_crash_after_any_commit_of_a_switch_loses_and_repeats_nothing() -> Result<()> {
     seed()?;
     let begun = Instant::now();
     let failed = AtomicBool::new(false);

@@ -82,8 +82,8 @@ fn a_node_is_cut_off_only_after_its_deadlines_and_never_while_it_writes() -> Res
 }
 
 #[test]
-#[ignore = "needs root and built binaries; run: cargo xtask e2e"]
-fn a_bmc_that_fails_or_hangs_is_told_and_holds_up_nobody_else() -> Result<()> {
+#[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
+fn slow_a_bmc_that_fails_or_hangs_is_told_and_holds_up_nobody_else() -> Result<()> {
     let sim = SimRack::start("bmc", 4)?;
     let haas = sim.haasd(QUICK)?;
     behave(sim.node(1), |b| b.bmc = Bmc::Fails)?;

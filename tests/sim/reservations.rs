@@ -121,8 +121,8 @@ fn held(one: &Reservation) -> Vec<&str> {
 }
 
 #[test]
-#[ignore = "needs root and built binaries; run: cargo xtask e2e"]
-fn two_tenants_share_a_rack_by_the_calendar() -> Result<()> {
+#[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
+fn slow_two_tenants_share_a_rack_by_the_calendar() -> Result<()> {
     let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3_600));
     let sim = SimRack::start("calendar", 5)?;
     let haas = controller(&sim)?;

@@ -25,8 +25,8 @@ const WATCHED: &str = "\n[metrics]\nlisten = [\"10.77.0.1:9090\"]\nallow = [\"10
                        [webhooks]\nallow = [\"10.77.0.0/24\"]\n";
 
 #[test]
-#[ignore = "needs root and built binaries; run: cargo xtask e2e"]
-fn followers_and_webhooks_miss_nothing_though_haasd_is_killed() -> Result<()> {
+#[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
+fn slow_followers_and_webhooks_miss_nothing_though_haasd_is_killed() -> Result<()> {
     let sim = SimRack::start("watch", 2)?;
     let mut haas = sim.haasd(&format!("{PATIENT}{WATCHED}"))?;
     let receiver = Receiver::start(&sim)?;
