@@ -31,6 +31,8 @@ use crate::{
     log, signature,
 };
 
+pub(crate) use self::make::NOTHING_TO_BOOT;
+
 /// Where the store is mounted, in the agent's own root.
 pub(crate) const MOUNT: &str = "/store";
 

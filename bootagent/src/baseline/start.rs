@@ -7,6 +7,8 @@ use gptman::GPT;
 use haas_api::baseline::NOTHING;
 use sha2::{Digest as _, Sha256};
 
+use crate::store::NOTHING_TO_BOOT;
+
 const MIB: u64 = 1 << 20;
 /// Where a BIOS finds code in the first sector; behind it are the disk's number and its partitions.
 const CODE: usize = 440;
@@ -28,7 +30,7 @@ pub(super) fn what_starts(disk: &File, size: u64) -> io::Result<String> {
     let mut first = vec![0; usize::try_from(MIB.min(size)).map_err(io::Error::other)?];
     disk.read_exact_at(&mut first, 0)?;
     let mut words = Vec::new();
-    if first.iter().take(CODE).any(|byte| *byte != 0) {
+    if is_code(&first) {
         // What the first sector goes on with lies between it and the first partition.
         words.push(format!("boot code {}", short_digest(&first)));
     }
@@ -42,6 +44,13 @@ pub(super) fn what_starts(disk: &File, size: u64) -> io::Result<String> {
         words.push(format!("{} boot partitions {digest}", partitions.len()));
     }
     Ok(if words.is_empty() { NOTHING.to_owned() } else { words.join(", ") })
+}
+
+/// Whether a first sector has code that starts something. What stands on a store of ours does not.
+fn is_code(first: &[u8]) -> bool {
+    let rest = first.strip_prefix(&NOTHING_TO_BOOT[..]).unwrap_or(first);
+    let end = CODE - (first.len() - rest.len());
+    rest.iter().take(end).any(|byte| *byte != 0)
 }
 
 /// First byte and length of each partition that firmware reads.
@@ -121,7 +130,12 @@ mod tests {
     #[test]
     fn from_a_blank_disk_and_from_data_nothing_starts() {
         assert_eq!(starts(&blank()), NOTHING);
-        assert_eq!(starts(&with_gpt([9; 16])), NOTHING);
+        let store = with_gpt([9; 16]);
+        assert_eq!(starts(&store), NOTHING);
+        store.write_all_at(&NOTHING_TO_BOOT, 0).unwrap();
+        assert_eq!(starts(&store), NOTHING, "a disk that became a store of ours");
+        store.write_all_at(&[0xEB], 439).unwrap();
+        assert_ne!(starts(&store), NOTHING);
         let data = blank();
         data.write_all_at(b"data", 20 * MIB).unwrap();
         assert_eq!(starts(&data), NOTHING);

@@ -72,7 +72,7 @@ pub(super) fn make(disk: &Candidate, owner: Owner<'_>, cache_mib: u64) -> Result
 /// Boot code for the protective MBR: `int 18h`, by which a BIOS is told to go on with its next device (BIOS Boot
 /// Specification 1.01, section 6.7), and a halt. With zeroes in its place a BIOS that tries the disk
 /// first runs them and hangs, and never comes to the network.
-const NOTHING_TO_BOOT: [u8; 5] = [0xcd, 0x18, 0xf4, 0xeb, 0xfd];
+pub(crate) const NOTHING_TO_BOOT: [u8; 5] = [0xcd, 0x18, 0xf4, 0xeb, 0xfd];
 
 /// The last step of making a store: from here on the partition is ours to keep.
 fn mark_whole(disk: &Candidate) -> io::Result<()> {
