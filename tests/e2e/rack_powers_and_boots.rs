@@ -206,7 +206,7 @@ fn the_console_is_served_over_lan_across_power_cycles() -> Result<()> {
 fn a_killed_test_leaves_no_process_and_the_next_start_cleans_the_rest() -> Result<()> {
     let me = std::env::current_exe()?;
     let mut test = Command::new(me);
-    test.args(["--ignored", "--exact", "helper_that_waits_to_be_killed"]);
+    test.args(["--ignored", "--exact", "rack_powers_and_boots::helper_that_waits_to_be_killed"]);
     test.env("HAAS_TEST_KILLED_RACK", "1").stdout(Stdio::null()).stderr(Stdio::null());
     let mut test = test.spawn()?;
     let dir = std::env::temp_dir().join("haas-rack-killed");
