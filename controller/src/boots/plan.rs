@@ -309,33 +309,9 @@ pub(super) fn loader(node: &Node) -> Loader {
 
 /// What a node would be given if it booted now, with the token hidden; the error says why nothing.
 pub async fn preview(context: &Context, node: &Node) -> std::result::Result<Rendered, String> {
-    let now = context.clock.now();
-    let attempt = Attempt {
-        id: "preview".to_owned(),
-        node_id: node.id.clone(),
-        generation: node.generation,
-        cause: Cause::Desired,
-        state: AttemptState::Open,
-        stage: BootStage::Power,
-        stage_since: now,
-        stages: Vec::new(),
-        token_spent: false,
-        agent_seq: 0,
-        initiator: exports::initiator_name(&node.name, "preview"),
-        chap: true,
-        by_itself: false,
-        kexec_of: None,
-        can_kexec: None,
-        opened_at: now,
-        counted_from: now,
-        ended_at: None,
-        boot_bytes: 0,
-        root_bytes: 0,
-        held_since: None,
-        failure: None,
-        epoch: 0,
-        checks: Vec::new(),
-    };
+    let (id, now) = ("preview".to_owned(), context.clock.now());
+    let initiator = exports::initiator_name(&node.name, &id);
+    let attempt = Attempt::new(node, (id, initiator), Cause::Desired, context.epoch, now);
     let token = Secret::new("TOKEN".to_owned());
     let target = target(context, node, &attempt, token).await.map_err(|e| e.to_string())??;
     let rendered = context.templates.render(&target, loader(node)).map_err(|e| e.to_string())?;

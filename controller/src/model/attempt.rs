@@ -5,7 +5,7 @@ use haas_api::{
     check::CheckReport,
 };
 
-use super::Micros;
+use super::{Micros, Node};
 
 words! {
     /// How an attempt stands.
@@ -93,4 +93,42 @@ pub struct Attempt {
     pub epoch: i64,
     /// Its ready checks as far as they were begun, in their order.
     pub checks: Vec<CheckReport>,
+}
+
+impl Attempt {
+    /// One for what is wanted of the node now, which is nowhere yet.
+    pub fn new(
+        node: &Node,
+        (id, initiator): (String, String),
+        cause: Cause,
+        epoch: i64,
+        now: Micros,
+    ) -> Self {
+        Self {
+            id,
+            node_id: node.id.clone(),
+            generation: node.generation,
+            cause,
+            state: AttemptState::Open,
+            stage: BootStage::Power,
+            stage_since: now,
+            stages: vec![(BootStage::Power, now)],
+            token_spent: false,
+            agent_seq: 0,
+            initiator,
+            chap: true,
+            by_itself: false,
+            kexec_of: None,
+            can_kexec: None,
+            opened_at: now,
+            counted_from: now,
+            ended_at: None,
+            boot_bytes: 0,
+            root_bytes: 0,
+            held_since: None,
+            failure: None,
+            epoch,
+            checks: Vec::new(),
+        }
+    }
 }

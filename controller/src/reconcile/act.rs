@@ -211,34 +211,9 @@ async fn open(
 
 /// An attempt for what is wanted of the node now, which is nowhere yet.
 pub(super) fn new_attempt(context: &Context, node: &Node, cause: Cause) -> Attempt {
-    let now = context.clock.now();
     let id = ulid::Ulid::new().to_string();
-    Attempt {
-        initiator: exports::initiator_name(&node.name, &id),
-        id,
-        node_id: node.id.clone(),
-        generation: node.generation,
-        cause,
-        state: AttemptState::Open,
-        stage: BootStage::Power,
-        stage_since: now,
-        stages: vec![(BootStage::Power, now)],
-        token_spent: false,
-        agent_seq: 0,
-        chap: true,
-        by_itself: false,
-        kexec_of: None,
-        can_kexec: None,
-        opened_at: now,
-        counted_from: now,
-        ended_at: None,
-        boot_bytes: 0,
-        root_bytes: 0,
-        held_since: None,
-        failure: None,
-        epoch: context.epoch,
-        checks: Vec::new(),
-    }
+    let initiator = exports::initiator_name(&node.name, &id);
+    Attempt::new(node, (id, initiator), cause, context.epoch, context.clock.now())
 }
 
 /// Whether a node that is off may start for whom it is; else its attempt has failed.
