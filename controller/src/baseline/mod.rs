@@ -56,8 +56,10 @@ pub(crate) async fn due(
     desired: &Desired,
     source: Source,
 ) -> Result<Due> {
-    // Whoever works on a node that is out of service may boot it to mend it, and is an admin.
-    let is_out = node.drain.as_ref().is_some_and(|drain| drain.state.keeps_hands_off());
+    // Whoever has a node booted that is out of service is an admin, and mends it perhaps.
+    let is_out = node.drain.as_ref().is_some_and(|drain| {
+        drain.state.keeps_hands_off() && desired.generation > drain.generation
+    });
     if !context.config.baseline.check || is_out {
         return Ok(Due::Nothing);
     }
@@ -96,8 +98,16 @@ pub(crate) async fn ask_bmc(
         Err(error) => return Ok(Err(error)),
     };
     let mut tx = context.store.write().await?;
+    // The BMC has taken its time: something else may be wanted by now.
+    let Some(node) = tx.node_by_id(&node.id).await? else { return Ok(Ok(false)) };
+    let is_open = |a: &Attempt| a.state == AttemptState::Open;
+    if node.generation != desired.generation
+        || !tx.attempt(&attempt.id).await?.is_some_and(|a| is_open(&a))
+    {
+        return Ok(Ok(false));
+    }
     tx.set_baseline_asked(&node.id, clock::wall(), None).await?;
-    let is_as_it_was = seen(&mut tx, node, attempt, api::bounded(facts), Source::Bmc).await?;
+    let is_as_it_was = seen(&mut tx, &node, attempt, api::bounded(facts), Source::Bmc).await?;
     tx.commit().await?;
     context.changed();
     Ok(Ok(is_as_it_was))
@@ -112,6 +122,9 @@ pub(crate) async fn told(context: &Context, attempt: &str, facts: Vec<Fact>) -> 
     let node = tx.node_by_id(&attempt.node_id).await?;
     let desired = tx.desired(&attempt.node_id, attempt.generation).await?;
     let (Some(node), Some(desired)) = (node, desired) else { return Ok(true) };
+    if is_held_for_it(&node, attempt.generation) {
+        return Ok(false);
+    }
     if due(context, &mut tx, &node, &desired, Source::Agent).await? == Due::Nothing {
         return Ok(attempt.failure.is_none_or(|failure| failure.code != DIFFERS));
     }
@@ -170,6 +183,14 @@ async fn seen(
     }
     let found = differences(&row.recorded, &row.seen, source);
     if found.is_empty() {
+        // What could not be seen before, by another image or from another BMC.
+        let mut recorded = row.recorded.clone();
+        for (part, facts) in row.seen.iter().filter(|(part, _)| part.source() == source) {
+            recorded.entry(*part).or_insert_with(|| facts.clone());
+        }
+        if recorded != row.recorded {
+            tx.record_baseline(&node.id, &recorded, "haasd", clock::wall()).await?;
+        }
         return Ok(true);
     }
     quarantine(tx, node, attempt, &found).await?;
@@ -250,9 +271,9 @@ pub(crate) async fn accept(tx: &mut Tx, node: &Node, by: &str) -> Result<Option<
     if seen.is_empty() {
         return Ok(None);
     }
-    let sources = [Source::Bmc, Source::Agent].into_iter().filter(|source| knows(&seen, *source));
-    for source in sources {
-        recorded.retain(|part, _| part.source() != source);
+    // What an agent has not told its image could not see; a BMC tells all that it has.
+    if knows(&seen, Source::Bmc) {
+        recorded.retain(|part, _| part.source() != Source::Bmc);
     }
     recorded.extend(seen.clone());
     tx.record_baseline(&node.id, &recorded, by, clock::wall()).await?;
@@ -282,6 +303,12 @@ pub(crate) async fn go_on(context: &Context, tx: &mut Tx, node: &Node) -> Result
         tx.restart_stage(&attempt.id, context.clock.now()).await?;
     }
     Ok(held)
+}
+
+/// Whether a boot of this generation is held since the machine is not as it was: nobody gets anything by it.
+pub(crate) fn is_held_for_it(node: &Node, generation: i64) -> bool {
+    let held = node.drain.as_ref().map_or(i64::MIN, |drain| drain.generation);
+    is_quarantined_for_it(node) && generation <= held
 }
 
 /// A node's baseline as it is shown.

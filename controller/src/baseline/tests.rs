@@ -184,6 +184,8 @@ async fn the_next_tenants_secrets_wait_until_the_agent_has_told_what_the_machine
     let drain = rig.bench.node(1).await.drain.unwrap();
     assert_eq!(drain.reason, "not as its baseline: EFI BootOrder: was 0000, is 0003, 0000");
     assert!(!rig.tell(&next, "0003, 0000").await, "who repeats himself gets nothing either");
+    let plan = rig.plan(&next).await;
+    assert!(plan.root.chap.is_none() && plan.root.target_chap.is_none());
     assert_eq!(rig.post("accept").await.status, 200);
     assert!(rig.plan(&next).await.baseline, "it is looked at once more");
     assert!(rig.tell(&next, "0003, 0000").await);

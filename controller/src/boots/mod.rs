@@ -300,6 +300,11 @@ pub async fn proved(context: &Context, attempt: &str, proof: &Proof) -> Result<J
         hostname: node.name.clone(),
         address: node.address,
     };
+    if attempt.state == AttemptState::Open && attempt.stage < BootStage::Overlay {
+        // What its tenant's coming depends on was not so: see `handed_over`.
+        let why = attempt.failure.as_ref().map_or("its overlay is not mounted yet", |f| &f.cause);
+        return Ok(Judgement::Refuse(why.to_owned()));
+    }
     match lifecycle::check_proof(proof, &expected) {
         Ok(()) => {
             if let Some(operation) = &desired.wanted.operation_id

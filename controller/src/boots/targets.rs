@@ -184,6 +184,7 @@ impl Targets {
         // Of a node out of service only the boots that an admin has asked for are answered.
         let is_held = node.drain.as_ref().is_some_and(|drain| drain.state.keeps_hands_off());
         match attempt {
+            Some(other) if crate::baseline::is_held_for_it(node, other.generation) => Ok(None),
             Some(other) if is_held && (other.state != AttemptState::Open || other.token_spent) => {
                 Ok(None)
             }

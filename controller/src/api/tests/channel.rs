@@ -116,8 +116,9 @@ impl Served {
         }
     }
 
-    /// A proof of what is wanted, by an agent that says itself when it is ready.
+    /// A proof of what is wanted, by an agent that says itself when it is ready; its overlay is mounted.
     async fn right_proof(&self) -> Value {
+        self.bench.advance(&self.attempt, BootStage::Overlay).await;
         let node = self.node().await;
         let mut tx = self.bench.context.store.read().await.unwrap();
         let image = tx.desired(&node.id, 1).await.unwrap().unwrap().wanted.image.unwrap();
@@ -346,6 +347,11 @@ async fn ready_is_for_a_right_proof_alone_to_say() {
     agent.say(&json!({ "seq": 2, "ack": 0, "msg": proof })).await;
     let answer: Value = serde_json::from_str(&agent.hear().await.unwrap()).unwrap();
     assert_eq!(answer["msg"]["type"], "not_ready");
+    let reason = answer["msg"]["reason"].as_str().unwrap();
+    assert!(reason.contains("not mounted"), "{answer}");
+    agent.frame(3, stage(BootStage::Overlay)).await;
+    agent.say(&json!({ "seq": 4, "ack": 0, "msg": proof })).await;
+    let answer: Value = serde_json::from_str(&agent.hear().await.unwrap()).unwrap();
     assert!(answer["msg"]["reason"].as_str().unwrap().contains("naa.0"), "{answer}");
     assert_eq!(served.attempt().await.state, AttemptState::Open);
     let node = served.node().await;
@@ -354,7 +360,7 @@ async fn ready_is_for_a_right_proof_alone_to_say() {
     drop(tx);
     proof["wwid"] = json!(crate::exports::wwid(&image.digest));
     proof["target"] = json!(crate::images::manifest::target_name(&image.digest));
-    agent.say(&json!({ "seq": 3, "ack": 0, "msg": proof })).await;
+    agent.say(&json!({ "seq": 5, "ack": 0, "msg": proof })).await;
     let answer: Value = serde_json::from_str(&agent.hear().await.unwrap()).unwrap();
     assert_eq!(answer["msg"]["type"], "admit", "{answer}");
     assert_eq!(served.attempt().await.state, AttemptState::Ready);

@@ -127,7 +127,10 @@ impl Gentle {
         }
         let sensors = self.sensors(&known.records).await?;
         // Not every BMC speaks DCMI, and many do not measure while the machine is off.
-        let watts = unless_refused(self.ask(GetPowerReading).await)?.flatten().map(u32::from);
+        let watts = match self.ask(GetPowerReading).await {
+            Err(Error::Garbled(_)) => None,
+            told => unless_refused(told)?.flatten().map(u32::from),
+        };
         let sel = self.sel(known).await?;
         let info = BmcInfo { frus: known.frus.clone(), ..info(&device) };
         KNOWN.lock().unwrap_or_else(|p| p.into_inner()).insert(address, known.clone());

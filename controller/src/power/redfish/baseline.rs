@@ -64,7 +64,7 @@ fn network(interface: &Value) -> String {
     let mut words = Vec::new();
     for address in interface["IPv4Addresses"].as_array().into_iter().flatten() {
         let origin = text(&address["AddressOrigin"]).unwrap_or_else(|| "unknown".to_owned());
-        if matches!(origin.as_str(), "DHCP" | "BOOTP") {
+        if matches!(origin.as_str(), "DHCP" | "BOOTP" | "IPv4LinkLocal") {
             words.push(format!("address by {origin}"));
             continue;
         }
