@@ -40,13 +40,15 @@ pub(super) fn step(
     }
     let over = call.since + seconds(limits.limit_s);
     let again = (call.asked_at + seconds(limits.again_s)).min(over);
-    // Without an answer haasd has died meanwhile, and with it perhaps the program.
-    let is_asked_again = call.said.is_empty() || now >= again;
+    if call.said.is_empty() {
+        // Without an answer haasd has died meanwhile, and with it perhaps the program.
+        return Some(Step::Do(Action::AskHook));
+    }
     Some(if now >= over {
         Step::Do(Action::KeepRunning {
             reason: format!("drain_hook said \"not yet\" for {} s: {}", limits.limit_s, call.said),
         })
-    } else if is_asked_again {
+    } else if now >= again {
         Step::Do(Action::AskHook)
     } else {
         wait(format!("drain_hook says \"not yet\": {}", call.said), again)

@@ -63,7 +63,8 @@ pub(super) fn step(view: View<'_>, attempt: &Attempt, next: &Attempt, now: Micro
         return give_up("something else is wanted of the node".to_owned());
     }
     if let Some(failure) = &next.failure {
-        return Step::Do(Action::GiveKexecUp(failure.clone()));
+        let why = Failure { code: NOT_DONE.to_owned(), retryable: false, ..failure.clone() };
+        return Step::Do(Action::GiveKexecUp(why));
     }
     let is_live = agent_is_live(node, attempt, now);
     let stage = seconds(view.limits.stage_s);
@@ -86,7 +87,9 @@ pub(super) fn step(view: View<'_>, attempt: &Attempt, next: &Attempt, now: Micro
     let silent_since = node.agent_at.filter(|_| !is_live);
     let deadline = (since + most).min(silent_since.map_or(Micros::MAX, |at| at + stage));
     let is_writing = node.dirty_fell_at.is_some_and(|at| now - at < 15 * SECOND);
-    if now >= deadline && !(is_live && is_writing) {
+    // What its users write while it only loads must not put it off for ever.
+    let is_put_off = is_live && is_writing && now < deadline + seconds(view.limits.shutdown_s);
+    if now >= deadline && !is_put_off {
         return give_up(format!(
             "after {} s it has not come to its end for the next kernel",
             (now - since) / SECOND

@@ -39,6 +39,10 @@ pub(super) async fn ask(context: &Context, loaded: &Loaded) -> Result<()> {
     let (node, generation) = (&loaded.node, desired.generation);
     let turn = TURNS.acquire().await.expect("it is never closed");
     let mut tx = context.store.write().await?;
+    // Its turn may have been long in coming.
+    if tx.node_by_id(&node.id).await?.is_none_or(|now| now.generation != generation) {
+        return Ok(());
+    }
     let before = tx.hook_call(&node.id).await?.filter(|call| call.generation == generation);
     tx.hook_asked(&node.id, generation, context.clock.now()).await?;
     let tenant = hook::name_of(&mut tx, &serves.wanted.tenant).await?;
@@ -89,10 +93,13 @@ fn not_yet(fault: &HookFault) -> Option<String> {
 
 /// Gives up what is wanted of a node: what runs there was not touched, and is wanted again.
 pub(super) async fn keep_running(context: &Context, loaded: &Loaded, reason: &str) -> Result<()> {
-    let (node, Some(serves)) = (&loaded.node, &loaded.serves) else { return Ok(()) };
+    let (node, Some(attempt), Some(serves)) = (&loaded.node, &loaded.attempt, &loaded.serves)
+    else {
+        return Ok(());
+    };
     let mut tx = context.store.write().await?;
     event(&mut tx, node, "drain-hook", json!({ "state": "failed", "said": reason })).await?;
-    match requests::keep_running(&mut tx, node, serves, reason).await {
+    match requests::keep_running(&mut tx, node, (&attempt.id, serves), reason).await {
         Ok(true) => {}
         // Somebody wants something else by now.
         Ok(false) | Err(StoreError::Conflict(_)) => return Ok(()),
@@ -219,7 +226,7 @@ mod tests {
         /// What the operation and the node came to, once the loop has looked.
         async fn outcome(&self) -> Operation {
             let context = &self.bench.context;
-            assert_eq!(self.step(0).await, Step::Do(Action::Adopt));
+            self.is_on(context.clock.now()).await;
             for _ in 0..2 {
                 reconcile::update_operations(context).await;
             }
@@ -309,6 +316,7 @@ mod tests {
         let path = format!("/v1/operations/{}/abort", site.operation);
         let answer = site.bench.post(&path, Value::Null).await;
         assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(site.step(0).await, Step::Do(Action::Adopt));
         assert_eq!(site.outcome().await.nodes[0].state, NodeProgress::RolledBack);
     }
 

@@ -84,8 +84,12 @@ pub(super) async fn begun(context: &Context, loaded: &Loaded) -> Result<()> {
 pub(super) async fn give_up(context: &Context, loaded: &Loaded, failure: &Failure) -> Result<()> {
     let (node, Some(next)) = (&loaded.node, &loaded.next) else { return Ok(()) };
     let mut tx = context.store.write().await?;
-    tx.fail_attempt(&next.id, failure, context.clock.now()).await?;
-    if next.failure.is_some() && node.goodbye.is_none() {
+    if !tx.fail_beside(&next.id, failure, context.clock.now()).await? {
+        // Its kernel has begun meanwhile.
+        return Ok(());
+    }
+    let refused = |said: &Failure| said.code == lifecycle::KEXEC_NOT_DONE;
+    if next.failure.as_ref().is_some_and(refused) && node.goodbye.is_none() {
         // Its agent said so, and has ended nothing.
         tx.set_ending(&node.id, None).await?;
     }

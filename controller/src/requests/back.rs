@@ -76,7 +76,7 @@ pub(crate) async fn send_back(
 pub(crate) async fn keep_running(
     tx: &mut Tx,
     node: &Node,
-    runs: &Desired,
+    (attempt, runs): (&str, &Desired),
     reason: &str,
 ) -> Result<bool> {
     let now = tx.node_by_id(&node.id).await?;
@@ -97,6 +97,8 @@ pub(crate) async fn keep_running(
         ..runs.wanted.clone()
     };
     let generation = tx.add_desired(&now, &wanted, clock::wall()).await?;
+    // At once: a root that has started another kernel by itself would be asked for again and again.
+    tx.adopt_attempt(attempt, generation).await?;
     if let Some(operation) = &operation_id {
         tx.send_operation_node_back(operation, &node.id, generation, Some(reason)).await?;
     }

@@ -191,6 +191,7 @@ impl Tx {
             return Ok(false);
         }
         self.set_ending(&next.node_id, None).await?;
+        self.set_silence(&next.node_id, None).await?;
         changed!(
             self,
             query("update nodes set heartbeat = null where id = $1").bind(&next.node_id)
@@ -456,6 +457,21 @@ impl Tx {
             .bind(at)
         )?;
         Ok(())
+    }
+
+    /// The same for one whose kernel what runs has not started yet; false if it has.
+    pub async fn fail_beside(&mut self, id: &str, failure: &Failure, at: Micros) -> Result<bool> {
+        let done = changed!(
+            self,
+            query(
+                "update attempts set state = 'failed', failure = $2, ended_at = $3
+                 where id = $1 and state = 'open' and beside",
+            )
+            .bind(id)
+            .bind(to_json(failure))
+            .bind(at)
+        )?;
+        Ok(done == 1)
     }
 
     /// Ends whatever attempts of a node are live: it went down, or another takes their place.

@@ -65,7 +65,7 @@ impl Tx {
                  join desired on desired.node_id = nodes.id
                    and desired.generation = nodes.generation
                  left join attempts on attempts.node_id = nodes.id
-                   and attempts.state in ('open', 'ready')
+                   and attempts.state in ('open', 'ready') and not attempts.beside
                  left join desired as serves on serves.node_id = attempts.node_id
                    and serves.generation = attempts.generation
                  where nodes.present",

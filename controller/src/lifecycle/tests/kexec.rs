@@ -135,9 +135,13 @@ fn one_that_comes_to_no_end_is_ended_as_ever() {
     assert_waits(opened().ending(Ending::Kexec, 419).decide(), "next kernel");
     let failure = given_up(opened().ending(Ending::Kexec, 420).decide());
     assert_eq!(failure.code, KEXEC_NOT_DONE);
-    let mut writing = opened().ending(Ending::Kexec, 900);
-    writing.node.dirty_fell_at = Some(NOW - 10 * SECOND);
-    assert_waits(writing.decide(), "next kernel");
+    let writing = |since| {
+        let mut fleet = opened().ending(Ending::Kexec, since);
+        fleet.node.dirty_fell_at = Some(NOW - 10 * SECOND);
+        fleet.decide()
+    };
+    assert_waits(writing(539), "next kernel");
+    assert_eq!(given_up(writing(540)).code, KEXEC_NOT_DONE);
     let mut after = fast().ending(Ending::Kexec, 420);
     after.failures = vec![failure];
     assert_eq!(after.decide(), ORDERLY);
