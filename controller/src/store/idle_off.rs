@@ -11,8 +11,8 @@ macro_rules! times {
     ($more:literal) => {
         concat!(
             "select off.created_at,
-               (select min(later.created_at) from desired as later
-                where later.node_id = off.node_id and later.generation > off.generation),
+               (select later.created_at from desired as later
+                where later.node_id = off.node_id and later.generation = off.generation + 1),
                idle_watts.watts
              from desired as off left join idle_watts
                on idle_watts.node_id = off.node_id and idle_watts.generation = off.generation
