@@ -319,7 +319,9 @@ impl<'a> Shower<'a> {
     fn stands(&self, one: &model::Reservation, held: &Assigned) -> &'static str {
         let standing = self.standings.get(&held.node_id);
         let runs = standing.and_then(|standing| standing.runs.as_ref());
-        let is_ready = runs.is_some_and(|runs| runs.is_ready && runs.generation >= held.generation);
+        let is_ready = runs.is_some_and(|runs| {
+            runs.is_ready && runs.generation >= held.generation && runs.tenant == one.tenant
+        });
         match one.state {
             _ if held.lost => "lost",
             ReservationState::Starting | ReservationState::Active if held.generation == 0 => {

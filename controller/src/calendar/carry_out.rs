@@ -18,7 +18,7 @@ use crate::{
     auth::{Object, Verb, authorize},
     clock,
     context::Context,
-    model::{ImageWanted, Node, Reservation},
+    model::{Drain, ImageWanted, Node, Reservation},
     nodeset,
     requests::{self, RequestError},
     store::{NewEvent, Result, StepRow, StoreError, Tx},
@@ -95,7 +95,7 @@ async fn lend(
     draft: &mut Draft,
     given: &mut HashMap<String, i64>,
 ) -> Result<()> {
-    let is_first = draft.now.held().all(|held| held.generation == 0);
+    let is_first = draft.now.nodes.iter().all(|held| held.generation == 0);
     if is_first && let Err((code, reason)) = may_start(tx, &mut draft.now).await? {
         draft.give_up(code, reason);
         return Ok(());
@@ -104,6 +104,13 @@ async fn lend(
     let nodes: Vec<(Node, u32)> = lent
         .filter_map(|held| Some((world.seen(&held.node_id)?.node.clone(), held.rank)))
         .collect();
+    if let Some(reason) = may_not_be_lent(context, tx, &draft.now, &nodes).await? {
+        match is_first {
+            true => draft.give_up(ReasonCode::NotAllowed, reason),
+            false => draft.end(ReasonCode::NotAllowed, reason, context.clock.now()),
+        }
+        return Ok(());
+    }
     let generations = match requests::lend(context, tx, &draft.now, nodes).await {
         Ok(generations) => generations,
         Err(RequestError::Store(error)) => return Err(error),
@@ -120,6 +127,25 @@ async fn lend(
     }
     given.extend(generations);
     Ok(())
+}
+
+/// Why one of the nodes cannot be lent with root to who asked, who is no admin: see [`crate::lend`].
+async fn may_not_be_lent(
+    context: &Context,
+    tx: &mut Tx,
+    one: &Reservation,
+    nodes: &[(Node, u32)],
+) -> Result<Option<String>> {
+    if ask::principal(tx, &one.owner_id).await?.is_none_or(|asker| asker.is_admin()) {
+        return Ok(None);
+    }
+    let wanted = requests::wanted_of(one);
+    for (node, _) in nodes {
+        if let Some(refusal) = crate::lend::refusal(context, tx, node, &wanted).await? {
+            return Ok(Some(format!("{}: {}", node.name, refusal.reason)));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether who asked for it may still have it, and with what image.
@@ -194,7 +220,7 @@ async fn take_back<'a>(
         } else if is_others(seen, &draft.now.tenant) {
             held.generation = seen.node.generation;
         } else {
-            let stays = !held.lost && spares.stays_on(seen);
+            let stays = !held.lost && seen.node.drain.is_none() && spares.stays_on(seen);
             nodes.push((seen.node.clone(), stays.then(|| draft.now.image.clone())));
         }
     }
@@ -207,8 +233,12 @@ async fn take_back<'a>(
         Err(other) => return Err(StoreError::Conflict(other.to_string())),
     };
     for held in &mut draft.now.nodes {
-        if let Some(generation) = generations.get(&held.node_id) {
-            held.generation = *generation;
+        let Some(generation) = generations.get(&held.node_id).copied() else { continue };
+        held.generation = generation;
+        // People have a node in their hands that is out of service: it ends when they give it back.
+        let drain = world.seen(&held.node_id).and_then(|seen| seen.node.drain.clone());
+        if let Some(drain) = drain.filter(|drain| drain.state.keeps_hands_off()) {
+            tx.set_drain(&held.node_id, Some(&Drain { generation, ..drain })).await?;
         }
     }
     given.extend(generations);

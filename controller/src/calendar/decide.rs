@@ -51,10 +51,12 @@ pub(super) struct Decision {
     pub(super) drafts: Vec<Draft>,
     /// When something will be due next, as far as is known.
     pub(super) next: Option<Micros>,
+    /// Why nothing new could be planned.
+    pub(super) problem: Option<SnapshotError>,
 }
 
 /// Decides what is due at `now`.
-pub(super) fn decide(world: &World, now: Micros) -> Result<Decision, SnapshotError> {
+pub(super) fn decide(world: &World, now: Micros) -> Decision {
     let mut drafts: Vec<Draft> = world.live.iter().cloned().map(Draft::new).collect();
     for draft in &mut drafts {
         draft.by_the_clock(world, now);
@@ -63,13 +65,20 @@ pub(super) fn decide(world: &World, now: Micros) -> Result<Decision, SnapshotErr
     let planned = drafts.iter().map(|draft| &draft.now);
     let planned = planned.filter(|one| !kept_back.contains(&one.id));
     let mut taken = snapshot::take(world, planned, now);
-    lengthen(&mut taken, &mut drafts, now)?;
-    let plan = scheduler::plan(&taken.snapshot, seconds(now))?;
-    apply(world, &taken, plan, &mut drafts, now);
+    let planned = lengthen(&mut taken, &mut drafts, now)
+        .and_then(|()| scheduler::plan(&taken.snapshot, seconds(now)));
+    let problem = match planned {
+        Ok(plan) => {
+            apply(world, &taken, plan, &mut drafts, now);
+            None
+        }
+        // What has been given ends in its time all the same.
+        Err(problem) => Some(problem),
+    };
     lend_in_time(world, &mut drafts, now);
     let next = drafts.iter().filter_map(|draft| draft.next(world, now)).min();
     drafts.retain(Draft::is_news);
-    Ok(Decision { drafts, next })
+    Decision { drafts, next, problem }
 }
 
 impl Draft {
@@ -104,6 +113,10 @@ impl Draft {
         match self.now.state {
             ReservationState::Starting | ReservationState::Active if self.is_over(now) => {
                 self.end_in_time(now);
+            }
+            ReservationState::Planned if self.now.is_advance && self.is_over(now) => {
+                let reason = "its whole time passed while haasd was away";
+                self.give_up(ReasonCode::NeverReady, reason.to_owned());
             }
             ReservationState::Starting => self.become_active(world, now),
             ReservationState::Active => self.warn(world, now),
@@ -141,7 +154,7 @@ impl Draft {
     }
 
     /// Ends what it has, in order; its nodes are free for others at once.
-    fn end(&mut self, code: ReasonCode, reason: impl Into<String>, now: Micros) {
+    pub(super) fn end(&mut self, code: ReasonCode, reason: impl Into<String>, now: Micros) {
         self.now.end_at = Some(now.min(self.now.end_at.unwrap_or(now)));
         let given = self.now.held().filter(|held| held.generation > 0);
         self.back.extend(given.map(|held| held.node_id.clone()));
@@ -155,7 +168,11 @@ impl Draft {
             let standing = world.seen(&held.node_id).and_then(|seen| seen.standing.as_ref());
             let runs = standing.and_then(|standing| standing.runs.as_ref());
             held.generation > 0
-                && runs.is_some_and(|runs| runs.is_ready && runs.generation >= held.generation)
+                && runs.is_some_and(|runs| {
+                    runs.is_ready
+                        && runs.generation >= held.generation
+                        && runs.tenant == self.now.tenant
+                })
         };
         let (Some(start), false) = (self.now.start_at, self.now.held().next().is_none()) else {
             return;

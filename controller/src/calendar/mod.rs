@@ -26,6 +26,7 @@
 mod ask;
 mod carry_out;
 mod decide;
+mod draft;
 mod free;
 mod snapshot;
 #[cfg(test)]
@@ -140,13 +141,10 @@ pub(crate) async fn pass_at(context: &Context, now: Micros) -> Result<Option<Mic
     if world.live.is_empty() {
         return Ok(None);
     }
-    let decision = match decide::decide(&world, now) {
-        Ok(decision) => decision,
-        Err(error) => {
-            error!(%error, "nothing can be planned");
-            return Ok(None);
-        }
-    };
+    let decision = decide::decide(&world, now);
+    if let Some(error) = &decision.problem {
+        error!(%error, "nothing can be planned");
+    }
     let next = decision.next;
     if decision.drafts.is_empty() {
         return Ok(next);

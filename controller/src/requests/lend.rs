@@ -13,6 +13,18 @@ use crate::{
 
 const KIND: &str = "reservation";
 
+/// What a reservation wants of each of its nodes.
+pub(crate) fn wanted_of(reservation: &Reservation) -> NewDesired {
+    NewDesired {
+        power_on: true,
+        image: Some(reservation.image.clone()),
+        overlay_id: reservation.overlay_id.clone(),
+        tenant: reservation.tenant.clone(),
+        actor_id: reservation.owner_id.clone(),
+        ..plan::nothing()
+    }
+}
+
 /// Has these nodes, as they were read, run what the reservation says, each with its rank. Answers the
 /// generation of each, by the node's id.
 pub(crate) async fn lend(
@@ -47,14 +59,7 @@ pub(crate) async fn lend(
         if new_shard {
             ranks.insert(candidate.node().id.clone(), rank);
         }
-        let wanted = NewDesired {
-            power_on: true,
-            image: Some(reservation.image.clone()),
-            overlay_id: reservation.overlay_id.clone(),
-            rank,
-            tenant: reservation.tenant.clone(),
-            ..plan::nothing()
-        };
+        let wanted = NewDesired { rank, ..wanted_of(reservation) };
         planned.push(plan::lent(candidate, wanted, overlay.as_deref(), new_shard));
     }
     let set = super::fold(&planned);

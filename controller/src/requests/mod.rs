@@ -35,7 +35,7 @@ use crate::{
 use plan::Candidate;
 
 pub(crate) use back::{Which, keep_running, send_back};
-pub(crate) use lend::{lend, take_back};
+pub(crate) use lend::{lend, take_back, wanted_of};
 pub(crate) use plan::overlay;
 pub use steer::{Steer, steer};
 pub use tenant::image;
