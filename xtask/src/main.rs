@@ -57,7 +57,7 @@ enum Task {
         down: bool,
         /// Instead, switch so many simulated nodes, some of them bad, and kill haasd on the way. Needs no root.
         #[arg(long, value_name = "NODES", conflicts_with_all = ["keep", "down"],
-              value_parser = clap::value_parser!(u32).range(1..=2000))]
+              value_parser = clap::value_parser!(u32).range(20..=2000))]
         sim: Option<u32>,
     },
     /// Measure something.
