@@ -79,13 +79,7 @@ pub(crate) async fn failure(
         return Ok(None);
     }
     let refusal = refusal(context, tx, &node, &desired.wanted).await?;
-    Ok(refusal.map(|Refusal { code, reason }| Failure {
-        stage: BootStage::Overlay,
-        code: code.to_owned(),
-        cause: reason,
-        kernel_log: Vec::new(),
-        retryable: false,
-    }))
+    Ok(refusal.map(|Refusal { code, reason }| Failure::new(BootStage::Overlay, code, reason)))
 }
 
 async fn gives_root(tx: &mut Tx, wanted: &NewDesired) -> Result<bool> {
@@ -113,7 +107,7 @@ async fn has_others_copy(tx: &mut Tx, node: &Node, wanted: &NewDesired) -> Resul
 }
 
 /// The node's own disks of which nodes.toml says nothing, as people know them. `seen` is what its agent
-/// found on them when it last opened the overlay store.
+/// found on them at the last boot.
 fn undeclared(node: &Node, drives: &[DiskDrive], seen: &[DiskRow]) -> Vec<String> {
     let is_undeclared = |drive: &&DiskDrive| !is_declared(node, drive, seen);
     let told = |drive: &DiskDrive| {

@@ -419,7 +419,7 @@ fn boot_step(view: View<'_>, attempt: &Attempt, now: Micros) -> Step {
     if !by_hand {
         let seen = node.power_at.filter(|at| *at > attempt.stage_since + OFF_BELIEVED);
         if node.power == Power::Off && seen.is_some_and(|at| now - at < POWER_FRESH) {
-            return Step::Do(Action::FailAttempt(failure(
+            return Step::Do(Action::FailAttempt(Failure::new(
                 attempt.stage,
                 POWERED_OFF,
                 format!("{} went off in the stage '{}'", node.name, attempt.stage),
@@ -445,7 +445,7 @@ fn prepared_step(view: View<'_>, attempt: &Attempt, since: Micros, now: Micros) 
     match known_power(view, now) {
         Known::Ask => return Step::Do(Action::ObservePower),
         Known::Off => {
-            return Step::Do(Action::FailAttempt(failure(
+            return Step::Do(Action::FailAttempt(Failure::new(
                 attempt.stage,
                 POWERED_OFF,
                 format!("{} went off before the others of its operation were there", node.name),
@@ -456,7 +456,7 @@ fn prepared_step(view: View<'_>, attempt: &Attempt, since: Micros, now: Micros) 
     // haasd may have been away, so that it was not heard: it calls again at once.
     let deadline = node.agent_at.unwrap_or(since).max(since) + seconds(view.limits.stage_s);
     if now >= deadline {
-        return Step::Do(Action::FailAttempt(failure(
+        return Step::Do(Action::FailAttempt(Failure::new(
             attempt.stage,
             "agent-silent",
             format!(
@@ -494,7 +494,7 @@ fn power_on_step(view: View<'_>, attempt: &Attempt, action: Action, now: Micros)
     if now < attempt.stage_since + seconds(limits.stage_s) {
         return Step::Do(action);
     }
-    Step::Do(Action::FailAttempt(failure(
+    Step::Do(Action::FailAttempt(Failure::new(
         BootStage::Power,
         BMC_POWER_ON,
         format!(
@@ -666,10 +666,6 @@ fn wait(reason: impl Into<String>, until: Micros) -> Step {
 
 fn seconds(s: u64) -> Micros {
     Micros::try_from(s).unwrap_or(Micros::MAX / SECOND).saturating_mul(SECOND)
-}
-
-fn failure(stage: BootStage, code: &str, cause: String) -> Failure {
-    Failure { stage, code: code.to_owned(), cause, kernel_log: Vec::new(), retryable: false }
 }
 
 #[cfg(test)]

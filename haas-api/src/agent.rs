@@ -293,6 +293,14 @@ pub struct Failure {
     pub retryable: bool,
 }
 
+impl Failure {
+    /// One that a person is needed for.
+    pub fn new(stage: BootStage, code: impl Into<String>, cause: impl Into<String>) -> Self {
+        let (code, cause) = (code.into(), cause.into());
+        Self { stage, code, cause, kernel_log: Vec::new(), retryable: false }
+    }
+}
+
 /// What runs on the node, read back from the kernel and never echoed from the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {

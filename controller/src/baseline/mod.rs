@@ -150,13 +150,8 @@ pub(crate) async fn missed(
     let due = due(context, tx, &node, &desired, Source::Agent).await?;
     let cause = "its agent goes on, and has not told whether the machine is as it was before its last \
                  tenant";
-    Ok((due == Due::Comparison).then(|| Failure {
-        stage: BootStage::Overlay,
-        code: "baseline-not-told".to_owned(),
-        cause: cause.to_owned(),
-        kernel_log: Vec::new(),
-        retryable: false,
-    }))
+    Ok((due == Due::Comparison)
+        .then(|| Failure::new(BootStage::Overlay, "baseline-not-told", cause)))
 }
 
 /// Records what is told first, and compares what is told later. Whether all is as it was; else the node is
@@ -217,17 +212,15 @@ async fn quarantine(
     let words: Vec<_> = found.iter().map(ToString::to_string).collect();
     let data = json!({ "boot": attempt.id, "differences": found, "words": words });
     event(tx, node, "baseline-differs", "haasd", data).await?;
-    let failure = Failure {
-        stage: attempt.stage,
-        code: DIFFERS.to_owned(),
-        cause: format!(
+    let failure = Failure::new(
+        attempt.stage,
+        DIFFERS,
+        format!(
             "{reason}. Mend it and `haasctl node resume {0}`, or take it as it is: `haasctl node baseline \
              accept {0}`",
             node.name
         ),
-        kernel_log: Vec::new(),
-        retryable: false,
-    };
+    );
     tx.set_failure(&attempt.id, Some(&failure)).await?;
     let drain = Drain {
         state: DrainState::Quarantine,

@@ -195,11 +195,8 @@ async fn hold(
 ) -> Result<()> {
     let Some(attempt) = attempt.filter(|a| a.state == AttemptState::Open) else { return Ok(()) };
     let failure = Failure {
-        stage: attempt.stage.max(BootStage::Dhcp),
-        code: code.to_owned(),
-        cause,
-        kernel_log: Vec::new(),
         retryable: true,
+        ..Failure::new(attempt.stage.max(BootStage::Dhcp), code, cause)
     };
     super::held(context, &attempt.id, &failure).await
 }

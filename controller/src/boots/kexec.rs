@@ -68,13 +68,7 @@ pub async fn kexec_failed(
     if known.is_none_or(|next| next.kexec_of.as_deref() != Some(attempt)) {
         return Ok(());
     }
-    let failure = Failure {
-        stage: BootStage::Power,
-        code: lifecycle::KEXEC_NOT_DONE.to_owned(),
-        cause: reason,
-        kernel_log: Vec::new(),
-        retryable: false,
-    };
+    let failure = Failure::new(BootStage::Power, lifecycle::KEXEC_NOT_DONE, reason);
     super::held(context, next, &failure).await
 }
 

@@ -29,16 +29,12 @@ pub(super) async fn hand_over(tx: &mut Tx, attempt: &Attempt) -> Result<Option<F
     let desired = tx.desired(&attempt.node_id, attempt.generation).await?;
     let (Some(node), Some(desired)) = (node, desired) else { return Ok(None) };
     if is_to_erase(tx, &node, &desired).await? {
-        return Ok(Some(Failure {
-            stage: BootStage::Overlay,
-            code: "scratch-not-erased".to_owned(),
-            cause:
-                "its agent goes on, and has not erased what another tenant may have left on its \
-                    scratch disks"
-                    .to_owned(),
-            kernel_log: Vec::new(),
-            retryable: false,
-        }));
+        return Ok(Some(Failure::new(
+            BootStage::Overlay,
+            "scratch-not-erased",
+            "its agent goes on, and has not erased what another tenant may have left on its \
+                    scratch disks",
+        )));
     }
     tx.set_scratch_of(&node.id, &desired.wanted.tenant).await?;
     Ok(None)

@@ -4,7 +4,7 @@
 
 use haas_api::agent::{BootStage, Failure};
 
-use super::{failure, kexec, seconds};
+use super::{kexec, seconds};
 use crate::{
     config::BootLimits,
     model::{Attempt, BootTimes, Micros, Node, SECOND},
@@ -41,7 +41,7 @@ pub(super) fn passed(node: &Node, attempt: &Attempt, now: Micros) -> Failure {
     if attempt.kexec_of.is_some() && attempt.stage < BootStage::Agent {
         let cause =
             format!("its kernel was started {took} s ago without firmware, and no agent called");
-        return failure(attempt.stage, kexec::LOST, cause);
+        return Failure::new(attempt.stage, kexec::LOST, cause);
     }
     let (code, cause) = match attempt.stage {
         BootStage::Power | BootStage::Firmware => (
@@ -75,7 +75,7 @@ pub(super) fn passed(node: &Node, attempt: &Attempt, now: Micros) -> Failure {
         None => String::new(),
     };
     let cause = format!("after {took} s in stage '{}'{usual}: {cause}", attempt.stage);
-    failure(attempt.stage, code, cause)
+    Failure::new(attempt.stage, code, cause)
 }
 
 fn learned(configured: Micros, usual: Option<Micros>) -> Micros {

@@ -6,9 +6,7 @@
 
 use haas_api::agent::{BootStage, Failure, ShutdownHow};
 
-use super::{
-    Action, Known, Step, View, agent_is_live, failure, has_no_bmc, known_power, seconds, wait,
-};
+use super::{Action, Known, Step, View, agent_is_live, has_no_bmc, known_power, seconds, wait};
 use crate::model::{Attempt, AttemptState, Desired, Ending, Micros, SECOND};
 
 /// The code of an attempt whose kernel was not started by what ran.
@@ -99,5 +97,5 @@ pub(super) fn step(view: View<'_>, attempt: &Attempt, next: &Attempt, now: Micro
 }
 
 fn give_up(cause: String) -> Step {
-    Step::Do(Action::GiveKexecUp(failure(BootStage::Power, NOT_DONE, cause)))
+    Step::Do(Action::GiveKexecUp(Failure::new(BootStage::Power, NOT_DONE, cause)))
 }

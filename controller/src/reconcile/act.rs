@@ -219,13 +219,7 @@ pub(super) fn new_attempt(context: &Context, node: &Node, cause: Cause) -> Attem
 /// Whether a node that is off may start for whom it is; else its attempt has failed.
 async fn may_start(context: &Context, loaded: &Loaded) -> Result<bool> {
     let Err(fault) = hook::set_network(context, loaded).await? else { return Ok(true) };
-    let failure = Failure {
-        stage: BootStage::Power,
-        code: "network-hook".to_owned(),
-        cause: fault.to_string(),
-        kernel_log: Vec::new(),
-        retryable: false,
-    };
+    let failure = Failure::new(BootStage::Power, "network-hook", fault.to_string());
     fail_attempt(context, loaded, &failure).await?;
     Ok(false)
 }
