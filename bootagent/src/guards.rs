@@ -65,7 +65,8 @@ pub(crate) fn write(root: &Path, plan: &BootPlan, nic: &str) -> io::Result<()> {
     for unit in ISCSI_UNITS {
         mask(&units, unit)?;
     }
-    for unit in ["ssh.service", "sshd.service"] {
+    // Those with @ are started by ssh.socket and sshd.socket, once for each that comes.
+    for unit in ["ssh.service", "sshd.service", "ssh@.service", "sshd@.service"] {
         drop_in(&units, unit, WAIT_FOR_READY)?;
     }
     Ok(())

@@ -220,8 +220,13 @@ fn users(root: &Path, plan: &BootPlan) -> io::Result<()> {
             replace(&root.join(path), mode, new)?;
         }
     }
-    // Keys of a former login must go also when nobody may log in as root any more.
+    // The keys of who may log in no more must go, whose account the overlay still has.
     keys.entry(home_of(&passwd, "root")).or_insert((0, Vec::new()));
+    for name in passwd.lines().filter_map(|line| line.split(':').next()) {
+        if let Some(uid) = uid_of(&passwd, name) {
+            keys.entry(home_of(&passwd, name)).or_insert((uid, Vec::new()));
+        }
+    }
     for (home, (uid, keys)) in keys {
         authorize(&root.join(home.strip_prefix("/").unwrap_or(&home)), uid, &keys)?;
     }
@@ -350,6 +355,27 @@ mod tests {
             let roots = read("root/.ssh/authorized_keys");
             assert!(roots.contains("ssh-ed25519 bob") && !roots.contains("alice"), "{roots}");
         }
+    }
+
+    #[test]
+    fn who_may_log_in_no_more_keeps_only_keys_of_his_own_making() {
+        let root = tempfile::tempdir().expect("root");
+        let mut plan = crate::channel::fake::plan(0);
+        plan.logins = vec![login("alice", 10_001, false), login("bob", 10_002, true)];
+        users(root.path(), &plan).expect("accounts");
+        let file = root.path().join("home/bob/.ssh/authorized_keys");
+        let given = fs::read_to_string(&file).expect("it is there");
+        fs::write(&file, format!("ssh-ed25519 bobs-own\n{given}")).expect("a key of his own");
+        plan.logins.truncate(1);
+        for _ in 0..2 {
+            users(root.path(), &plan).expect("accounts");
+            let left = fs::read_to_string(&file).expect("it is there");
+            assert_eq!(left, "ssh-ed25519 bobs-own\n");
+        }
+        let of =
+            |home: &str| fs::read_to_string(root.path().join(home).join(".ssh/authorized_keys"));
+        assert!(of("home/alice").expect("it is there").contains("ssh-ed25519 alice"));
+        assert!(!of("root").expect("it is there").contains("bob"));
     }
 
     #[test]

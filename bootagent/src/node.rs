@@ -189,7 +189,7 @@ impl Node {
             self.pass(BootStage::Agent, |node| net::set_mtu(node.plan.net.mac, mtu));
         }
         self.tell_baseline();
-        let looks = (!self.plan.doors.is_empty()).then(|| Look::begin(&self.plan.doors));
+        let look = Look::begin(&self.plan.doors);
         self.pass(BootStage::Root, Self::attach_root);
         self.reached(BootStage::Root);
         if self.plan.inventory {
@@ -198,9 +198,7 @@ impl Node {
         }
         self.pass(BootStage::Overlay, Self::mount_overlay);
         // It has mostly ended by now, and nothing of the image or a user runs yet.
-        if let Some(look) = looks {
-            self.channel.say(ToController::Reaches { doors: look.end() });
-        }
+        self.channel.say(ToController::Reaches { doors: look.end() });
         // Before its ssh server starts, which then shows its certificate from the first moment on.
         let renew_in = self.certify().unwrap_or_else(|error| {
             log::error(&format!("ssh has no certificates yet: {error}"));
@@ -372,7 +370,11 @@ impl Node {
         }
         if self.layer.is_none() {
             let layer = match &self.plan.overlay {
-                OverlayPlan::Ram { rank } => overlay::in_ram(store::MOUNT, *rank)?,
+                OverlayPlan::Ram { rank } => {
+                    // Whose they are is asked before a user comes who could read and write them.
+                    self.survey();
+                    overlay::in_ram(store::MOUNT, *rank)?
+                }
                 OverlayPlan::Disk { removed, rescue, .. } => {
                     if self.store.is_none() {
                         self.store = Some(self.open_store()?);
@@ -449,15 +451,24 @@ impl Node {
         Err("haasd does not answer".to_owned())
     }
 
-    fn open_store(&self) -> Result<Store, Fault> {
-        let owner = Owner {
+    fn owner(&self) -> Owner<'_> {
+        Owner {
             cluster: &self.plan.cluster_id,
             node: &self.plan.node_id,
             name: self.plan.node.as_str(),
-        };
-        let survey = store::survey(owner, &self.plan);
+        }
+    }
+
+    /// Looks at the node's own disks, and tells what is on them.
+    fn survey(&self) -> Vec<store::Seen> {
+        let survey = store::survey(self.owner(), &self.plan);
         self.channel.say(ToController::Disks { disks: store::report(&survey) });
-        let store = store::open(&self.plan, owner, &survey)?;
+        survey
+    }
+
+    fn open_store(&self) -> Result<Store, Fault> {
+        let survey = self.survey();
+        let store = store::open(&self.plan, self.owner(), &survey)?;
         let disks = store::report_opened(&survey, &store);
         if disks != store::report(&survey) {
             self.channel.say(ToController::Disks { disks });

@@ -127,19 +127,17 @@ impl Agent<'_> {
         if let Some(end) = at(self.folder, BootStage::Overlay)? {
             return Ok(Up::Ends(end));
         }
+        self.link.say(ToController::Disks { disks: disk::disks(self.folder, plan)? });
         let rank = match &plan.overlay {
             OverlayPlan::Ram { rank } => *rank,
-            OverlayPlan::Disk { .. } => {
-                self.link.say(ToController::Disks { disks: disk::disks(self.folder, plan)? });
-                match disk::open(self.folder, plan)? {
-                    Ok(Some((report, rank))) => {
-                        self.link.say(ToController::Store(report));
-                        rank
-                    }
-                    Ok(None) => 0,
-                    Err(failure) => return Ok(Up::Failed(failure)),
+            OverlayPlan::Disk { .. } => match disk::open(self.folder, plan)? {
+                Ok(Some((report, rank))) => {
+                    self.link.say(ToController::Store(report));
+                    rank
                 }
-            }
+                Ok(None) => 0,
+                Err(failure) => return Ok(Up::Failed(failure)),
+            },
         };
         self.reached(BootStage::Overlay);
         if let Some(end) = at(self.folder, BootStage::Userspace)? {
@@ -365,5 +363,5 @@ fn attach(plan: &BootPlan) -> Result<(Session, String, u64)> {
 }
 
 fn failure(stage: BootStage, code: &str, cause: String, retryable: bool) -> Failure {
-    Failure { stage, code: code.to_owned(), cause, kernel_log: Vec::new(), retryable }
+    Failure { retryable, ..Failure::new(stage, code, cause) }
 }

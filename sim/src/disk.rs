@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use haas_api::agent::{
     BootPlan, BootStage, Disk, DiskState, Failure, MissingShard, OverlayPlan, ShardReport,
     StoreReport,
 };
+use haas_api::hardware::DiskDrive;
 use serde::{Deserialize, Serialize};
 
 use crate::folder::Folder;
@@ -43,14 +44,8 @@ pub(crate) fn disks(folder: &Folder, plan: &BootPlan) -> Result<Vec<Disk>> {
         },
         None => DiskState::Blank,
     };
-    let disk = Disk {
-        name: "vda".to_owned(),
-        serial: Some(serial(folder)),
-        model: Some("simulated".to_owned()),
-        size: SIZE,
-        state,
-    };
-    Ok(vec![disk])
+    let DiskDrive { name, serial, model, .. } = drive(folder)?;
+    Ok(vec![Disk { name, serial, model, size: SIZE, state }])
 }
 
 /// Opens the store and the plan's shard in it, as the plan demands; None for an overlay in RAM.
@@ -99,7 +94,7 @@ pub(crate) fn open(
     let report = StoreReport {
         store_id: store.store_id,
         generation: store.generation,
-        disk_serial: Some(serial(folder)),
+        disk_serial: drive(folder)?.serial,
         size: SIZE,
         free: SIZE / 2,
         created,
@@ -117,17 +112,12 @@ pub(crate) fn open(
     Ok(Ok(Some((report, found))))
 }
 
-fn serial(folder: &Folder) -> String {
-    let name = folder.path().file_name().map(|n| n.to_string_lossy().into_owned());
-    format!("SIM-{}", name.unwrap_or_default())
+/// The node's first disk, as its inventory has it.
+fn drive(folder: &Folder) -> Result<DiskDrive> {
+    let disks = folder.inventory()?.disks;
+    disks.into_iter().next().context("the node has no disk")
 }
 
 fn failure(code: &str, cause: &str) -> Failure {
-    Failure {
-        stage: BootStage::Overlay,
-        code: code.to_owned(),
-        cause: cause.to_owned(),
-        kernel_log: Vec::new(),
-        retryable: false,
-    }
+    Failure::new(BootStage::Overlay, code, cause)
 }
