@@ -17,6 +17,10 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
                       response_headers_conformance,response_schema_conformance,unsupported_method,\
                       ignored_auth";
 
+/// Bodies that are a tar are any bytes.
+const HOOKS: &str = "import schemathesis\n\
+    schemathesis.serializer.alias('application/x-tar', 'application/octet-stream')\n";
+
 #[test]
 #[ignore = "needs root, built binaries and schemathesis; run: cargo xtask e2e --slow"]
 fn slow_whoever_asks_whatever_gets_no_servers_error_and_no_undescribed_answer() -> Result<()> {
@@ -55,8 +59,10 @@ fn ask_everything(haas: &Controller<'_>, who: &str, token: Option<&str>) -> Resu
     fs::create_dir_all(&folder)?;
     // Not an argument, which everybody on the machine could read.
     let header = token.map(|token| format!("Authorization = \"Bearer {token}\"\n"));
-    let config = header.map_or_else(String::new, |header| format!("[headers]\n{header}"));
+    let headers = header.map_or_else(String::new, |header| format!("[headers]\n{header}"));
+    let config = format!("hooks = \"hooks.py\"\n{headers}");
     fs::write(folder.join("schemathesis.toml"), config)?;
+    fs::write(folder.join("hooks.py"), HOOKS)?;
     let mut command = haas.sim.rack.command(program()?);
     command.current_dir(&folder).args(["run", &format!("https://{CONTROLLER}:8443/openapi.json")]);
     command.args(["--tls-verify", "false", "--checks", CHECKS, "--continue-on-failure"]);

@@ -45,6 +45,11 @@ pub(super) struct Naming {
     tag: Option<ImageTag>,
 }
 
+/// A body that is a tar, as the API's description has it.
+#[derive(utoipa::ToSchema)]
+#[schema(format = Binary)]
+struct TarStream(#[expect(dead_code, reason = "it is only described")] String);
+
 /// What an import brings.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 pub(super) struct ImportQuery {
@@ -55,6 +60,7 @@ pub(super) struct ImportQuery {
     /// The project whose the name is or becomes; where none is given, the cluster's or whose it is.
     project: Option<UserName>,
     /// What the body is.
+    #[param(inline)]
     kind: ImportKind,
     /// Arguments for the kernel command line, with spaces between them.
     cmdline: Option<String>,
@@ -95,7 +101,7 @@ pub(super) async fn show(
 
 /// Builds an image from a recipe. The body is a tar of the recipe's folder; the answer is JSON lines.
 #[utoipa::path(post, path = "/v1/images/build", params(Naming),
-    request_body(content_type = "application/x-tar", content = Vec<u8>),
+    request_body(content_type = "application/x-tar", content = inline(TarStream)),
     responses((status = 200, content_type = "application/x-ndjson", body = ImageProgress)))]
 pub(super) async fn build(
     State(context): State<Arc<Context>>,
@@ -119,7 +125,7 @@ pub(super) async fn build(
 
 /// Imports a system. The body is a tar, see [`ImportKind`]; the answer is JSON lines.
 #[utoipa::path(post, path = "/v1/images/import", params(ImportQuery),
-    request_body(content_type = "application/x-tar", content = Vec<u8>),
+    request_body(content_type = "application/x-tar", content = inline(TarStream)),
     responses((status = 200, content_type = "application/x-ndjson", body = ImageProgress)))]
 pub(super) async fn import(
     State(context): State<Arc<Context>>,

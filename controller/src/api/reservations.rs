@@ -37,6 +37,9 @@ const MOST: i64 = 1000;
 /// How far a calendar reaches where nothing is said: a week.
 const WEEK: u64 = 7 * 86_400;
 
+/// How far it can reach, seconds.
+const YEAR: u64 = 366 * 86_400;
+
 /// Which reservations.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 pub(super) struct Filter {
@@ -229,9 +232,17 @@ pub(super) async fn calendar(
         }
     };
     drop(tx);
-    let wanted =
-        span.nodes.map(|nodes| (nodes, from_s(span.walltime_s.unwrap_or(queue.spec.walltime_s))));
-    let reach = from_s(span.span_s.unwrap_or(WEEK));
+    let (walltime_s, span_s) =
+        (span.walltime_s.unwrap_or(queue.spec.walltime_s), span.span_s.unwrap_or(WEEK));
+    if span_s > YEAR || walltime_s > queue.spec.max_walltime_s {
+        let most = queue.spec.max_walltime_s;
+        let detail = format!(
+            "a calendar reaches a year ({YEAR} s), and walltime_s is at most the queue's {most}"
+        );
+        return Err(Fail::bad("bad-time", detail));
+    }
+    let wanted = span.nodes.map(|nodes| (nodes, from_s(walltime_s)));
+    let reach = from_s(span_s);
     Ok(Json(calendar::calendar(&context, &queue, reach, wanted).await?))
 }
 

@@ -252,6 +252,18 @@ async fn a_body_that_is_too_large_or_no_json_is_refused() {
     assert_eq!((answer.status, answer.code().as_str()), (415, "bad-json"));
 }
 
+#[test]
+fn the_description_names_no_schema_that_it_has_not() {
+    let text = openapi_json();
+    let document: Value = serde_json::from_str(&text).unwrap();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let named: Vec<_> =
+        text.split("#/components/schemas/").skip(1).filter_map(|s| s.split('"').next()).collect();
+    assert!(named.len() > 100, "{named:?}");
+    let missing: Vec<_> = named.iter().filter(|name| !schemas.contains_key(**name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[tokio::test]
 async fn the_description_that_is_served_is_the_one_that_is_checked_in() {
     let bench = Bench::new().await;

@@ -136,6 +136,9 @@ fn queue(table: &Table<'_>, above: &[QueueSpec]) -> Option<QueueSpec> {
     Some(queue)
 }
 
+/// No time of a queue is longer, seconds: ten years, with which no sum of times overflows.
+const LONGEST: u64 = 10 * 366 * 86_400;
+
 /// Whether the shares of queues fit into each other, each queue behind the one above it. A plan could
 /// not be made with others.
 pub(crate) fn check(queues: &[QueueSpec]) -> Result<(), String> {
@@ -147,6 +150,13 @@ pub(crate) fn check(queues: &[QueueSpec]) -> Result<(), String> {
         return Err(format!("the queues at the top are guaranteed {}% together", all(None)));
     }
     for queue in queues {
+        let times = [queue.max_walltime_s, queue.max_ahead_s, queue.no_show_s.unwrap_or_default()];
+        if times.iter().any(|time| *time > LONGEST) {
+            return Err(format!(
+                "no time of {} can be more than ten years ({LONGEST} s)",
+                queue.name
+            ));
+        }
         if queue.guaranteed > queue.max {
             let (name, guaranteed, max) = (&queue.name, queue.guaranteed, queue.max);
             return Err(format!("{name} is guaranteed {guaranteed}% and may hold {max}%"));

@@ -151,6 +151,17 @@ async fn the_calendar_tells_what_is_free_and_the_next_start() {
     let free: Vec<_> = slots.iter().map(|slot| slot["free"].as_u64().unwrap()).collect();
     assert_eq!((free, &told["nodes"]), (vec![3, 1, 3], &json!(3)));
     is_at(&rig, &told["next_starts"][0], 3 * HOUR);
+    for path in [
+        "/v1/calendar?span_s=9223372036854775808",
+        "/v1/calendar?nodes=1&walltime_s=9223372036854775807",
+    ] {
+        let (status, code, detail) =
+            refused(&rig.bench.call(&rig.bob, "GET", path, Value::Null).await);
+        assert_eq!((status, code.as_str()), (422, "bad-time"), "{detail}");
+    }
+    let queue = json!({ "name": "ever", "max_walltime_s": u64::MAX });
+    let (status, code, detail) = refused(&rig.bench.post("/v1/queues", queue).await);
+    assert_eq!((status, code.as_str()), (422, "bad-reservation"), "{detail}");
 }
 
 #[tokio::test]
