@@ -9,6 +9,7 @@ pub mod api;
 pub mod auth;
 mod baseline;
 pub mod boots;
+mod busy;
 pub mod calendar;
 pub mod clock;
 pub mod condition;

@@ -43,16 +43,18 @@ fn switched(count: usize) -> Result<()> {
     let mut haas = Controller { haasd: fleet.haasd(limit)?, sim: &sim };
     haas.manage(&fleet.nodeset(), true)?;
 
+    let alone = alone(&haas)?;
+
     let is_over = AtomicBool::new(false);
-    let (operation, latencies, cpu) = std::thread::scope(|scope| -> Result<_> {
+    let (switch, answers) = std::thread::scope(|scope| -> Result<_> {
         let watcher = scope.spawn(|| watch(&sim, &is_over));
-        let ended = kill_in_the_middle(&mut haas, &fleet.nodeset());
+        let ended = kill_in_the_middle(&mut haas, &fleet);
         is_over.store(true, Ordering::Relaxed);
-        let latencies = watcher.join().expect("the watcher does not panic")?;
-        let (operation, cpu) = ended?;
-        Ok((operation, latencies, cpu))
+        let answers = watcher.join().expect("the watcher does not panic")?;
+        Ok((ended?, answers))
     })?;
-    report(&haas, &operation, latencies, cpu)?;
+    let operation = &switch.operation;
+    report(&switch, answers, alone);
 
     ensure!(
         operation.state == OperationState::Succeeded,
@@ -66,26 +68,62 @@ fn switched(count: usize) -> Result<()> {
     ensure!(wrong.is_empty(), "good nodes have failed: {wrong:?}");
     let failed: BTreeSet<String> = failed.map(|n| n.node.clone()).collect();
     ensure!(failed == bad, "bad nodes have not failed: {:?}", bad.difference(&failed));
+    let faults = haas.api(async |client| client.nodes_where(None, "state==fault").await)??;
+    let faults: BTreeSet<String> = faults.iter().map(|node| node.name.to_string()).collect();
+    ensure!(faults == bad, "in fault are {faults:?}, and bad are {bad:?}");
     ensure!(fleet.admitted() >= count - bad.len(), "{} let users in", fleet.admitted());
     Ok(())
 }
 
-/// Switches all nodes, and kills haasd when a third of them is there. Answers the operation at its end,
-/// and the seconds of CPU that both haasd have used.
-fn kill_in_the_middle(haas: &mut Controller<'_>, all: &str) -> Result<(Operation, f32)> {
-    let mut wanted = request(all, "none")?;
+/// How long one of the slowest good nodes takes when it boots alone. It is off again afterwards.
+fn alone(haas: &Controller<'_>) -> Result<Duration> {
+    let begun = Instant::now();
+    haas.switched(tests::fleet::A_SLOW_NODE, "none")?;
+    let took = begun.elapsed();
+    haas.haasd.ctl(&["power", "off", tests::fleet::A_SLOW_NODE, "--wait"])?.ok()?;
+    Ok(took)
+}
+
+/// A switch of a fleet, and what it cost.
+struct Switch {
+    operation: Operation,
+    /// From the request until the last good node was there.
+    took: Duration,
+    /// Of both haasd, seconds.
+    cpu: f32,
+    /// The most that one of them had resident, KiB.
+    peak: u64,
+}
+
+/// Switches all nodes, and kills haasd when a third of them is there.
+fn kill_in_the_middle(haas: &mut Controller<'_>, fleet: &FleetRack<'_>) -> Result<Switch> {
+    let mut wanted = request(&fleet.nodeset(), "none")?;
     wanted.min_success = Some(MinSuccess::Percent(95));
+    let begun = Instant::now();
     let id = haas.switch_as(wanted)??.id;
-    wait_until(haas, &id, |operation| {
-        let there = operation.nodes.iter().filter(|n| n.state == NodeProgress::Prepared).count();
-        there >= operation.nodes.len() / 3
-    })?;
-    let before = cpu_seconds(haas)?;
+    let is_there = |state| matches!(state, NodeProgress::Prepared | NodeProgress::Succeeded);
+    let there =
+        |operation: &Operation| operation.nodes.iter().filter(|n| is_there(n.state)).count();
+    wait_until(haas, &id, |operation| there(operation) >= operation.nodes.len() / 3)?;
+    let (before, peak) = (cpu_seconds(haas)?, peak_kib(haas)?);
     haas.haasd.kill()?;
     haas.haasd.launch()?;
+    let bad = fleet.bad().len();
+    wait_until(haas, &id, |operation| {
+        there(operation) >= operation.nodes.len() - bad || operation.state.is_over()
+    })?;
+    let took = begun.elapsed();
     let operation = wait_until(haas, &id, |operation| operation.state.is_over())?;
-    let after = cpu_seconds(haas)?;
-    Ok((operation, before + after))
+    let (cpu, peak) = (before + cpu_seconds(haas)?, peak.max(peak_kib(haas)?));
+    Ok(Switch { operation, took, cpu, peak })
+}
+
+/// The most that this haasd has had resident.
+fn peak_kib(haas: &Controller<'_>) -> Result<u64> {
+    let pid = haas.haasd.pid().context("haasd runs")?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 fn wait_until(
@@ -101,9 +139,17 @@ fn wait_until(
     })
 }
 
-/// Asks for one node again and again, as a person does who watches, and answers how long each answer
-/// took. None is counted while haasd is away.
-fn watch(sim: &SimRack, is_over: &AtomicBool) -> Result<Vec<Duration>> {
+/// How long answers took, and how many there were none of.
+#[derive(Default)]
+struct Answers {
+    of_one: Vec<Duration>,
+    of_all: Vec<Duration>,
+    /// haasd was away, or gave up.
+    none: usize,
+}
+
+/// Asks for one node again and again, and now and then for all, as a person does who watches.
+fn watch(sim: &SimRack, is_over: &AtomicBool) -> Result<Answers> {
     let state = sim.rack.dir().join("state");
     let fingerprint = fs::read_to_string(state.join("fingerprint"))?;
     let token = fs::read_to_string(state.join("admin.token"))?;
@@ -112,47 +158,49 @@ fn watch(sim: &SimRack, is_over: &AtomicBool) -> Result<Vec<Duration>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client =
             Client::new(&format!("https://{CONTROLLER}:8443"), fingerprint.trim(), &token)?;
-        let mut latencies = Vec::new();
-        while !is_over.load(Ordering::Relaxed) {
-            let begun = Instant::now();
-            if runtime.block_on(client.node(&name)).is_ok() {
-                latencies.push(begun.elapsed());
+        let mut answers = Answers::default();
+        for turn in 1.. {
+            if is_over.load(Ordering::Relaxed) {
+                break;
+            }
+            let (begun, is_for_all) = (Instant::now(), turn % 50 == 0);
+            let is_answered = match is_for_all {
+                true => runtime.block_on(client.nodes(None)).is_ok(),
+                false => runtime.block_on(client.node(&name)).is_ok(),
+            };
+            match (is_answered, is_for_all) {
+                (false, _) => answers.none += 1,
+                (true, true) => answers.of_all.push(begun.elapsed()),
+                (true, false) => answers.of_one.push(begun.elapsed()),
             }
             std::thread::sleep(Duration::from_millis(200));
         }
-        Ok(latencies)
+        Ok(answers)
     })?
 }
 
-fn report(
-    haas: &Controller<'_>,
-    operation: &Operation,
-    mut latencies: Vec<Duration>,
-    cpu: f32,
-) -> Result<()> {
-    latencies.sort();
-    let part =
-        |share: usize| latencies.get(latencies.len() * share / 100).copied().unwrap_or_default();
-    let pid = haas.haasd.pid().context("haasd runs")?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    let boots = operation.nodes.iter().filter(|n| n.state == NodeProgress::Succeeded);
-    let slowest = boots
-        .filter_map(|n| n.boot.as_ref())
-        .map(|boot| boot.stages.iter().map(|stage| stage.seconds).sum::<f64>());
+fn report(switch: &Switch, mut answers: Answers, alone: Duration) {
+    let Switch { operation, took, cpu, peak } = switch;
+    answers.of_one.sort();
+    answers.of_all.sort();
+    let part = |times: &[Duration], share: usize| {
+        times.get(times.len() * share / 100).copied().unwrap_or_default()
+    };
     println!(
-        "{} nodes from {} to {}: haasd used {cpu:.0} s of CPU and {} at its peak; GET of a node: median \
-         {:?}, p99 {:?} of {}; the slowest boot took {:.0} s",
+        "{} nodes: the last good one was there after {:.0} s, and alone takes {:.0} s; haasd used {cpu:.0} s \
+         of CPU and {} MB at its peak; GET of a node: median {:?}, p99 {:?} of {}, of all: p99 {:?} of {}; \
+         {} had no answer",
         operation.nodes.len(),
-        operation.created_at,
-        operation.ended_at.as_deref().unwrap_or("-"),
-        peak.trim(),
-        part(50),
-        part(99),
-        latencies.len(),
-        slowest.fold(0.0, f64::max),
+        took.as_secs_f32(),
+        alone.as_secs_f32(),
+        peak / 1000,
+        part(&answers.of_one, 50),
+        part(&answers.of_one, 99),
+        answers.of_one.len(),
+        part(&answers.of_all, 99),
+        answers.of_all.len(),
+        answers.none,
     );
-    Ok(())
 }
 
 /// In a user namespace, in which root is nobody outside of it.

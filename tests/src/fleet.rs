@@ -23,6 +23,9 @@ const PASSWORD: &str = "sesame";
 /// What a slow node's firmware takes.
 const SLOW: Duration = Duration::from_secs(20);
 
+/// One of the slow nodes.
+pub const A_SLOW_NODE: &str = "n20";
+
 /// What is wrong with a node, by its number: 1 % of BMCs are dead, 1 % of nodes never boot, 2 % are slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {

@@ -26,7 +26,58 @@ promises!(
     failures_are_told_per_generation,
     bytes_add_up,
     ready_checks_are_kept_with_their_attempt,
+    what_is_read_of_all_nodes_is_what_is_read_of_each,
 );
+
+async fn what_is_read_of_all_nodes_is_what_is_read_of_each(db: Db) {
+    let failure = |code: &str| Failure::new(BootStage::Kernel, code, "nobody called");
+    for number in 1..=3 {
+        node(&db.store, number).await;
+        want(&db.store, number, &wanted("a", None)).await;
+    }
+    // The first has failed twice and boots again, the second runs what was wanted before, and of the
+    // third nothing has been booted yet.
+    let first = crate::samples::reread(&db.store, 1).await;
+    for (id, at) in [("one", 10), ("two", 20)] {
+        open(&db.store, &first, id, at).await;
+        let mut tx = db.store.write().await.unwrap();
+        tx.fail_attempt(id, &failure(id), at + 1).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    open(&db.store, &first, "three", 30).await;
+    let second = crate::samples::reread(&db.store, 2).await;
+    let runs = open(&db.store, &second, "runs", 10).await;
+    let mut tx = db.store.write().await.unwrap();
+    tx.spend_token("runs", "credential").await.unwrap();
+    assert!(tx.advance(&runs, BootStage::Ready, 20).await.unwrap());
+    tx.commit().await.unwrap();
+    want(&db.store, 2, &wanted("b", None)).await;
+
+    let mut tx = db.store.read().await.unwrap();
+    let (desired, attempts) =
+        (tx.all_desired().await.unwrap(), tx.all_last_attempts().await.unwrap());
+    let (before, failures) =
+        (tx.all_served_before().await.unwrap(), tx.all_failures().await.unwrap());
+    assert!(tx.all_next_attempts().await.unwrap().is_empty());
+    for node in tx.nodes().await.unwrap() {
+        let last = tx.last_attempt(&node.id).await.unwrap();
+        assert_eq!(attempts.get(&node.id), last.as_ref());
+        let wanted = tx.desired(&node.id, node.generation).await.unwrap();
+        assert_eq!(desired.get(&node.id), wanted.as_ref());
+        let served = match last.filter(|last| last.generation != node.generation) {
+            Some(last) => tx.desired(&node.id, last.generation).await.unwrap(),
+            None => None,
+        };
+        assert_eq!(before.get(&node.id), served.as_ref());
+        let why = tx.failures(&node.id, node.generation).await.unwrap();
+        assert_eq!(failures.get(&node.id).cloned().unwrap_or_default(), why);
+    }
+    assert_eq!(failures[&first.id], [failure("one"), failure("two")]);
+    assert_eq!(before.keys().collect::<Vec<_>>(), [&second.id]);
+    let places = tx.node_places().await.unwrap();
+    assert_eq!(places.len(), 3);
+    assert!(places.iter().all(|place| place.present && place.store_id.is_none()));
+}
 
 async fn one_that_stands_beside_is_the_nodes_own_when_its_kernel_was_started_and_not_before(
     db: Db,

@@ -17,7 +17,7 @@ use crate::{
     hardware,
     inventory::PowerSpec,
     model::{Attempt, AttemptState, Node},
-    store::{Result, Tx},
+    store::{NodePlace, Result, Tx},
 };
 
 /// BMCs of other nodes that one boot tries: over the boots of a rack all have their turn, and none is asked
@@ -25,23 +25,26 @@ use crate::{
 const OTHERS: usize = 7;
 
 /// What this boot's agent tries to reach. None of it is a secret: a node's user could try as well.
-pub(super) fn to_try(
+pub(super) async fn to_try(
     context: &Context,
-    nodes: &[Node],
+    tx: &mut Tx,
+    places: &[NodePlace],
     node: &Node,
     network: &Network,
     attempt: &Attempt,
-) -> Vec<Door> {
+) -> Result<Vec<Door>> {
     if context.config.reachability.check == Reach::Off {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let (own, others): (Vec<_>, Vec<_>) = nodes.iter().partition(|one| one.id == node.id);
+    let others: Vec<_> =
+        places.iter().filter(|one| one.present && one.id != node.id).map(|one| &one.id).collect();
     let turn = attempt.id.bytes().map(usize::from).sum::<usize>();
     let first = turn.checked_rem(others.len()).unwrap_or(0);
-    let others = others.iter().cycle().skip(first).take(others.len().min(OTHERS)).copied();
-    let mut doors = Vec::new();
-    for one in own.into_iter().chain(others) {
-        doors.extend(of_bmc(one));
+    let mut doors = of_bmc(node);
+    for id in others.iter().cycle().skip(first).take(others.len().min(OTHERS)) {
+        if let Some(other) = tx.node_by_id(id).await? {
+            doors.extend(of_bmc(&other));
+        }
     }
     for at in ports(context, node, network) {
         let what = format!("port {} of the controller", at.port());
@@ -49,7 +52,7 @@ pub(super) fn to_try(
     }
     // From a node loopback leads nowhere but to itself.
     doors.retain(|door| !door.address.is_loopback());
-    doors
+    Ok(doors)
 }
 
 fn of_bmc(node: &Node) -> Vec<Door> {
@@ -127,13 +130,7 @@ pub(super) async fn failure(
     if context.config.reachability.check != Reach::Refuse {
         return Ok(None);
     }
-    let failure = |code: &str, cause: String| Failure {
-        stage: BootStage::Overlay,
-        code: code.to_owned(),
-        cause,
-        kernel_log: Vec::new(),
-        retryable: false,
-    };
+    let failure = |code: &str, cause: String| Failure::new(BootStage::Overlay, code, cause);
     let row = tx.hardware(&attempt.node_id).await?;
     Ok(if row.reaches_boot.as_ref() != Some(&attempt.id) {
         let cause = "its agent goes on, and has not told what the node reaches".to_owned();

@@ -159,23 +159,18 @@ pub async fn store_opened(context: &Context, attempt: &str, report: &StoreReport
         // From here on users are on the node, and may speak in its agent's name.
         return Ok(());
     }
-    let mut holders = tx.all_nodes().await?.into_iter();
-    let holder = holders.find(|node| {
-        node.id != attempt.node_id && node.store_id.as_ref() == Some(&report.store_id)
-    });
-    if let Some(holder) = holder {
+    let holder = tx.node_with_store(&report.store_id).await?;
+    if let Some(holder) = holder.filter(|holder| holder.id != attempt.node_id) {
         // Its agent is told of it before it opens one; an old agent does not look. Nobody was let in
         // yet, and what failed is switched off.
-        let failure = Failure {
-            stage: BootStage::Overlay,
-            code: "store-copied".to_owned(),
-            cause: format!(
+        let failure = Failure::new(
+            BootStage::Overlay,
+            "store-copied",
+            format!(
                 "the store {} is node {}'s: what is on the disk here is a copy of it",
                 report.store_id, holder.name
             ),
-            kernel_log: Vec::new(),
-            retryable: false,
-        };
+        );
         tx.fail_attempt(&attempt.id, &failure, context.clock.now()).await?;
         tx.commit().await?;
         METRICS.boot_failed(attempt.stage);
@@ -319,13 +314,8 @@ pub async fn proved(context: &Context, attempt: &str, proof: &Proof) -> Result<J
         }
         Err(differences) => {
             let reason = differences.join("; ");
-            let failure = Failure {
-                stage: BootStage::Userspace,
-                code: "wrong-proof".to_owned(),
-                cause: format!("not ready: {reason}"),
-                kernel_log: Vec::new(),
-                retryable: false,
-            };
+            let failure =
+                Failure::new(BootStage::Userspace, "wrong-proof", format!("not ready: {reason}"));
             held(context, &attempt.id, &failure).await?;
             Ok(Judgement::Refuse(reason))
         }

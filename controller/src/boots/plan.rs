@@ -25,7 +25,7 @@ use crate::{
     model::{Attempt, AttemptState, Cause, Desired, NewDesired, Node},
     netboot::{boot_target::BootTarget, script::Loader},
     secret::Secret,
-    store::{Result, StoreError, Tx, UserRow},
+    store::{NodePlace, Result, StoreError, Tx, UserRow},
 };
 
 /// What this attempt's agent must bring up; none when its desired state is gone or incomplete.
@@ -43,19 +43,20 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
         return Ok(None);
     };
     let Some(manifest) = manifest(&mut tx, &desired).await? else { return Ok(None) };
-    let nodes = tx.nodes().await?;
+    let places = tx.node_places().await?;
     let doors = match attempt.state == AttemptState::Open && attempt.stage < BootStage::Overlay {
-        true => doors::to_try(context, &nodes, &node, network, attempt),
+        true => doors::to_try(context, &mut tx, &places, &node, network, attempt).await?,
         false => Vec::new(),
     };
-    let hosts = nodes
+    let elsewhere = elsewhere(&places, &node);
+    let hosts = places
         .into_iter()
-        .filter_map(|n| n.address.map(|address| (IpAddr::V4(address), n.name)))
+        .filter(|place| place.present)
+        .filter_map(|place| place.address.map(|address| (IpAddr::V4(address), place.name)))
         .collect();
     let logins = logins(&mut tx, &desired.wanted).await?;
     let overlay = overlay(&mut tx, &node, &desired).await?;
     let ready_checks = ready_checks(&node, &desired, &manifest);
-    let elsewhere = elsewhere(&mut tx, &node).await?;
     let erase_scratch = attempt.stage < BootStage::Overlay
         && scratch::is_to_erase(&mut tx, &node, &desired).await?;
     let due = match is_on_its_way(attempt) {
@@ -233,11 +234,12 @@ async fn overlay(tx: &mut Tx, node: &Node, desired: &Desired) -> Result<OverlayP
 }
 
 /// The stores of all other nodes, also of those that the inventory no longer names.
-async fn elsewhere(tx: &mut Tx, node: &Node) -> Result<Vec<StoreElsewhere>> {
-    let others = tx.all_nodes().await?.into_iter().filter(|other| other.id != node.id);
-    Ok(others
-        .filter_map(|other| Some(StoreElsewhere { store_id: other.store_id?, node: other.name }))
-        .collect())
+fn elsewhere(places: &[NodePlace], node: &Node) -> Vec<StoreElsewhere> {
+    let others = places.iter().filter(|other| other.id != node.id);
+    let store = |other: &NodePlace| {
+        Some(StoreElsewhere { store_id: other.store_id.clone()?, node: other.name.clone() })
+    };
+    others.filter_map(store).collect()
 }
 
 /// Everything that this attempt's node may fetch; the error says in words what is missing.

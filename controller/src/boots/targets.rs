@@ -153,7 +153,10 @@ impl Targets {
         let Some(attempt) = self.attempt_of(&node).await? else {
             return Ok(DhcpVerdict::Silent("nothing is to boot on it now"));
         };
-        super::reached(context, &attempt.id, BootStage::Dhcp).await?;
+        // A client that asks again is answered without a word to the store.
+        if attempt.stage < BootStage::Dhcp {
+            super::reached(context, &attempt.id, BootStage::Dhcp).await?;
+        }
         if network.dhcp == DhcpMode::Proxy {
             foreign::leased(context, &node, &attempt, network, seen).await?;
         }
@@ -249,19 +252,16 @@ impl Targets {
     }
 
     async fn lose(&self, attempt: &Attempt) -> Result<()> {
-        let failure = attempt.failure.clone().unwrap_or_else(|| Failure {
-            stage: attempt.stage,
-            code: if attempt.kexec_of.is_some() && !attempt.token_spent {
-                lifecycle::KEXEC_LOST.to_owned()
-            } else {
-                "rebooted".to_owned()
-            },
-            cause: format!(
-                "the node started anew in stage '{}'; look at its console",
-                attempt.stage
-            ),
-            kernel_log: Vec::new(),
-            retryable: false,
+        let failure = attempt.failure.clone().unwrap_or_else(|| {
+            Failure::new(
+                attempt.stage,
+                if attempt.kexec_of.is_some() && !attempt.token_spent {
+                    lifecycle::KEXEC_LOST
+                } else {
+                    "rebooted"
+                },
+                format!("the node started anew in stage '{}'; look at its console", attempt.stage),
+            )
         });
         let mut tx = self.context.store.write().await?;
         tx.fail_attempt(&attempt.id, &failure, self.context.clock.now()).await?;
@@ -293,17 +293,15 @@ impl Targets {
         if attempt.failure.is_some() {
             return Ok(());
         }
-        let failure = Failure {
-            stage: attempt.stage,
-            code: "booted-elsewhere".to_owned(),
-            cause: format!(
+        let failure = Failure::new(
+            attempt.stage,
+            "booted-elsewhere",
+            format!(
                 "{} asked for an address as an installed system does, not as firmware: it has booted its own \
                  disk. Put network boot first in its firmware",
                 node.name
             ),
-            kernel_log: Vec::new(),
-            retryable: false,
-        };
+        );
         super::held(&self.context, &attempt.id, &failure).await
     }
 
@@ -452,11 +450,8 @@ impl Targets {
                 Err(reason) => {
                     warn!(node = %node.name, boot = %attempt.id, reason, "cannot serve a boot");
                     let failure = Failure {
-                        stage: attempt.stage,
-                        code: "cannot-serve".to_owned(),
-                        cause: reason,
-                        kernel_log: Vec::new(),
                         retryable: true,
+                        ..Failure::new(attempt.stage, "cannot-serve", reason)
                     };
                     super::held(&self.context, &attempt.id, &failure).await?;
                     Ok(Err(Refusal::NotNow))

@@ -34,7 +34,10 @@ mod tests;
 mod words;
 mod world;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -99,6 +102,7 @@ pub(crate) async fn at_start(context: &Context) -> Result<()> {
 pub async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), LoopError> {
     let mut events = context.events.subscribe();
     loop {
+        let begun = Instant::now();
         let next = match pass(&context).await {
             Ok(next) => next,
             Err(superseded @ LoopError::Superseded { .. }) => return Err(superseded),
@@ -119,7 +123,8 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), L
             () = stop.cancelled() => return Ok(()),
             () = context.calendar_wake.notified() => {}
             () = tokio::time::sleep(pause) => {}
-            Ok(()) = events.changed() => tokio::time::sleep(GATHER).await,
+            // Where events come all the time, a plan is made no more than half of it.
+            Ok(()) = events.changed() => tokio::time::sleep(GATHER.max(begun.elapsed())).await,
         }
         events.mark_unchanged();
     }
@@ -136,11 +141,11 @@ pub(crate) async fn pass_at(context: &Context, now: Micros) -> Result<Option<Mic
     let mut tx = context.store.read().await?;
     is_last(context, &mut tx).await?;
     let made_from = tx.calendar_changes().await?;
-    let world = World::load(context, &mut tx).await?;
-    drop(tx);
-    if world.live.is_empty() {
+    if tx.live_reservations().await?.is_empty() {
         return Ok(None);
     }
+    let world = World::load(context, &mut tx).await?;
+    drop(tx);
     let decision = decide::decide(&world, now);
     if let Some(error) = &decision.problem {
         error!(%error, "nothing can be planned");

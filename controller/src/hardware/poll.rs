@@ -1,7 +1,11 @@
 //! Asks BMCs how their machines are, gently: each now and then, a few at a time, one command at a time,
 //! behind whatever power needs. A BMC that does not answer is asked less and less often.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +24,8 @@ use crate::{
 const AT_ONCE: usize = 16;
 /// How often it is looked which nodes there are.
 const LOOK: Duration = Duration::from_secs(10);
+/// No look follows another sooner.
+const GATHER: Duration = Duration::from_secs(1);
 /// A BMC that fails is asked up to so many intervals later.
 const MOST_BACKOFF: u32 = 12;
 
@@ -43,7 +49,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut turns: HashMap<String, Turn> = HashMap::new();
     let mut tasks = JoinSet::new();
-    loop {
+    while !stop.is_cancelled() {
         let next = match pass(&context, &places, &mut turns, &mut tasks, every).await {
             Ok(next) => next,
             Err(error) => {
@@ -51,24 +57,30 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
                 Instant::now() + LOOK
             }
         };
-        tokio::select! {
-            () = stop.cancelled() => break,
-            () = tokio::time::sleep_until(next) => {}
-            () = context.bmc_wake.notified() => {}
-            Some(ended) = tasks.join_next() => match ended {
-                Ok((node, is_well)) => {
-                    let turn = turns.entry(node).or_default();
-                    turn.is_busy = false;
-                    turn.failures = if is_well { 0 } else { turn.failures + 1 };
-                    let backoff = (1 << turn.failures.min(8)).min(MOST_BACKOFF);
-                    turn.at = Some(Instant::now() + jittered(every * backoff));
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep_until(next) => break,
+                () = context.bmc_wake.notified() => break,
+                Some(ended) = tasks.join_next() => match ended {
+                    Ok((node, is_well)) => turns.entry(node).or_default().ended(is_well, every),
+                    Err(error) => error!(%error, "the task of a BMC panicked"),
                 }
-                Err(error) => error!(%error, "the task of a BMC panicked"),
             }
         }
     }
     // A BMC that is slow must not hold up haasd's end.
     tasks.shutdown().await;
+}
+
+impl Turn {
+    /// It was asked, and it is known when it is asked again.
+    fn ended(&mut self, is_well: bool, every: Duration) {
+        self.is_busy = false;
+        self.failures = if is_well { 0 } else { self.failures + 1 };
+        let backoff = (1 << self.failures.min(8)).min(MOST_BACKOFF);
+        self.at = Some(Instant::now() + jittered(every * backoff));
+    }
 }
 
 /// Starts a task for each BMC whose turn it is, and answers when to look again.
@@ -85,13 +97,13 @@ async fn pass(
     drop(tx);
     let now = Instant::now();
     let mut next = now + LOOK;
-    let mut there = Vec::new();
+    let mut there = HashSet::new();
     for node in nodes
         .into_iter()
         .filter(|node| node.managed && power::health_driver(&node.spec.power).is_some())
     {
         let row = asked.get(&node.id).cloned().unwrap_or_default();
-        there.push(node.id.clone());
+        there.insert(node.id.clone());
         let turn = turns.entry(node.id.clone()).or_default();
         let at = *turn.at.get_or_insert_with(|| now + first(row.asked_at, every));
         if turn.is_busy {
@@ -115,7 +127,8 @@ async fn pass(
         });
     }
     turns.retain(|id, turn| turn.is_busy || there.contains(id));
-    Ok(next)
+    // Where one is due at every moment, those of a while are asked together.
+    Ok(next.max(now + GATHER))
 }
 
 /// When a BMC is asked first by this haasd: spread over an interval, and not again so soon after a

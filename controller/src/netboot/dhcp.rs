@@ -34,6 +34,7 @@ use super::{
     sockets::{PAUSE, is_passing, send_from},
 };
 use crate::{
+    busy::Busy,
     config::{DhcpMode, Network},
     rates::{Rate, Rates},
 };
@@ -75,6 +76,7 @@ pub async fn run<T: BootTargets>(
     let tasks = TaskTracker::new();
     let mut buffer = [0; 2048];
     let rates = Rates::new(PER_MAC, IN_ALL);
+    let answering = Busy::default();
     if let Some(network) = listener.direct().cloned() {
         let (listener, targets, stop) = (listener.clone(), targets.clone(), stop.clone());
         tasks.spawn(async move {
@@ -105,6 +107,11 @@ pub async fn run<T: BootTargets>(
             debug!(%from, mac = %request.mac, "too many DHCP requests, dropped one");
             continue;
         }
+        // Who waits for an answer asks again, and must not make it come later still.
+        let Some(mine) = answering.take(&format!("{} {:?}", request.mac, request.kind)) else {
+            debug!(%from, mac = %request.mac, "the same DHCP request is being answered");
+            continue;
+        };
         let Ok(slot) = slots.clone().try_acquire_owned() else {
             debug!(%from, "too many DHCP requests at once, dropped one");
             continue;
@@ -112,7 +119,7 @@ pub async fn run<T: BootTargets>(
         let (listener, targets) = (listener.clone(), targets.clone());
         tasks.spawn(async move {
             listener.handle(&request, from, &*targets).await;
-            drop(slot);
+            drop((slot, mine));
         });
     }
     tasks.close();

@@ -7,7 +7,6 @@
 
 mod act;
 mod alone;
-mod busy;
 mod drain_hook;
 mod hook;
 mod idle;
@@ -33,18 +32,22 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use self::{busy::Busy, ramp::Ramp};
+use self::ramp::Ramp;
 use crate::{
     api,
+    busy::Busy,
     context::Context,
     lifecycle::{Hook, Step, View, decide},
     metrics::{METRICS, Standings},
     model::{Attempt, AttemptState, Desired, HookCall, Micros, Node},
-    store::{Result, StoreError, Tx},
+    store::{DiskRow, Result, StoreError, Tx},
 };
 
 /// How often everything is looked at though nothing happened.
 const FULL_PASS: Duration = Duration::from_secs(30);
+
+/// Between two passes the loop rests as long as the last one took, and no longer than this.
+const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// Steps that one node may take in a row before others get their turn.
 const STEPS: usize = 12;
@@ -95,19 +98,16 @@ impl Loaded {
     pub async fn read(context: &Context, tx: &mut Tx, node: Node) -> Result<Self> {
         let desired = tx.desired(&node.id, node.generation).await?;
         let attempt = tx.last_attempt(&node.id).await?;
-        let next = match &attempt {
-            Some(attempt) if attempt.state == AttemptState::Ready => {
-                tx.next_attempt(&node.id).await?
-            }
-            Some(_) | None => None,
+        let next = match attempt.as_ref().is_some_and(has_next) {
+            true => tx.next_attempt(&node.id).await?,
+            false => None,
         };
         let serves = match &attempt {
             Some(attempt) => tx.desired(&node.id, attempt.generation).await?,
             None => None,
         };
         let failures = tx.failures(&node.id, node.generation).await?;
-        let disks = tx.disks(&node.id).await?;
-        let disks_are_ours = !disks.is_empty() && disks.iter().all(|row| is_ours(&row.disk.state));
+        let disks_are_ours = are_ours(&tx.disks(&node.id).await?);
         let hook_call = match &context.config.drain_hook {
             Some(_) => tx.hook_call(&node.id).await?,
             None => None,
@@ -124,6 +124,42 @@ impl Loaded {
             hook_call,
             brake,
         })
+    }
+
+    /// Reads all nodes that the inventory names: the same of each, and as few queries for a thousand as for one.
+    pub async fn read_all(context: &Context, tx: &mut Tx) -> Result<Vec<Self>> {
+        let brake = alone::brake(context, tx).await?;
+        let mut all_desired = tx.all_desired().await?;
+        let mut attempts = tx.all_last_attempts().await?;
+        let mut next = tx.all_next_attempts().await?;
+        let mut served_before = tx.all_served_before().await?;
+        let mut failures = tx.all_failures().await?;
+        let disks = tx.all_disks().await?;
+        let mut hook_calls = match &context.config.drain_hook {
+            Some(_) => tx.all_hook_calls().await?,
+            None => HashMap::new(),
+        };
+        let whole = |node: Node| {
+            let desired = all_desired.remove(&node.id);
+            let attempt = attempts.remove(&node.id);
+            let serves = match &attempt {
+                Some(attempt) if attempt.generation == node.generation => desired.clone(),
+                Some(_) => served_before.remove(&node.id),
+                None => None,
+            };
+            Self {
+                next: next.remove(&node.id).filter(|_| attempt.as_ref().is_some_and(has_next)),
+                failures: failures.remove(&node.id).unwrap_or_default(),
+                disks_are_ours: disks.get(&node.id).is_some_and(|rows| are_ours(rows)),
+                hook_call: hook_calls.remove(&node.id),
+                node,
+                desired,
+                attempt,
+                serves,
+                brake,
+            }
+        };
+        Ok(tx.nodes().await?.into_iter().map(whole).collect())
     }
 
     /// The step that is due at `now`.
@@ -151,7 +187,16 @@ impl Loaded {
     }
 }
 
-/// Whether no system can start from a disk.
+/// Whether the system of an attempt can start the kernel of another.
+fn has_next(attempt: &Attempt) -> bool {
+    attempt.state == AttemptState::Ready
+}
+
+/// Whether disks are known, and no system can start from any.
+fn are_ours(disks: &[DiskRow]) -> bool {
+    !disks.is_empty() && disks.iter().all(|row| is_ours(&row.disk.state))
+}
+
 fn is_ours(state: &DiskState) -> bool {
     match state {
         DiskState::Blank | DiskState::Ours { .. } => true,
@@ -166,6 +211,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), L
     let mut tasks = JoinSet::new();
     let mut result = Ok(());
     loop {
+        let begun = Instant::now();
         let next = match pass(&context, &busy, &ramp, &mut tasks).await {
             Ok(next) => next,
             Err(superseded @ LoopError::Superseded { .. }) => {
@@ -177,6 +223,12 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), L
                 context.clock.now() + 5 * crate::model::SECOND
             }
         };
+        // What changes all the time, as when a thousand nodes boot, must not have haasd do nothing but look.
+        let rest = tokio::time::sleep(begun.elapsed().min(LONGEST_REST));
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = rest => {}
+        }
         let pause = u64::try_from(next - context.clock.now()).unwrap_or(0);
         let pause = Duration::from_micros(pause).clamp(Duration::from_millis(50), FULL_PASS);
         tokio::select! {
@@ -214,10 +266,7 @@ async fn pass(
     let mut tx = context.store.read().await?;
     is_last(context, &mut tx).await?;
     let turns = turns::of(&tx.running_operations().await?);
-    let mut loaded = Vec::new();
-    for node in tx.nodes().await? {
-        loaded.push(Loaded::read(context, &mut tx, node).await?);
-    }
+    let loaded = Loaded::read_all(context, &mut tx).await?;
     drop(tx);
     ramp.learn(&loaded);
 
@@ -326,8 +375,7 @@ pub(crate) async fn step_at(context: &Context, node: Node, now: Micros) -> Step 
 pub(crate) async fn update_operations(context: &Context) {
     let mut tx = context.store.read().await.unwrap();
     let mut standings = HashMap::new();
-    for node in tx.nodes().await.unwrap() {
-        let loaded = Loaded::read(context, &mut tx, node).await.unwrap();
+    for loaded in Loaded::read_all(context, &mut tx).await.unwrap() {
         let step = loaded.decide(context, true, context.clock.now());
         standings.insert(loaded.node.id.clone(), (loaded, step));
     }
@@ -341,5 +389,55 @@ async fn load(context: &Context, id: &str) -> Result<Option<Loaded>, LoopError> 
     match tx.node_by_id(id).await? {
         Some(node) => Ok(Some(Loaded::read(context, &mut tx, node).await?)),
         None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use haas_api::{agent::BootStage, operation::OperationState};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        model::{Cause, SECOND},
+        testing::Bench,
+    };
+
+    #[tokio::test]
+    async fn all_nodes_are_read_as_each_of_them_is() {
+        let bench = Bench::new().await;
+        let context = &bench.context;
+        bench.add_nodes(1..=5).await;
+        bench.add_image("a").await;
+        bench.add_image("b").await;
+        // Nothing is wanted of n05. n01 boots, n02 runs what is wanted and n03 what was, n04 has failed.
+        let mut boots = Vec::new();
+        for number in 1..=4 {
+            boots.push(bench.begin_boot(number).await);
+        }
+        bench.advance(&boots[1], BootStage::Ready).await;
+        bench.advance(&boots[2], BootStage::Ready).await;
+        let mut tx = context.store.write().await.unwrap();
+        for operation in tx.running_operations().await.unwrap() {
+            tx.end_operation(&operation.id, OperationState::Succeeded, 1).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let wanted = json!({ "nodeset": "n03", "image": "b", "overlay": "none" });
+        assert_eq!(bench.post("/v1/switch", wanted).await.status, 202);
+        let mut tx = context.store.write().await.unwrap();
+        let failure = Failure::new(BootStage::Kernel, "no-agent", "nobody called");
+        tx.fail_attempt(&boots[3].id, &failure, context.clock.now() + SECOND).await.unwrap();
+        tx.commit().await.unwrap();
+        open_attempt(context, &bench.node(4).await, Some(&boots[3]), Cause::Retry).await.unwrap();
+
+        let mut tx = context.store.read().await.unwrap();
+        let mut each = Vec::new();
+        for node in tx.nodes().await.unwrap() {
+            each.push(Loaded::read(context, &mut tx, node).await.unwrap());
+        }
+        let all = Loaded::read_all(context, &mut tx).await.unwrap();
+        assert_eq!(format!("{all:#?}"), format!("{each:#?}"));
+        assert_eq!(all[3].failures, [failure]);
+        assert!(all[2].serves != all[2].desired && all[2].serves.is_some());
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::busy::Busy;
 use crate::{
+    busy::Busy,
     context::Context,
     inventory::PowerSpec,
     lifecycle::{ASK_AGAIN, Standing},

@@ -1,5 +1,7 @@
 //! Boot attempts.
 
+use std::collections::HashMap;
+
 use haas_api::{
     agent::{BootStage, Failure, Kexec},
     check::CheckReport,
@@ -35,6 +37,10 @@ struct Row {
     failure: Option<String>,
     epoch: i64,
     checks: Option<String>,
+}
+
+fn by_node(rows: Vec<Row>) -> Result<HashMap<String, Attempt>> {
+    rows.into_iter().map(|row| Ok((row.node_id.clone(), row.parse()?))).collect()
 }
 
 impl Row {
@@ -149,6 +155,53 @@ impl Tx {
             .fetch_optional(c)
         )?;
         row.map(Row::parse).transpose()
+    }
+
+    /// What [`Tx::last_attempt`] is of each node, by the node's id.
+    pub async fn all_last_attempts(&mut self) -> Result<HashMap<String, Attempt>> {
+        let rows: Vec<Row> = on!(
+            self,
+            c => query_as(
+                "select a.* from nodes n
+                 join attempts a on a.id = (
+                   select b.id from attempts b where b.node_id = n.id and not b.beside
+                   order by b.opened_at desc, b.id desc limit 1)
+                 where n.present",
+            )
+            .fetch_all(c)
+        )?;
+        by_node(rows)
+    }
+
+    /// What [`Tx::next_attempt`] is of each node that has one, by the node's id.
+    pub async fn all_next_attempts(&mut self) -> Result<HashMap<String, Attempt>> {
+        let rows: Vec<Row> = on!(
+            self,
+            c => query_as("select * from attempts where beside and state = 'open'").fetch_all(c)
+        )?;
+        by_node(rows)
+    }
+
+    /// What [`Tx::failures`] are of each node in its present generation, by the node's id.
+    pub async fn all_failures(&mut self) -> Result<HashMap<String, Vec<Failure>>> {
+        let rows: Vec<(String, String)> = on!(
+            self,
+            c => query_as(
+                "select a.node_id, a.failure from nodes n
+                 join attempts a on a.node_id = n.id and a.generation = n.generation
+                 where n.present and a.state = 'failed' and a.failure is not null
+                   and a.opened_at > coalesce(
+                     (select max(b.opened_at) from attempts b
+                      where b.node_id = n.id and b.stage = 'ready'), 0)
+                 order by a.opened_at",
+            )
+            .fetch_all(c)
+        )?;
+        let mut failures: HashMap<String, Vec<Failure>> = HashMap::new();
+        for (node_id, failure) in rows {
+            failures.entry(node_id).or_default().push(from_json("attempts", &failure)?);
+        }
+        Ok(failures)
     }
 
     /// What an attempt's agent says of its node's kexec.

@@ -1,5 +1,7 @@
 //! Desired states: only ever added, each with the node's next generation.
 
+use std::collections::HashMap;
+
 use sqlx::{query, query_as, query_scalar};
 
 use super::{Result, StoreError, Tx, changed, from_text, on};
@@ -24,6 +26,20 @@ struct Row {
     tenant: String,
     operation_id: Option<String>,
     created_at: i64,
+}
+
+/// A row, and whose it is.
+#[derive(sqlx::FromRow)]
+struct NodesRow {
+    node_id: String,
+    #[sqlx(flatten)]
+    row: Row,
+}
+
+impl NodesRow {
+    fn parse(self) -> Result<(String, Desired)> {
+        Ok((self.node_id, self.row.parse()?))
+    }
 }
 
 impl Row {
@@ -128,6 +144,38 @@ impl Tx {
                 .fetch_optional(c)
         )?;
         row.map(Row::parse).transpose()
+    }
+
+    /// What is wanted of each node now, by the node's id.
+    pub async fn all_desired(&mut self) -> Result<HashMap<String, Desired>> {
+        let rows: Vec<NodesRow> = on!(
+            self,
+            c => query_as(
+                "select d.* from nodes n
+                 join desired_states d on d.node_id = n.id and d.generation = n.generation
+                 where n.present",
+            )
+            .fetch_all(c)
+        )?;
+        rows.into_iter().map(NodesRow::parse).collect()
+    }
+
+    /// What the last attempt of each node serves, where that is no longer what is wanted of it, by the
+    /// node's id.
+    pub async fn all_served_before(&mut self) -> Result<HashMap<String, Desired>> {
+        let rows: Vec<NodesRow> = on!(
+            self,
+            c => query_as(
+                "select d.* from nodes n
+                 join attempts a on a.id = (
+                   select b.id from attempts b where b.node_id = n.id and not b.beside
+                   order by b.opened_at desc, b.id desc limit 1)
+                 join desired_states d on d.node_id = n.id and d.generation = a.generation
+                 where n.present and a.generation <> n.generation",
+            )
+            .fetch_all(c)
+        )?;
+        rows.into_iter().map(NodesRow::parse).collect()
     }
 
     /// The desired state that a rollback from `generation` goes to: the last older one in which the

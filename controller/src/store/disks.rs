@@ -1,5 +1,7 @@
 //! The disks of nodes, and which node has which overlay store.
 
+use std::collections::HashMap;
+
 use haas_api::agent::Disk;
 use sqlx::{query, query_as};
 
@@ -17,6 +19,10 @@ pub struct DiskRow {
     pub seen_at: Micros,
     /// Whether an admin has claimed it to be wiped.
     pub claimed: bool,
+}
+
+fn parsed((node_id, disk, seen_at, claimed): (String, String, i64, bool)) -> Result<DiskRow> {
+    Ok(DiskRow { node_id, disk: from_json("disks", &disk)?, seen_at, claimed })
 }
 
 impl Tx {
@@ -57,11 +63,22 @@ impl Tx {
                 .bind(node_id)
                 .fetch_all(c)
         )?;
-        rows.into_iter()
-            .map(|(node_id, disk, seen_at, claimed)| {
-                Ok(DiskRow { node_id, disk: from_json("disks", &disk)?, seen_at, claimed })
-            })
-            .collect()
+        rows.into_iter().map(parsed).collect()
+    }
+
+    /// The disks of each node that has told of any, by the node's id.
+    pub async fn all_disks(&mut self) -> Result<HashMap<String, Vec<DiskRow>>> {
+        let rows: Vec<(String, String, i64, bool)> = on!(
+            self,
+            c => query_as("select node_id, disk, seen_at, claimed from disks order by node_id, name")
+                .fetch_all(c)
+        )?;
+        let mut disks: HashMap<String, Vec<DiskRow>> = HashMap::new();
+        for row in rows {
+            let row = parsed(row)?;
+            disks.entry(row.node_id.clone()).or_default().push(row);
+        }
+        Ok(disks)
     }
 
     /// Claims (or, once wiped, no longer claims) a disk by its serial; how many matched.

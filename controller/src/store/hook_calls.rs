@@ -1,5 +1,7 @@
 //! What the site's drain hook has said, one row per node.
 
+use std::collections::HashMap;
+
 use sqlx::{query, query_as};
 
 use super::{Result, Tx, changed, on};
@@ -14,6 +16,26 @@ struct Row {
     said: String,
 }
 
+/// A row, and whose it is.
+#[derive(sqlx::FromRow)]
+struct NodesRow {
+    node_id: String,
+    #[sqlx(flatten)]
+    call: Row,
+}
+
+impl Row {
+    fn parse(self) -> HookCall {
+        HookCall {
+            generation: self.generation,
+            since: self.since,
+            asked_at: self.asked_at,
+            goes_on: self.goes_on,
+            said: self.said,
+        }
+    }
+}
+
 impl Tx {
     /// What the drain hook has said of a node, of whichever generation that was.
     pub async fn hook_call(&mut self, node_id: &str) -> Result<Option<HookCall>> {
@@ -26,13 +48,14 @@ impl Tx {
             .bind(node_id)
             .fetch_optional(c)
         )?;
-        Ok(row.map(|row| HookCall {
-            generation: row.generation,
-            since: row.since,
-            asked_at: row.asked_at,
-            goes_on: row.goes_on,
-            said: row.said,
-        }))
+        Ok(row.map(Row::parse))
+    }
+
+    /// The same of each node, by the node's id.
+    pub async fn all_hook_calls(&mut self) -> Result<HashMap<String, HookCall>> {
+        let rows: Vec<NodesRow> =
+            on!(self, c => query_as("select * from hook_calls").fetch_all(c))?;
+        Ok(rows.into_iter().map(|row| (row.node_id, row.call.parse())).collect())
     }
 
     /// Notes that the drain hook is about to be called. Its first call for a generation is remembered.

@@ -60,6 +60,7 @@ pub use groups::GroupRow;
 pub use hardware::{AskedRow, HardwareRow, HealthRow};
 pub use host_keys::HostKeyRow;
 pub use images::ImageRow;
+pub use nodes::NodePlace;
 pub use overlays::{OverlayRow, ShardRow};
 pub use projects::{MemberId, MemberRow, ProjectRow};
 pub use queues::QueueRow;

@@ -2,7 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use haas_api::{agent::Heartbeat, agent::ShutdownHow, names::Mac};
+use haas_api::{
+    agent::{Heartbeat, ShutdownHow},
+    names::{Mac, NodeName},
+};
 use sqlx::{query, query_as};
 
 use super::{Result, Tx, changed, from_json, from_text, on, to_json};
@@ -106,7 +109,50 @@ impl Row {
     }
 }
 
+/// What all other nodes are told of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodePlace {
+    /// The node's id.
+    pub id: String,
+    /// Its name.
+    pub name: NodeName,
+    /// Where it is in its boot network.
+    pub address: Option<Ipv4Addr>,
+    /// The overlay store that it has.
+    pub store_id: Option<String>,
+    /// Whether the inventory names it.
+    pub present: bool,
+}
+
+type PlaceRow = (String, String, Option<String>, Option<String>, bool);
+
+fn place((id, name, address, store_id, present): PlaceRow) -> Result<NodePlace> {
+    let name = from_text("nodes", &name)?;
+    let address = address.map(|a| from_text("nodes", &a)).transpose()?;
+    Ok(NodePlace { id, name, address, store_id, present })
+}
+
 impl Tx {
+    /// What nodes are told of each other, of every node that there ever was, by name. Each boot asks for
+    /// it, so that it must cost little.
+    pub async fn node_places(&mut self) -> Result<Vec<NodePlace>> {
+        let rows: Vec<PlaceRow> = on!(
+            self,
+            c => query_as("select id, name, address, store_id, present from nodes order by name")
+                .fetch_all(c)
+        )?;
+        rows.into_iter().map(place).collect()
+    }
+
+    /// The node that has this overlay store.
+    pub async fn node_with_store(&mut self, store_id: &str) -> Result<Option<Node>> {
+        let row: Option<Row> = on!(
+            self,
+            c => query_as("select * from nodes where store_id = $1").bind(store_id).fetch_optional(c)
+        )?;
+        row.map(Row::parse).transpose()
+    }
+
     /// Every node that the inventory names, by name.
     pub async fn nodes(&mut self) -> Result<Vec<Node>> {
         let rows: Vec<Row> = on!(self, c => query_as("select * from nodes where present order by name").fetch_all(c))?;

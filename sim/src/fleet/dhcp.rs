@@ -59,9 +59,27 @@ impl Dhcp {
         let mut lease = None;
         for (kind, wanted) in [(DISCOVER, OFFER), (REQUEST, ACK)] {
             let question = message(xid, mac, Program::Ipxe, kind, lease.as_ref());
-            let server = SocketAddrV4::new(std::net::Ipv4Addr::BROADCAST, 67);
-            self.socket.send_to(&question, server).await?;
-            let answer = timeout(ANSWER_WITHIN, async {
+            match self.answered(&question, wanted, xid, mac, answers).await? {
+                Some(given) if given.boot_file.is_some() => lease = Some(given),
+                _ => return Ok(None),
+            }
+        }
+        Ok(lease)
+    }
+
+    /// Asks, and asks again, each time waiting twice as long as before: RFC 2131 section 4.1, and iPXE.
+    async fn answered(
+        &self,
+        question: &[u8],
+        wanted: u8,
+        xid: [u8; 4],
+        mac: [u8; 6],
+        answers: &mut mpsc::Receiver<Vec<u8>>,
+    ) -> Result<Option<Lease>> {
+        let server = SocketAddrV4::new(std::net::Ipv4Addr::BROADCAST, 67);
+        for times in [1, 2, 4, 8] {
+            self.socket.send_to(question, server).await?;
+            let answer = timeout(times * ANSWER_WITHIN, async {
                 while let Some(bytes) = answers.recv().await {
                     if let Some((kind, lease)) = parse(&bytes, xid, mac)
                         && kind == wanted
@@ -71,12 +89,11 @@ impl Dhcp {
                 }
                 None
             });
-            match answer.await {
-                Ok(Some(given)) if given.boot_file.is_some() => lease = Some(given),
-                _ => return Ok(None),
+            if let Ok(answer) = answer.await {
+                return Ok(answer);
             }
         }
-        Ok(lease)
+        Ok(None)
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 4], mpsc::Sender<Vec<u8>>>> {

@@ -1,24 +1,24 @@
-//! Which nodes a task is at work on, so that no two are on one.
+//! What tasks are at work on, so that no two are on one: a node, a request that is sent again.
 
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The nodes that are worked on, by id.
+/// The things that are worked on, by name.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Busy(Arc<Mutex<HashSet<String>>>);
+pub(crate) struct Busy(Arc<Mutex<HashSet<String>>>);
 
-/// A node that its holder alone works on. It is free again when this is dropped, also by a panic.
+/// What its holder alone works on. It is free again when this is dropped, also by a panic.
 #[derive(Debug)]
-pub(super) struct Mine {
+pub(crate) struct Mine {
     busy: Busy,
     id: String,
 }
 
 impl Busy {
-    /// Takes a node, unless somebody has it.
-    pub(super) fn take(&self, id: &str) -> Option<Mine> {
+    /// Takes one, unless somebody has it.
+    pub(crate) fn take(&self, id: &str) -> Option<Mine> {
         let free = self.lock().insert(id.to_owned());
         free.then(|| Mine { busy: self.clone(), id: id.to_owned() })
     }
