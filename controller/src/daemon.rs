@@ -5,8 +5,9 @@
 //! 3260 opens, and everything listens before the reconciler powers anything.
 
 use std::{
+    ffi::OsString,
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -185,10 +186,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     result
 }
 
-/// The key in the state directory. A new one is made only where no node runs that would need the one
-/// that is lost.
+/// The key that systemd hands over (`LoadCredentialEncrypted=master.key`), or else the one in the state
+/// directory. A new one is made only where no node runs that would need the one that is lost.
 async fn master_key(store: &Store, state_dir: &Path) -> anyhow::Result<MasterKey> {
-    let path = state_dir.join("master.key");
+    let path = master_key_path(std::env::var_os("CREDENTIALS_DIRECTORY"), state_dir);
     if !path.try_exists().with_context(|| format!("cannot look for {}", path.display()))? {
         let live = store.read().await?.live_attempts().await?;
         let with_secret = live.iter().filter(|attempt| attempt.chap).count();
@@ -201,6 +202,11 @@ async fn master_key(store: &Store, state_dir: &Path) -> anyhow::Result<MasterKey
         }
     }
     MasterKey::open(&path).context("cannot open the master key")
+}
+
+fn master_key_path(credentials: Option<OsString>, state_dir: &Path) -> PathBuf {
+    let given = credentials.map(|folder| Path::new(&folder).join("master.key"));
+    given.filter(|path| path.exists()).unwrap_or_else(|| state_dir.join("master.key"))
 }
 
 /// Removes what a crash left: images without a row, and uploads.
@@ -368,5 +374,15 @@ mod tests {
         tx.commit().await.unwrap();
         let after = master_key(store, folder).await.unwrap();
         assert_ne!(after.node_chap("x"), before.node_chap("x"));
+    }
+
+    #[test]
+    fn a_master_key_that_systemd_hands_over_goes_before_the_one_in_the_state_directory() {
+        let (state, given) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = || master_key_path(Some(given.path().into()), state.path());
+        assert_eq!(master_key_path(None, state.path()), state.path().join("master.key"));
+        assert_eq!(path(), state.path().join("master.key"), "it hands over something else");
+        std::fs::write(given.path().join("master.key"), [7; 32]).unwrap();
+        assert_eq!(path(), given.path().join("master.key"));
     }
 }

@@ -74,7 +74,7 @@ impl Client {
         Self::with(url, fingerprint, Some(token))
     }
 
-    /// The same without a token, to log in.
+    /// The same without a token: to log in, or where haasd asks for none (`[auth] mode = "off"`).
     pub fn without_token(url: &str, fingerprint: &str) -> Result<Self, ClientError> {
         Self::with(url, fingerprint, None)
     }

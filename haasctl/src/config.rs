@@ -141,8 +141,15 @@ impl Config {
     /// A client for the context to use.
     pub(crate) fn client(&self, asked: Option<&str>) -> Result<Client, Error> {
         let (name, context) = self.pick(asked)?;
-        let token = self.token(name, context)?;
-        Ok(Client::new(&context.url, &context.fingerprint, &token)?)
+        self.client_of(name, context)
+    }
+
+    fn client_of(&self, name: &str, context: &Context) -> Result<Client, Error> {
+        let (url, fingerprint) = (&context.url, &context.fingerprint);
+        Ok(match self.token(name, context)? {
+            Some(token) => Client::new(url, fingerprint, &token)?,
+            None => Client::without_token(url, fingerprint)?,
+        })
     }
 
     /// Sets a context; the first one becomes the current one.
@@ -152,8 +159,7 @@ impl Config {
         context: Context,
         make_current: bool,
     ) -> Result<(), Error> {
-        let token = self.token(name, &context)?;
-        Client::new(&context.url, &context.fingerprint, &token)?;
+        self.client_of(name, &context)?;
         self.file.contexts.insert(name.to_owned(), context);
         if make_current || self.file.current.is_none() {
             self.file.current = Some(name.to_owned());
@@ -186,18 +192,21 @@ impl Config {
         self.save()
     }
 
-    fn token(&self, name: &str, context: &Context) -> Result<String, Error> {
+    /// None where the haasd of the context needs none.
+    fn token(&self, name: &str, context: &Context) -> Result<Option<String>, Error> {
         match (&context.token_file, &context.token) {
             (Some(file), None) => {
                 let file = self.folder().join(file);
                 let what =
                     format!("the token of context {name} cannot be read from {}", file.display());
-                Ok(fs::read_to_string(&file).map_err(io_error(what))?.trim().to_owned())
+                Ok(Some(fs::read_to_string(&file).map_err(io_error(what))?.trim().to_owned()))
             }
-            (None, Some(token)) => Ok(token.clone()),
-            _ => Err(Error::Config {
+            (None, token) => Ok(token.clone()),
+            (Some(_), Some(_)) => Err(Error::Config {
                 path: self.path.clone(),
-                reason: format!("context {name} needs either token_file or token"),
+                reason: format!(
+                    "context {name} has both token_file and token; one of them is enough"
+                ),
             }),
         }
     }
@@ -246,6 +255,18 @@ mod tests {
             token_file: None,
             token: Some("secret".to_owned()),
         }
+    }
+
+    #[test]
+    fn a_context_may_have_no_token_and_not_two() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = load_from(folder.path().join("config.toml")).unwrap();
+        let none = Context { token: None, ..context() };
+        config.add("here", none, true).unwrap();
+        config.client(None).expect("haasd asks for none");
+        let both = Context { token_file: Some("lab.token".into()), ..context() };
+        let refused = config.add("lab", both, false).unwrap_err().to_string();
+        assert!(refused.contains("both token_file and token"), "{refused}");
     }
 
     fn mode(path: &Path) -> u32 {

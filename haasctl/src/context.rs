@@ -54,11 +54,14 @@ pub(crate) struct AddArgs {
     #[arg(long)]
     fingerprint: String,
     /// The file that holds the token.
-    #[arg(long, value_name = "FILE", required_unless_present = "token_stdin")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["token_stdin", "no_token"])]
     token_file: Option<PathBuf>,
     /// Read the token from standard input and keep it in the configuration file.
     #[arg(long, conflicts_with = "token_file")]
     token_stdin: bool,
+    /// There is none: haasd runs on this machine, with `[auth] mode = "off"`.
+    #[arg(long, conflicts_with_all = ["token_file", "token_stdin"])]
+    no_token: bool,
     /// Make it the current context.
     #[arg(long = "use")]
     make_current: bool,
@@ -159,9 +162,10 @@ fn shown<'a>(name: &'a str, context: &'a Context, current: Option<&str>) -> Show
         current: current == Some(name),
         url: &context.url,
         fingerprint: &context.fingerprint,
-        token: match &context.token_file {
-            Some(file) => file.display().to_string(),
-            None => "(in the configuration)".to_owned(),
+        token: match (&context.token_file, &context.token) {
+            (Some(file), _) => file.display().to_string(),
+            (None, Some(_)) => "(in the configuration)".to_owned(),
+            (None, None) => "(none)".to_owned(),
         },
     }
 }

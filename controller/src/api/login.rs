@@ -159,10 +159,13 @@ pub(super) async fn change_password(
     }
     let hash = passwords::hash(change.new).await?;
     let mut tx = context.store.write().await?;
-    // An admin may have set another one meanwhile, and ended the token that this came with.
+    // An admin may have set another one meanwhile, and ended the token that this came with. Who came
+    // without one, as `mode = "off"` lets him, has none that could be ended.
     let tokens = tx.tokens(&caller.0.user_id).await?;
     let is_changed = is_own && tx.password(&user.id).await? != kept;
-    if is_changed || !tokens.iter().any(|token| token.id == caller.0.token_id) {
+    let had_token = !caller.0.token_id.is_empty();
+    let is_ended = had_token && !tokens.iter().any(|token| token.id == caller.0.token_id);
+    if is_changed || is_ended {
         return Err(Fail::conflict("conflict", "the password was changed meanwhile"));
     }
     tx.set_password(&user.id, &hash).await?;

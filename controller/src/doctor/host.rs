@@ -21,7 +21,7 @@ const FILES_NODE: u64 = 8;
 const NEIGHBOURS_OWN: usize = 64;
 
 /// Programs that images are made with.
-const PROGRAMS: [&str; 12] = [
+const PROGRAMS: [&str; 13] = [
     "apt-ftparchive",
     "apt-get",
     "chroot",
@@ -32,6 +32,7 @@ const PROGRAMS: [&str; 12] = [
     "mksquashfs",
     "mmdebstrap",
     "partx",
+    "setfiles",
     "tar",
     "veritysetup",
 ];

@@ -36,7 +36,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
                 continue;
             }
             let who = match holder {
-                Some(Holder { program, pid }) => format!("{program} (process {pid})"),
+                Some(Holder { program, pid, .. }) => format!("{program} (process {pid})"),
                 None => "a program of another namespace".to_owned(),
             };
             findings.push(Finding::wrong(
@@ -44,9 +44,12 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
                 format!("{} port {port} is held by {who}", kind.to_uppercase()),
                 &format!("haasd needs it for {what_for} and does not start without it"),
                 match holder {
-                    Some(Holder { program, .. }) => format!(
-                        "systemctl disable --now {program}, or let it listen on other interfaces"
+                    Some(Holder { unit: Some(unit), .. }) => format!(
+                        "systemctl disable --now {unit}, or let it listen on other interfaces"
                     ),
+                    Some(Holder { pid, .. }) => {
+                        format!("kill {pid}, or let it listen on other interfaces")
+                    }
                     None => format!("ss -lnp sport = :{port}"),
                 },
             ));
@@ -70,6 +73,8 @@ struct Waiting {
 struct Holder {
     program: String,
     pid: u32,
+    /// What systemd knows it as.
+    unit: Option<String>,
 }
 
 fn sockets(kind: &str) -> Vec<Waiting> {
@@ -107,11 +112,20 @@ fn holders() -> BTreeMap<u64, Holder> {
             let target = target.to_string_lossy();
             let inode = target.strip_prefix("socket:[").and_then(|t| t.strip_suffix(']'));
             if let Some(inode) = inode.and_then(|i| i.parse().ok()) {
-                holders.insert(inode, Holder { program: name.trim().to_owned(), pid });
+                let group = fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
+                let (program, unit) = (name.trim().to_owned(), unit_of(&group));
+                holders.insert(inode, Holder { program, pid, unit });
             }
         }
     }
     holders
+}
+
+/// The systemd unit in a process's /proc/PID/cgroup, which may have another name than its program.
+fn unit_of(group: &str) -> Option<String> {
+    let parts = group.lines().flat_map(|line| line.split('/'));
+    let mut units = parts.filter(|part| part.ends_with(".service"));
+    units.next_back().map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -127,6 +141,13 @@ mod tests {
         let any = line.replace("0100007F", &"0".repeat(32));
         assert_eq!(waiting(&any, "tcp").map(|w| w.address), Some(Ipv4Addr::UNSPECIFIED));
         assert_eq!(waiting("  sl  local_address rem_address   st", "udp"), None);
+    }
+
+    #[test]
+    fn a_program_is_stopped_by_the_name_of_its_unit() {
+        assert_eq!(unit_of("0::/system.slice/tgt.service\n").as_deref(), Some("tgt.service"));
+        let by_hand = "0::/user.slice/user-0.slice/session-4.scope\n";
+        assert_eq!(unit_of(by_hand), None);
     }
 
     #[test]

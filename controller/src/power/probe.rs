@@ -7,11 +7,11 @@ use std::{
 };
 
 use haas_api::bmc::{IpmiProbe, ProbeReport, RedfishProbe};
-use ipmi_lan::{Account, Error, Fleet, Options, Privilege, command::GetChassisStatus};
+use ipmi_lan::{Account, Error, Fleet, Options, Privilege, Suites, command::GetChassisStatus};
 
 use super::{
     PowerError,
-    ipmi::BmcFault,
+    ipmi::{BmcFault, suites},
     redfish::{self, Login, Look, Trust},
 };
 use crate::{
@@ -51,6 +51,8 @@ pub struct Known {
     pub place: Option<SecretRef>,
     /// K_g, for IPMI.
     pub kg: Option<Secret<String>>,
+    /// The only cipher suite that the account may be shown to, for IPMI.
+    suites: Suites,
     /// What the inventory says of the certificate, and for which name.
     tls: Option<(Trust, Option<String>)>,
     /// The Id of the node's system.
@@ -73,7 +75,8 @@ pub enum Unknown {
 impl Known {
     /// An account that somebody has typed.
     pub fn typed(user: String, password: Secret<String>) -> Self {
-        Self { user, password, place: None, kg: None, tls: None, system: None }
+        let suites = Suites::Best;
+        Self { user, password, place: None, kg: None, suites, tls: None, system: None }
     }
 }
 
@@ -87,13 +90,14 @@ impl Wanted {
             secret.read().map_err(|error| PowerError::Secret { bmc, error })
         };
         match spec {
-            PowerSpec::Ipmi { address, port, user, password, kg, .. } => {
+            PowerSpec::Ipmi { address, port, user, password, kg, cipher_suite, .. } => {
                 let bmc = SocketAddr::new(*address, *port);
                 let account = Known {
                     user: user.clone(),
                     password: secret(bmc, password)?,
                     place: Some(password.clone()),
                     kg: kg.as_ref().map(|kg| secret(bmc, kg)).transpose()?,
+                    suites: suites(*cipher_suite),
                     tls: None,
                     system: None,
                 };
@@ -112,6 +116,7 @@ impl Wanted {
                     password: secret(spec.bmc(), &spec.password)?,
                     place: Some(spec.password.clone()),
                     kg: None,
+                    suites: Suites::Best,
                     tls: Some((trust, spec.server_name.clone())),
                     system: spec.system.clone(),
                 };
@@ -163,6 +168,7 @@ async fn ipmi(wanted: &Wanted) -> IpmiProbe {
     }
     let Some(known) = &wanted.account else { return probe };
     let account = Account::new(&known.user, known.password.expose());
+    let account = account.map(|account| account.with_suites(known.suites));
     let account = account.and_then(|account| match &known.kg {
         Some(kg) => account.with_kg(kg.expose()),
         None => Ok(account),

@@ -68,7 +68,12 @@ impl Ramp {
 
     /// Whether this step switches on a node of a group that has a limit.
     pub(super) fn is_limited(&self, node: &Node, step: &Step) -> bool {
-        matches!(step, Step::Do(Action::OpenAttempt(_)))
+        let Step::Do(action) = step else { return false };
+        let action = match action {
+            Action::Alone(action) => action,
+            action => action,
+        };
+        matches!(action, Action::OpenAttempt(_))
             && node.spec.power != PowerSpec::Manual
             && self.limits_of(node).next().is_some()
     }
@@ -103,6 +108,9 @@ mod tests {
         let Step::Wait { until, .. } = held else { panic!("{held:?}") };
         assert_eq!(until, 100 + 2 * SECOND);
         assert_eq!(ramp.gate(&b, start(), until), start());
+        // A node whose power was cut, as that of its whole rack was.
+        let alone = Step::Do(Action::Alone(Box::new(Action::OpenAttempt(Cause::Unplanned))));
+        assert!(matches!(ramp.gate(&b, alone, 101), Step::Wait { .. }));
         // Only what switches a node on waits, and only where its group has a limit.
         let soft = Step::Do(Action::EndByAcpi);
         assert_eq!(ramp.gate(&b, soft.clone(), 101), soft);

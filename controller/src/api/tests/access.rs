@@ -418,4 +418,9 @@ async fn without_auth_the_controller_itself_is_an_admin_and_every_other_address_
     assert_eq!(ask(&elsewhere, Some(&bench.alice)).await.status, 200);
     let closed = Bench::new().await;
     assert_eq!(ask(&closed.router, None).await.status, 401);
+    let request = axum::http::Request::put("/v1/users/alice/password")
+        .header(axum::http::header::CONTENT_TYPE, "application/json")
+        .body(json!({ "new": WORD }).to_string().into())
+        .unwrap();
+    assert_eq!(bench.send_to(&bench.router, request).await.status, 204);
 }

@@ -206,12 +206,16 @@ impl Login {
             BmcPrivilege::Operator => Privilege::Operator,
             BmcPrivilege::Administrator => Privilege::Administrator,
         };
-        let suites = match self.cipher_suite {
-            None => Suites::Best,
-            Some(inventory::CipherSuite::Three) => Suites::Only(CipherSuite::Three),
-            Some(inventory::CipherSuite::Seventeen) => Suites::Only(CipherSuite::Seventeen),
-        };
-        Ok(Ok(account.with_privilege(privilege).with_suites(suites)))
+        Ok(Ok(account.with_privilege(privilege).with_suites(suites(self.cipher_suite))))
+    }
+}
+
+/// The cipher suites that an account may be shown to, as the inventory says it.
+pub(super) fn suites(wanted: Option<inventory::CipherSuite>) -> Suites {
+    match wanted {
+        None => Suites::Best,
+        Some(inventory::CipherSuite::Three) => Suites::Only(CipherSuite::Three),
+        Some(inventory::CipherSuite::Seventeen) => Suites::Only(CipherSuite::Seventeen),
     }
 }
 
