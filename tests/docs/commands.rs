@@ -43,16 +43,20 @@ fn every_command_is_one_that_its_program_takes() -> Result<()> {
     desk.write(
         "haasctl.toml",
         &format!(
-            "current = \"lab\"\n[contexts.lab]\nurl = \"https://127.0.0.1:{}\"\n\
-             fingerprint = \"{}\"\ntoken = \"none\"\n",
-            free_port()?,
-            "ab".repeat(32)
+            "current = \"lab\"\n[contexts.lab]\n{haasd}[contexts.alice]\n{haasd}",
+            haasd = format!(
+                "url = \"https://127.0.0.1:{}\"\nfingerprint = \"{}\"\ntoken = \"none\"\n",
+                free_port()?,
+                "ab".repeat(32)
+            ),
         ),
     )?;
     for folder in ["", "state/"] {
         desk.write(&format!("{folder}fingerprint"), &"ab".repeat(32))?;
         desk.write(&format!("{folder}admin.token"), "none")?;
     }
+    // The page has haasctl make it, which has no haasd here.
+    desk.write("alice.token", "none")?;
     let mut seen = 0;
     for page in pages()? {
         for line in page.lines() {

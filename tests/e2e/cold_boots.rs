@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use tests::ssh::Person;
-use tests::{Firmware, Node, NodeHw, Rack, RackSpec, wait_for, wait_some};
+use tests::{Firmware, Node, NodeHw, Rack, RackSpec, files, wait_for, wait_some};
 
 use crate::cold_ledger::Ledger;
 use crate::support::{self, Lab};
@@ -89,7 +89,9 @@ fn slow_two_hundred_cold_boots_on_a_bad_network_need_no_hand_and_lose_nothing() 
     // iPXE on the others' cards needs no TFTP.
     nodes[7].firmware = Firmware::UefiPxe;
     Rack::with(RackSpec::new("cold-boots", nodes), |rack| {
-        let mut lab = Lab::start(rack)?;
+        // Every cut is followed by a boot that nobody asks for.
+        let mut lab =
+            Lab::start_with(rack, "\n[power]\nauto_limit = 10_000\n", files::nodes_toml(rack)?)?;
         let user = Person::new(rack, "carol")?;
         let key = user.public_key();
         lab.ok(&["user", "add", "carol", "--keys", key.to_str().context("plain text")?])?;

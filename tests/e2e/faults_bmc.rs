@@ -18,7 +18,7 @@ fn slow_a_bmc_that_fails_is_told_of_and_holds_up_nobody_else() -> Result<()> {
         ensure!(nodes.contains(&right), "the inventory names node2's BMC in another way");
         let wrong = right.replace(" }", ", password_file = \"bmc2-password\" }");
         fs::write(rack.dir().join("bmc2-password"), "mistyped")?;
-        let config = "\n[boot]\nstage = \"45s\"\n";
+        let config = "\n[boot]\nstage = \"2m\"\n";
         bmcs(&Lab::start_with(rack, config, nodes.replace(&right, &wrong))?)
     })
 }

@@ -20,6 +20,9 @@ use crate::rack::{Controller, LONG, PATIENT, SimRack};
 const METRICS: &str = "10.77.0.1:9090";
 const RECEIVER: &str = "10.77.0.1:9999";
 
+/// The sessions of the nodes' roots, as a series begins.
+const SESSIONS: &str = "haas_iscsi_sessions{image=\"minimal:latest\"";
+
 /// The controller's own addresses are in the boot network, where nothing is sent by default.
 const WATCHED: &str = "\n[metrics]\nlisten = [\"10.77.0.1:9090\"]\nallow = [\"10.77.0.0/24\"]\n\
                        [webhooks]\nallow = [\"10.77.0.0/24\"]\n";
@@ -64,6 +67,12 @@ fn slow_followers_and_webhooks_miss_nothing_though_haasd_is_killed() -> Result<(
     let back = took.windows(2).filter(|pair| pair[1] <= pair[0]).count();
     ensure!(back <= 2 && took.windows(2).all(|pair| pair[1] <= pair[0] + 1), "{took:?}");
 
+    // Nodes notice with their next read that their target has gone, and log in again.
+    haas.until("both roots to be attached again", LONG, || {
+        let text = get(&sim, "/metrics")?;
+        let line = text.lines().find(|line| line.starts_with(SESSIONS));
+        Ok(line.is_some_and(|line| line.ends_with(" 2")).then_some(()))
+    })?;
     let ready = get(&sim, "/readyz")?;
     ensure!(ready.contains("\"ready\":true"), "{ready}");
     the_dashboard_has_something_to_show(&haas)
@@ -105,7 +114,7 @@ fn the_dashboard_has_something_to_show(haas: &Controller<'_>) -> Result<()> {
         Ok(value.with_context(|| format!("no {series}\n{text}"))?.parse()?)
     };
     ensure!(value("haas_nodes{state=\"ready\"}")? == 2.0, "{text}");
-    ensure!(value("haas_iscsi_sessions{image=\"minimal:latest\"")? == 2.0, "{text}");
+    ensure!(value(SESSIONS)? == 2.0, "{text}");
     ensure!(value("haas_agents_connected")? == 2.0, "{text}");
     ensure!(value("haas_webhook_behind_events{webhook=\"chat\"}")? == 0.0, "{text}");
     Ok(())
