@@ -10,7 +10,7 @@ use tests::{NodeHw, PASSWORD, Rack, RackSpec, files};
 use crate::support::{BOOT, Lab};
 
 #[test]
-#[ignore = "needs QEMU; run: cargo xtask e2e"]
+#[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
 fn slow_a_bmc_that_fails_is_told_of_and_holds_up_nobody_else() -> Result<()> {
     Rack::with(RackSpec::new("faults-bmc", vec![NodeHw::default(); 3]), |rack| {
         let nodes = files::nodes_toml(rack)?;

@@ -48,7 +48,7 @@ impl Noise {
 }
 
 #[test]
-#[ignore = "needs QEMU; run: cargo xtask e2e"]
+#[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
 fn slow_nodes_outlive_the_controllers_death_and_garbage_on_its_ports() -> Result<()> {
     let late = NodeHw { clock: Some("2001-02-03T04:05:06".into()), ..NodeHw::default() };
     let nodes = vec![NodeHw::default(), late];
@@ -204,7 +204,7 @@ fn throw(noise: &mut Noise) -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs QEMU; run: cargo xtask e2e"]
+#[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
 fn slow_a_full_controller_disk_is_told_of_and_leaves_nothing_behind() -> Result<()> {
     Rack::with(RackSpec::new("faults-full", vec![NodeHw::default()]), |rack| {
         let state = rack.dir().join("state");

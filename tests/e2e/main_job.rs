@@ -26,7 +26,7 @@ fn two_users_find_their_systems_again_on_every_node() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs QEMU; run: cargo xtask e2e"]
+#[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
 fn slow_the_checks_see_an_emptied_overlay_and_a_changed_image() -> Result<()> {
     with_haasd("main-job-fails", 1, |rack, haasd| {
         let behind_her_back = || {

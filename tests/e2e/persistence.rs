@@ -17,8 +17,8 @@ use tests::{Haasd, Node, NodeHw, PowerCommands, Rack, RackSpec, files, wait_for}
 const BOOT: Duration = Duration::from_secs(180);
 
 #[test]
-#[ignore = "needs QEMU; run: cargo xtask e2e"]
-fn what_a_user_wrote_stays_whatever_happens_to_the_node() -> Result<()> {
+#[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
+fn slow_what_a_user_wrote_stays_whatever_happens_to_the_node() -> Result<()> {
     Rack::with(RackSpec::new("persistence", vec![NodeHw::default()]), |rack| {
         let haasd = Haasd::start(rack, &files::haasd_toml(rack)?, &files::nodes_toml(rack)?)?;
         stays(rack, &haasd)

@@ -12,8 +12,8 @@ use crate::support::Lab;
 const SECURE: Duration = Duration::from_secs(400);
 
 #[test]
-#[ignore = "needs QEMU; run: cargo xtask e2e"]
-fn uefi_nodes_boot_by_pxe_by_http_and_by_their_cards_own_ipxe() -> Result<()> {
+#[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
+fn slow_uefi_nodes_boot_by_pxe_by_http_and_by_their_cards_own_ipxe() -> Result<()> {
     let node = |firmware| NodeHw { firmware, ..NodeHw::default() };
     let nodes = [Firmware::UefiPxe, Firmware::UefiHttp, Firmware::UefiCard].map(node).to_vec();
     Rack::with(RackSpec::new("uefi", nodes), |rack| boots(&Lab::start(rack)?))

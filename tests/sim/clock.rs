@@ -11,8 +11,8 @@ use crate::rack::{PATIENT, SimRack};
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 #[test]
-#[ignore = "needs root and built binaries; run: cargo xtask e2e"]
-fn a_jump_of_the_controllers_clock_expires_nothing() -> Result<()> {
+#[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
+fn slow_a_jump_of_the_controllers_clock_expires_nothing() -> Result<()> {
     ensure!(fs::exists(FAKETIME)?, "no {FAKETIME}: cargo xtask setup installs libfaketime");
     let sim = SimRack::start("clock", 2)?;
     let mut haas = sim.haasd(PATIENT)?;

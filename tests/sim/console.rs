@@ -95,8 +95,9 @@ impl Drop for Terminal {
 }
 
 #[test]
-#[ignore = "needs root and built binaries; run: cargo xtask e2e"]
-fn a_console_is_typed_on_taken_over_and_logged_and_a_fault_carries_its_last_lines() -> Result<()> {
+#[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
+fn slow_a_console_is_typed_on_taken_over_and_logged_and_a_fault_carries_its_last_lines()
+-> Result<()> {
     const PORT: u16 = 6230;
     let sim = SimRack::start("console", 0)?;
     let rack = &sim.rack;

@@ -59,8 +59,8 @@ fn a_boot_that_fails_is_a_fault_that_names_its_stage() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs root and built binaries; run: cargo xtask e2e"]
-fn a_node_is_cut_off_only_after_its_deadlines_and_never_while_it_writes() -> Result<()> {
+#[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
+fn slow_a_node_is_cut_off_only_after_its_deadlines_and_never_while_it_writes() -> Result<()> {
     let sim = SimRack::start("ends", 3)?;
     let haas = sim.haasd(QUICK)?;
     haas.switched("n[1-3]", "a")?;

@@ -14,8 +14,9 @@ fn changes(haas: &Controller<'_>, node: &str) -> Result<Vec<String>> {
 }
 
 #[test]
-#[ignore = "needs root and built binaries; run: cargo xtask e2e"]
-fn a_part_that_is_gone_at_the_next_boot_is_told_and_a_running_node_is_not_believed() -> Result<()> {
+#[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
+fn slow_a_part_that_is_gone_at_the_next_boot_is_told_and_a_running_node_is_not_believed()
+-> Result<()> {
     let sim = SimRack::start("hardware", 2)?;
     let haas = sim.haasd(PATIENT)?;
     haas.switched("n[1-2]", "a")?;

@@ -79,8 +79,8 @@ fn every_fault_of_a_bmc_is_coped_with() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs root and built binaries; run: cargo xtask e2e"]
-fn a_drained_node_goes_on_and_nobody_new_gets_it() -> Result<()> {
+#[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
+fn slow_a_drained_node_goes_on_and_nobody_new_gets_it() -> Result<()> {
     let sim = SimRack::start("drain", 2)?;
     let haas = sim.haasd(PATIENT)?;
     haas.switched("n1", "a")?;
@@ -98,8 +98,8 @@ fn a_drained_node_goes_on_and_nobody_new_gets_it() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs root and built binaries; run: cargo xtask e2e"]
-fn drift_is_what_a_reboot_would_change() -> Result<()> {
+#[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
+fn slow_drift_is_what_a_reboot_would_change() -> Result<()> {
     let sim = SimRack::start("drift", 2)?;
     let haas = sim.haasd(PATIENT)?;
     haas.switched("n1", "a")?;
@@ -127,7 +127,7 @@ fn drift_is_what_a_reboot_would_change() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs root and built binaries; run: cargo xtask e2e"]
+#[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
 fn slow_a_silent_agent_means_what_its_bmc_says() -> Result<()> {
     let sim = SimRack::start("silent", 4)?;
     let haas = sim.haasd(PATIENT)?;
@@ -179,7 +179,7 @@ fn slow_a_silent_agent_means_what_its_bmc_says() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs root and built binaries; run: cargo xtask e2e"]
+#[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
 fn slow_a_fault_says_what_was_tried() -> Result<()> {
     let sim = SimRack::start("tried", 1)?;
     let haas = sim.haasd(QUICK)?;

@@ -92,8 +92,8 @@ fn a_fast_switch_tells_no_bmc_anything_and_old_agents_are_booted_as_ever() -> Re
 }
 
 #[test]
-#[ignore = "needs root and built binaries; run: cargo xtask e2e"]
-fn a_kernel_that_does_not_come_or_is_refused_ends_in_a_boot_by_the_bmc() -> Result<()> {
+#[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
+fn slow_a_kernel_that_does_not_come_or_is_refused_ends_in_a_boot_by_the_bmc() -> Result<()> {
     let sim = start("kexecbad", &[Kexec::Hangs, Kexec::Refused])?;
     let haas = sim.haasd(QUICK)?;
     haas.switched("n[1-2]", "a")?;
