@@ -53,15 +53,15 @@ pub struct BootPlan {
     /// Whom ssh on the node trusts. An agent that has it asks for certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh: Option<SshPlan>,
-    /// Whether haasd takes [`ToController::Inventory`].
+    /// Whether haasd takes [`ToController::Inventory`](super::ToController::Inventory).
     #[serde(default)]
     pub inventory: bool,
-    /// Whether haasd wants to hear [`ToController::Baseline`] before anything else. It answers with the plan
-    /// to go on with, which alone may have the secrets of the boot.
+    /// Whether haasd wants to hear [`ToController::Baseline`](super::ToController::Baseline) before anything
+    /// else. It answers with the plan to go on with, which alone may have the secrets of the boot.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub baseline: bool,
-    /// Places that the node must not reach. An agent that has some tries, and says which answer:
-    /// [`ToController::Reaches`].
+    /// Places that the node must not reach. The agent tries them, and says which answer:
+    /// [`ToController::Reaches`](super::ToController::Reaches).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub doors: Vec<Door>,
 }
