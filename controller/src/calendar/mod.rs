@@ -115,6 +115,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), L
                 Some(context.clock.now() + 5 * SECOND)
             }
         };
+        let took = begun.elapsed();
         let pause = next.map_or(FULL_PASS, |next| {
             let pause = u64::try_from(next - context.clock.now()).unwrap_or(0);
             Duration::from_micros(pause).clamp(Duration::from_millis(50), FULL_PASS)
@@ -124,7 +125,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), L
             () = context.calendar_wake.notified() => {}
             () = tokio::time::sleep(pause) => {}
             // Where events come all the time, a plan is made no more than half of it.
-            Ok(()) = events.changed() => tokio::time::sleep(GATHER.max(begun.elapsed())).await,
+            Ok(()) = events.changed() => tokio::time::sleep(GATHER.max(took)).await,
         }
         events.mark_unchanged();
     }
