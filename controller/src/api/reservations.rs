@@ -167,7 +167,7 @@ pub(super) async fn extend(
     Path(id): Path<String>,
     Json(wanted): Json<ExtendReservation>,
 ) -> Answer<Json<Reservation>> {
-    let by = from_s(wanted.by_s);
+    let by = calendar::from_s(wanted.by_s);
     if by < SECOND {
         return Err(Fail::bad("bad-time", "extend it by a second or more"));
     }
@@ -241,8 +241,8 @@ pub(super) async fn calendar(
         );
         return Err(Fail::bad("bad-time", detail));
     }
-    let wanted = span.nodes.map(|nodes| (nodes, from_s(walltime_s)));
-    let reach = from_s(span_s);
+    let wanted = span.nodes.map(|nodes| (nodes, calendar::from_s(walltime_s)));
+    let reach = calendar::from_s(span_s);
     Ok(Json(calendar::calendar(&context, &queue, reach, wanted).await?))
 }
 
@@ -256,10 +256,6 @@ fn absent(id: &str) -> Fail {
 
 fn number(id: &str) -> Answer<i64> {
     id.parse().map_err(|_| absent(id))
-}
-
-fn from_s(seconds: u64) -> Micros {
-    Micros::try_from(seconds).unwrap_or(Micros::MAX / SECOND).saturating_mul(SECOND)
 }
 
 /// Shows reservations: names for ids, wall clock for steady clock.

@@ -33,7 +33,7 @@ pub(super) async fn hand_over(tx: &mut Tx, attempt: &Attempt) -> Result<Option<F
             BootStage::Overlay,
             "scratch-not-erased",
             "its agent goes on, and has not erased what another tenant may have left on its \
-                    scratch disks",
+             scratch disks",
         )));
     }
     tx.set_scratch_of(&node.id, &desired.wanted.tenant).await?;

@@ -595,7 +595,8 @@ pub(super) fn shown(context: &Context, at: Micros) -> String {
     jiff::Timestamp::from_second(rounded).map(|at| at.to_string()).unwrap_or_default()
 }
 
-pub(super) fn from_s(seconds: u64) -> Micros {
+/// So many seconds; the longest time there is where they are more.
+pub(crate) fn from_s(seconds: u64) -> Micros {
     Micros::try_from(seconds).unwrap_or(Micros::MAX / SECOND).saturating_mul(SECOND)
 }
 

@@ -42,6 +42,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+pub(crate) use ask::from_s;
 pub use ask::{
     AskError, Asked, Wish, cancel_or_release, check_queue, explain, extend, leaf_queues, reserve,
 };

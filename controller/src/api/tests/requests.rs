@@ -53,30 +53,11 @@ async fn busy(bench: &Bench, number: u8) {
     let id = format!("boot-{number}");
     let stage = haas_api::agent::BootStage::Ready;
     let attempt = Attempt {
-        initiator: id.clone(),
-        chap: true,
-        by_itself: false,
-        kexec_of: None,
-        can_kexec: None,
-        id,
-        node_id: node.id.clone(),
-        generation: node.generation,
-        cause: Cause::Desired,
         state: AttemptState::Ready,
         stage,
-        stage_since: now,
         stages: vec![(stage, now)],
         token_spent: true,
-        agent_seq: 0,
-        opened_at: now,
-        counted_from: now,
-        ended_at: None,
-        boot_bytes: 0,
-        root_bytes: 0,
-        held_since: None,
-        failure: None,
-        epoch: 0,
-        checks: Vec::new(),
+        ..Attempt::new(&node, (id.clone(), id), Cause::Desired, 0, now)
     };
     let heartbeat = Heartbeat { logins: vec!["alice pts/0".into()], ..Heartbeat::default() };
     let mut tx = bench.context.store.write().await.unwrap();
