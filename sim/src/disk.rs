@@ -54,12 +54,28 @@ pub(crate) fn open(
     plan: &BootPlan,
 ) -> Result<std::result::Result<Option<(StoreReport, u32)>, Failure>> {
     let OverlayPlan::Disk {
-        overlay_id, rank, missing, store_id, store_generation, accepted, ..
+        overlay_id,
+        rank,
+        missing,
+        store_id,
+        store_generation,
+        accepted,
+        wipe_serial,
+        wipe_store,
+        ..
     } = &plan.overlay
     else {
         return Ok(Ok(None));
     };
     let known: Option<Store> = folder.read(FILE)?;
+    // A store of its own is wiped only if it is the one that was given up.
+    let is_claimed = wipe_serial.is_some()
+        && *wipe_serial == drive(folder)?.serial
+        && known.as_ref().is_none_or(|store| {
+            let is_ours = store.cluster_id == plan.cluster_id && store.node_id == plan.node_id;
+            !is_ours || wipe_store.as_ref() == Some(&store.store_id)
+        });
+    let known = known.filter(|_| !is_claimed);
     let created = known.is_none();
     let mut store = known.unwrap_or_else(|| Store {
         store_id: hex::encode(rand::random::<[u8; 8]>()),
@@ -75,14 +91,14 @@ pub(crate) fn open(
     if plan.elsewhere.iter().any(|other| other.store_id == store.store_id) {
         return Ok(Err(failure("store-copied", "another node has this store by now")));
     }
-    if store_id.as_ref().is_some_and(|id| *id != store.store_id) {
+    if !is_claimed && store_id.as_ref().is_some_and(|id| *id != store.store_id) {
         return Ok(Err(failure("store-other", "another store than haasd has seen here")));
     }
-    if store.generation < *store_generation {
+    if !is_claimed && store.generation < *store_generation {
         return Ok(Err(failure("store-old", "an older generation than haasd has seen here")));
     }
     let is_known = store.shards.contains_key(overlay_id);
-    if !is_known && *missing == MissingShard::Fault {
+    if !is_known && !created && *missing == MissingShard::Fault {
         return Ok(Err(failure("shard-missing", "haasd knows of a shard that is not here")));
     }
     store.node_id.clone_from(&plan.node_id);

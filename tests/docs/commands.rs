@@ -2,7 +2,6 @@
 //! run for real, its links lead somewhere, its examples are read, and every fault code is explained.
 
 mod invariants;
-mod pages;
 
 use std::fs;
 use std::net::TcpListener;
@@ -13,7 +12,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use pages::{Line, Page, pages, root};
+use tests::pages::{Line, Page, pages, root};
 use tests::{built, wait_for};
 
 /// haasctl's exit code for a haasd that cannot be reached: the command itself was understood.
@@ -414,6 +413,13 @@ fn programs() -> Result<PathBuf> {
         // All of it: a few packages would have other features, and be built anew.
         build.args(["build", "--quiet", "--workspace", "--all-targets", "--locked"]);
         build.current_dir(root());
+        // Of this package. As they are when somebody types it, or ring and its users are built anew.
+        for (name, _) in std::env::vars_os() {
+            let is_ours = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+            if is_ours.iter().any(|start| name.to_string_lossy().starts_with(start)) {
+                build.env_remove(name);
+            }
+        }
         build.status().is_ok_and(|status| status.success())
     });
     ensure!(*done, "cargo build of the workspace failed; its message is above");

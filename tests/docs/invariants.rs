@@ -3,8 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Result, ensure};
-
-use crate::pages::root;
+use tests::pages::root;
 
 #[test]
 fn only_the_store_contains_sql() -> Result<()> {

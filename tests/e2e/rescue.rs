@@ -39,6 +39,9 @@ fn rescued(lab: &Lab<'_>) -> Result<()> {
     let seen = lab.ssh_any("root", "node2", look)?;
     let right = seen.stdout.starts_with("1\nroom\n") && seen.stdout.ends_with("c\nbroken\n");
     ensure!(right && seen.stderr.contains("/home/alice/file"), "{seen:?}");
+    let saved =
+        lab.ssh("root", "node2", "tar -C /overlay -cf - . | tar -tf - | grep alice/file")?;
+    ensure!(saved.trim_end().ends_with("home/alice/file"), "{saved}");
     lab.ssh("root", "node2", "rm /overlay/usr/sbin/init && echo in-ram > /etc/left && sync")?;
 
     lab.ok(&["rollback", "node2", "--force"])?;

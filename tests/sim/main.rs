@@ -3,6 +3,7 @@
 //! QEMU; `cargo xtask e2e` builds what they start and runs them.
 
 mod api;
+mod backup;
 mod baseline;
 mod bmcs;
 mod canaries;
@@ -16,6 +17,7 @@ mod heal;
 mod inventory;
 mod kexec;
 mod many;
+mod pages;
 mod rack;
 mod redfish;
 mod requests;

@@ -184,7 +184,7 @@ impl Drop for Follower {
 }
 
 /// A receiver of webhooks.
-struct Receiver {
+pub(crate) struct Receiver {
     /// The status of its answers; 0 hangs up without one.
     status: Arc<AtomicUsize>,
     asked: Arc<AtomicUsize>,
@@ -192,7 +192,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    fn start(sim: &SimRack) -> Result<Receiver> {
+    pub(crate) fn start(sim: &SimRack) -> Result<Receiver> {
         let listener = sim.rack.in_netns(|| TcpListener::bind(RECEIVER))??;
         let status = Arc::new(AtomicUsize::new(500));
         let (asked, took) = (Arc::<AtomicUsize>::default(), Arc::<Mutex<Vec<i64>>>::default());
@@ -207,7 +207,7 @@ impl Receiver {
         Ok(Receiver { status, asked, took })
     }
 
-    fn answer(&self, status: usize) {
+    pub(crate) fn answer(&self, status: usize) {
         self.status.store(status, Ordering::SeqCst);
     }
 

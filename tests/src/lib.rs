@@ -13,6 +13,7 @@ pub mod files;
 pub mod fleet;
 pub mod hardware;
 pub mod initiator;
+pub mod pages;
 pub mod postgres;
 pub mod ssh;
 pub mod story;

@@ -54,6 +54,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-utils", "qemu-img, which reads a whole image over iSCSI"),
     ("qemu-block-extra", "QEMU's own iSCSI initiator"),
     ("curl", "an independent TFTP and HTTP client"),
+    ("sqlite3", "copies haasd's database, as the page on operations has it done"),
+    ("rsync", "copies its images, likewise"),
     ("python3", "makes odd archives for the tests of the import"),
     ("python3-venv", "holds sushy-tools, which Debian does not have"),
     ("python3-venv", "a folder of its own for schemathesis, which asks the API everything"),

@@ -1,40 +1,40 @@
-//! The pages of the documentation: their shell lines, their links, their headings.
+//! The pages of the documentation, for the suites that hold them to their word.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Stands behind a command that needs nodes, root or a mirror; the suites in `e2e/` run what it does.
+/// Stands behind a command that needs nodes, root or a mirror.
 const ON_THE_RACK: &str = "# on the rack";
 
 /// A page.
 #[derive(Debug)]
-pub(crate) struct Page {
+pub struct Page {
     /// From the root of the checkout, for messages.
-    pub(crate) name: String,
-    pub(crate) path: PathBuf,
+    pub name: String,
+    pub path: PathBuf,
     text: String,
 }
 
 /// One command of a page.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub struct Line {
     /// `FILE:LINE`, for messages.
-    pub(crate) place: String,
+    pub place: String,
     /// The command, without the marker.
-    pub(crate) command: String,
-    pub(crate) on_the_rack: bool,
+    pub command: String,
+    pub on_the_rack: bool,
 }
 
 /// The root of the checkout.
-pub(crate) fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().expect("the package lies in the checkout").to_owned()
 }
 
 /// The pages at the root and in `docs/`, the tutorial first: what it makes, later ones use.
-pub(crate) fn pages() -> Result<Vec<Page>> {
+pub fn pages() -> Result<Vec<Page>> {
     let root = root();
     let mut paths = vec![root.join("docs/tutorial.md")];
     for name in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
@@ -66,7 +66,7 @@ impl Page {
     }
 
     /// The contents of the fenced blocks of a language, with the number of their first line.
-    pub(crate) fn blocks(&self, language: &str) -> Vec<(usize, String)> {
+    pub fn blocks(&self, language: &str) -> Vec<(usize, String)> {
         let mut blocks = Vec::new();
         let mut open: Option<(bool, usize, String)> = None;
         for (index, line) in self.text.lines().enumerate() {
@@ -89,7 +89,7 @@ impl Page {
     }
 
     /// The commands of its `sh` blocks.
-    pub(crate) fn lines(&self) -> Vec<Line> {
+    pub fn lines(&self) -> Vec<Line> {
         let mut lines = Vec::new();
         for (at, text) in self.blocks("sh") {
             for (offset, line) in text.lines().enumerate() {
@@ -105,14 +105,14 @@ impl Page {
     }
 
     /// The targets of its links.
-    pub(crate) fn links(&self) -> Vec<String> {
+    pub fn links(&self) -> Vec<String> {
         let prose = self.prose();
         let targets = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
         targets.map(str::to_owned).collect()
     }
 
     /// The anchors of its headings, as GitHub makes them.
-    pub(crate) fn anchors(&self) -> Vec<String> {
+    pub fn anchors(&self) -> Vec<String> {
         let prose = self.prose();
         let headings = prose.lines().filter_map(|line| line.strip_prefix('#'));
         headings
@@ -125,12 +125,12 @@ impl Page {
     }
 
     /// Whether a word stands in the page as code.
-    pub(crate) fn names(&self, word: &str) -> bool {
+    pub fn names(&self, word: &str) -> bool {
         self.text.contains(&format!("`{word}`"))
     }
 
     /// Whether a text stands in the page as a word of its own.
-    pub(crate) fn mentions(&self, what: &str) -> bool {
+    pub fn mentions(&self, what: &str) -> bool {
         let ends = |rest: &str| rest.starts_with(['`', ',', ' ']);
         self.text.split(what).skip(1).any(ends)
     }
