@@ -105,6 +105,11 @@ fn slow_what_the_pages_say_works_on_a_rack() -> Result<()> {
     Ok(())
 }
 
+/// Whether a command goes on until its reader ends it.
+fn is_endless(command: &str) -> bool {
+    command.contains("--follow") || command.contains("--watch")
+}
+
 impl Reader<'_> {
     /// What readers have who begin with the tutorial.
     fn prepare(&self) -> Result<()> {
@@ -150,7 +155,7 @@ impl Reader<'_> {
         // A doctor may find something in a machine that runs tests; what follows ends by our hand.
         let expected: &[i32] = match command {
             _ if command.contains("doctor") => &[0, 1],
-            _ if command.contains("--follow") => &[124],
+            _ if is_endless(command) => &[124],
             _ => &[0],
         };
         ensure!(expected.contains(&code), "ended with {code}, expected {expected:?}\n{said}");
@@ -167,11 +172,11 @@ impl Reader<'_> {
         ] {
             line = line.replace(example, &ours);
         }
-        if line.starts_with("haasctl console n01") {
+        if line.starts_with("haasctl console n01") && !is_endless(&line) {
             // In a terminal, by script(1), and left again as ssh is.
             line = format!("(sleep 3; printf '\\r~.') | script -q -e -c '{line}' /dev/null");
         }
-        let limit = if line.contains("--follow") { "3" } else { "900" };
+        let limit = if is_endless(&line) { "3" } else { "900" };
         let programs = built("haasctl")?.parent().context("it lies in a folder")?.to_owned();
         let path = std::env::var("PATH").unwrap_or_default();
         let dir = self.sim.rack.dir();
@@ -257,7 +262,9 @@ impl Reader<'_> {
     fn after(&mut self, command: &str) -> Result<()> {
         if command.starts_with("haasctl reserve ") && command.ends_with("--wait") {
             let mine: Value = self.haas.haasd.ctl_json(&["mine"])?;
-            let id = mine[0]["id"].as_i64().with_context(|| format!("no reservation: {mine}"))?;
+            let id = mine["items"][0]["id"]
+                .as_i64()
+                .with_context(|| format!("no reservation: {mine}"))?;
             self.reservation = id.to_string();
         }
         Ok(())
