@@ -161,6 +161,13 @@ pub(crate) struct Pdu {
     pub(crate) data: Vec<u8>,
 }
 
+impl Pdu {
+    /// How long it is, without what is only there to protect or to fill up.
+    pub(crate) fn bytes(&self) -> u64 {
+        (BHS + self.data.len()) as u64
+    }
+}
+
 /// Padding behind a segment of `len` bytes.
 pub(crate) fn pad(len: usize) -> usize {
     len.wrapping_neg() & 3

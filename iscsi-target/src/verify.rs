@@ -53,6 +53,7 @@ impl Session {
                 return self.check(wire, command, Sense::UNREADABLE).await;
             }
             at += len;
+            wire.worked(len).await;
         }
         self.status(wire, command, status::GOOD, 0, 0, None).await
     }

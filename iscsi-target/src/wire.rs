@@ -25,8 +25,11 @@ use crate::turns::{self, Ticket};
 /// Ticks that a peer may take none of what we send.
 const STALLED_TICKS: u32 = 4;
 
-/// Bytes that a connection sends before others have their turn.
+/// What a connection does before others have their turn, in bytes sent.
 const TURN: u64 = 128 << 10;
+
+/// What taking and doing a PDU costs beside its bytes, in bytes sent: about a microsecond.
+const PDU_COST: u64 = 1 << 10;
 
 /// Why a connection ends without a logout.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +77,10 @@ pub(crate) struct Wire {
     /// Bytes came since the last tick.
     heard: bool,
     ticket: Ticket,
-    /// Bytes sent since others had their turn.
+    /// What was done since others had their turn, in bytes sent.
     turn: u64,
+    /// Bytes sent that the pace does not know of yet.
+    unpaid: u64,
     paces: Option<Paces>,
 }
 
@@ -90,8 +95,17 @@ impl Wire {
         let mut tick = interval(tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first tick comes at once, which is why the peer counts as heard already.
-        let (inbox, outbox) = (Inbox::default(), Outbox::default());
-        Self { stream, inbox, outbox, tick, heard: true, ticket, turn: 0, paces: None }
+        Self {
+            stream,
+            inbox: Inbox::default(),
+            outbox: Outbox::default(),
+            tick,
+            heard: true,
+            ticket,
+            turn: 0,
+            unpaid: 0,
+            paces: None,
+        }
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
@@ -123,9 +137,12 @@ impl Wire {
     pub(crate) async fn receive(&mut self) -> Result<Event, WireError> {
         loop {
             if let Some(pdu) = self.inbox.take()? {
+                self.count(PDU_COST + pdu.bytes());
                 return Ok(Event::Pdu(pdu));
             }
             self.flush().await?;
+            // Not all that comes wants an answer.
+            self.pass_if_due().await;
             match self.inbox.receive(|room| self.stream.try_read(room)) {
                 Ok(0) => return Ok(Event::Closed),
                 Ok(_) => {
@@ -188,7 +205,7 @@ impl Wire {
                 Ok(count) => {
                     left -= count;
                     stalled = 0;
-                    self.spent(count).await;
+                    self.sent(count).await;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -215,7 +232,7 @@ impl Wire {
                 Ok(count) => {
                     self.outbox.advance(count);
                     stalled = 0;
-                    self.spent(count).await;
+                    self.sent(count).await;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -227,21 +244,35 @@ impl Wire {
         Ok(())
     }
 
-    /// Lets others have their turn when this connection has had its own.
-    async fn spent(&mut self, count: usize) {
-        let count = count as u64;
-        self.ticket.spend(count);
-        self.turn += count;
+    /// Counts bytes sent, and lets others have their turn when this connection has had its own.
+    async fn sent(&mut self, count: usize) {
+        self.unpaid += count as u64;
+        self.worked(count as u64).await;
+    }
+
+    /// The same for work that sends nothing, in bytes that could be sent meanwhile.
+    pub(crate) async fn worked(&mut self, cost: u64) {
+        self.count(cost);
+        self.pass_if_due().await;
+    }
+
+    fn count(&mut self, cost: u64) {
+        self.ticket.spend(cost);
+        self.turn += cost;
+    }
+
+    async fn pass_if_due(&mut self) {
         if self.turn >= TURN {
+            self.turn = 0;
             self.pay().await;
             turns::pass().await;
         }
     }
 
-    /// Waits as long as what was sent in this turn is too much for the pace.
+    /// Waits as long as what was sent is too much for the pace.
     async fn pay(&mut self) {
-        let bytes = std::mem::take(&mut self.turn);
-        let Some(paces) = &self.paces else { return };
+        let bytes = std::mem::take(&mut self.unpaid);
+        let Some(paces) = self.paces.as_ref().filter(|_| bytes > 0) else { return };
         let now = Instant::now();
         let wait = paces.own.pay(bytes, now).max(paces.member.pace().pay(bytes, now));
         if !wait.is_zero() {
@@ -250,6 +281,7 @@ impl Wire {
     }
 
     async fn wait_to_write(&mut self, stalled: &mut u32) -> Result<(), WireError> {
+        self.turn = 0;
         self.pay().await;
         loop {
             match self.wait(Interest::WRITABLE).await? {
