@@ -274,15 +274,15 @@ impl Session {
         /// "The target will drop all connections of this session."
         const DROPS_ALL: u8 = 3;
         if self.answers_pings {
-            // At once (second parameter), and for as long as the default of DefaultTime2Retain.
-            let header = Bhs::new(response::ASYNC_MESSAGE, flag::FINAL)
-                .put_itt(NO_TAG)
-                .put(36, [DROPS_ALL])
-                .put(44, 20_u16.to_be_bytes());
+            // The parameters stay zero: the initiator may come back at once (second), and none of
+            // its commands is kept for it (third), as DefaultTime2Retain has it.
+            let header =
+                Bhs::new(response::ASYNC_MESSAGE, flag::FINAL).put_itt(NO_TAG).put(36, [DROPS_ALL]);
             let header = self.numbers.stamp(header);
             wire.send(header, &[]).await?;
         }
-        wire.flush().await
+        wire.flush().await?;
+        wire.part().await
     }
 
     async fn good(&mut self, wire: &mut Wire, command: &Command) -> Result<(), WireError> {

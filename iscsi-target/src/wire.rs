@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::Shutdown;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,9 @@ use crate::turns::{self, Ticket};
 
 /// Ticks that a peer may take none of what we send.
 const STALLED_TICKS: u32 = 4;
+
+/// How long a peer may take to close its side when the server stops.
+const PART_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a connection does before others have their turn, in bytes sent.
 const TURN: u64 = 128 << 10;
@@ -76,6 +80,8 @@ pub(crate) struct Wire {
     tick: Interval,
     /// Bytes came since the last tick.
     heard: bool,
+    /// The server is stopping, and the socket was looked at once more.
+    last_look: bool,
     ticket: Ticket,
     /// What was done since others had their turn, in bytes sent.
     turn: u64,
@@ -101,6 +107,7 @@ impl Wire {
             outbox: Outbox::default(),
             tick,
             heard: true,
+            last_look: false,
             ticket,
             turn: 0,
             unpaid: 0,
@@ -143,6 +150,10 @@ impl Wire {
             self.flush().await?;
             // Not all that comes wants an answer.
             self.pass_if_due().await;
+            // What had come when the server was told to stop is done, but not what comes ever after.
+            if std::mem::replace(&mut self.last_look, self.ticket.is_stopping()) {
+                return Ok(Event::Stopping);
+            }
             match self.inbox.receive(|room| self.stream.try_read(room)) {
                 Ok(0) => return Ok(Event::Closed),
                 Ok(_) => {
@@ -154,8 +165,7 @@ impl Wire {
             }
             self.inbox.release();
             match self.wait(Interest::READABLE).await? {
-                Woken::Ready => {}
-                Woken::Stopping => return Ok(Event::Stopping),
+                Woken::Ready | Woken::Stopping => {}
                 Woken::Tick => {
                     if !std::mem::take(&mut self.heard) {
                         return Ok(Event::Idle);
@@ -164,6 +174,27 @@ impl Wire {
                 }
             }
         }
+    }
+
+    /// Closes our side behind what was sent, and takes what the peer still sends until it closes
+    /// too. A socket that is closed with something unread is reset, and a reset may overtake what
+    /// was sent last.
+    pub(crate) async fn part(&mut self) -> Result<(), WireError> {
+        SockRef::from(&self.stream).shutdown(Shutdown::Write)?;
+        let mut scratch = vec![0; 8 << 10];
+        let closed = async {
+            loop {
+                self.stream.readable().await?;
+                match self.stream.try_read(&mut scratch) {
+                    Ok(0) => return Ok(()),
+                    Ok(_) => turns::pass().await,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        // One that never closes is left.
+        tokio::time::timeout(PART_WITHIN, closed).await.unwrap_or(Ok(())).map_err(WireError::from)
     }
 
     /// Adds a PDU; it goes out with the next flush.

@@ -203,12 +203,12 @@ fn one_that_takes_nothing_is_dropped_after_a_while() {
 fn stopping_closes_sessions_between_pdus() {
     let mut server = Server::start(Options::default(), false);
     let mut idle = Client::login(server.addr, &[]);
-    let started = Instant::now();
+    let closed = std::thread::spawn(move || {
+        use std::io::Read;
+        idle.stream.read_to_end(&mut Vec::new())
+    });
     server.running.stop();
-    assert!(started.elapsed() < Duration::from_secs(1));
-    let mut rest = Vec::new();
-    use std::io::Read;
-    assert_eq!(idle.stream.read_to_end(&mut rest).unwrap(), 0, "closed, not reset");
+    assert_eq!(closed.join().unwrap().unwrap(), 0, "closed, not reset");
     server.events_become(&["opened 1", "closed 1"]);
 }
 
