@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 use crate::classes::{Classes, Pace};
 use crate::exports::{Exports, SessionObserver};
 use crate::login::{self, Established, Kind, Login, Step, status};
+use crate::newcomers::Newcomers;
 use crate::pdu::{Bhs, flag, request};
 use crate::server::Options;
 use crate::session::{Numbers, Session};
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) exports: Arc<dyn Exports>,
     pub(crate) options: Options,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) newcomers: Arc<Newcomers>,
     pub(crate) classes: Arc<Classes>,
 }
 
@@ -53,6 +55,7 @@ async fn live(
 ) -> Result<(), WireError> {
     let stream = TcpStream::from_std(stream)?;
     tune(&stream, &shared.options)?;
+    let mut newcomer = Some(shared.newcomers.enter(ticket.clone()));
     let mut wire = Wire::new(stream, shared.options.ping_interval, ticket.clone());
     let login = Box::pin(log_in(&mut wire, peer, shared, ticket));
     let Ok(login) = tokio::time::timeout(shared.options.login_timeout, login).await else {
@@ -60,6 +63,9 @@ async fn live(
     };
     let Some((mut session, place)) = login? else { return Ok(()) };
     let grant = session.grant();
+    if grant.is_some() {
+        newcomer.take();
+    }
     let observer = grant.and_then(|grant| grant.observer.clone());
     // Dropped last, so that the observer hears of the end, and the class has one session less,
     // before a successor takes the place.

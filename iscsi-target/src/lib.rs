@@ -28,6 +28,7 @@ mod login;
 mod lun;
 mod meter;
 mod negotiate;
+mod newcomers;
 mod one_target;
 mod outbox;
 mod pdu;

@@ -15,6 +15,8 @@ use tracing::{debug, warn};
 use crate::census::Census;
 use crate::connection::Shared;
 use crate::exports::Exports;
+use crate::newcomers::Newcomers;
+use crate::sessions::Sessions;
 use crate::threads::{Accepted, Threads};
 
 /// Bounds of a server.
@@ -25,10 +27,15 @@ pub struct Options {
     pub io_threads: usize,
     /// How long a login may take, from the accept on.
     pub login_timeout: Duration,
-    /// Connections in all; more are closed at once.
+    /// Connections in all. Half of them may be without a session with a target: not logged in yet,
+    /// or for discovery. At that half, and where all places are taken, the oldest of these gives way
+    /// to a new one; where there is none, a new one is closed at once.
     pub max_connections: usize,
     /// Connections from one IP address; more are closed at once.
     pub max_connections_per_address: usize,
+    /// Sessions of one initiator name with one target, told apart by their ISIDs. Further logins are
+    /// told that the target is out of resources (status 0302). Multipath needs one for each path.
+    pub max_sessions_per_initiator: usize,
     /// After this long in silence a session is pinged (NOP-In), and after as long again without any
     /// answer it is dropped. A peer that takes nothing of what is sent has four times as long.
     pub ping_interval: Duration,
@@ -45,6 +52,7 @@ impl Default for Options {
             login_timeout: Duration::from_secs(10),
             max_connections: 16_384,
             max_connections_per_address: 1024,
+            max_sessions_per_initiator: 64,
             ping_interval: Duration::from_secs(15),
             congestion_control: None,
         }
@@ -90,8 +98,10 @@ pub async fn serve(
         listener.local_addr()?;
     }
     let threads = options.io_threads;
-    let (sessions, classes) = (Arc::default(), Arc::default());
-    let shared = Arc::new(Shared { exports, options, sessions, classes });
+    let sessions = Arc::new(Sessions::new(options.max_sessions_per_initiator));
+    let newcomers = Arc::new(Newcomers::new(options.max_connections / 2));
+    let classes = Arc::default();
+    let shared = Arc::new(Shared { exports, options, sessions, newcomers, classes });
     let threads = Threads::start(threads, &shared, &stop)?;
     let census = Arc::new(Census::default());
     loop {
@@ -101,7 +111,9 @@ pub async fn serve(
         };
         match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
             Ok((stream, peer)) => {
-                if threads.connections() >= shared.options.max_connections {
+                if threads.connections() >= shared.options.max_connections
+                    && !shared.newcomers.oldest_ends()
+                {
                     warn!(%peer, "connection refused: too many in all");
                     continue;
                 }
