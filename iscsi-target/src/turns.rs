@@ -25,8 +25,9 @@ const QUANTUM: i64 = 64 << 10;
 /// could be sent in the time.
 const TURN_COST: i64 = 4 << 10;
 
-/// Cost of the turns between two looks at the sockets.
-const LOOK_AFTER: i64 = 1 << 20;
+/// Cost of the turns in one poll. There are two of them between two looks at the sockets (see
+/// `threads.rs`).
+const LOOK_AFTER: i64 = 512 << 10;
 
 /// Classes that are kept for another time while nobody is ready.
 const MAX_IDLE_CLASSES: usize = 16;

@@ -7,11 +7,12 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -66,8 +67,10 @@ pub(crate) enum Event {
     Stopping,
 }
 
-enum Woken {
-    Ready,
+/// What [`Wire::fill`] has come to.
+enum Filled {
+    Bytes,
+    Closed,
     Tick,
     Stopping,
 }
@@ -154,26 +157,42 @@ impl Wire {
             if std::mem::replace(&mut self.last_look, self.ticket.is_stopping()) {
                 return Ok(Event::Stopping);
             }
-            match self.inbox.receive(|room| self.stream.try_read(room)) {
-                Ok(0) => return Ok(Event::Closed),
-                Ok(_) => {
-                    self.heard = true;
-                    continue;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
-            }
-            self.inbox.release();
-            match self.wait(Interest::READABLE).await? {
-                Woken::Ready | Woken::Stopping => {}
-                Woken::Tick => {
-                    if !std::mem::take(&mut self.heard) {
-                        return Ok(Event::Idle);
-                    }
-                    self.outbox.release();
-                }
+            match self.fill().await? {
+                Filled::Bytes => self.heard = true,
+                Filled::Closed => return Ok(Event::Closed),
+                Filled::Tick if !std::mem::take(&mut self.heard) => return Ok(Event::Idle),
+                Filled::Tick => self.outbox.release(),
+                Filled::Stopping => {}
             }
         }
+    }
+
+    /// Reads what is there into the inbox, or waits for it, the tick or the server's end. Read by way
+    /// of tokio and not past it: it takes less than was asked for as a sign that the socket is empty,
+    /// so that no system call is needed to learn that. The tick's timer stays armed across calls, so
+    /// that a wait costs no shared lock.
+    async fn fill(&mut self) -> Result<Filled, WireError> {
+        poll_fn(|cx| {
+            let read = self.inbox.receive(|room| {
+                let mut room = ReadBuf::new(room);
+                match Pin::new(&mut self.stream).poll_read(cx, &mut room) {
+                    Poll::Ready(read) => read.map(|()| room.filled().len()),
+                    Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+                }
+            });
+            match read {
+                Ok(0) => return Poll::Ready(Ok(Filled::Closed)),
+                Ok(_) => return Poll::Ready(Ok(Filled::Bytes)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+            if self.ticket.is_stopping() {
+                return Poll::Ready(Ok(Filled::Stopping));
+            }
+            self.inbox.release();
+            self.tick.poll_tick(cx).map(|_| Ok(Filled::Tick))
+        })
+        .await
     }
 
     /// Closes our side behind what was sent, and takes what the peer still sends until it closes
@@ -314,33 +333,16 @@ impl Wire {
     async fn wait_to_write(&mut self, stalled: &mut u32) -> Result<(), WireError> {
         self.turn = 0;
         self.pay().await;
-        loop {
-            match self.wait(Interest::WRITABLE).await? {
-                Woken::Ready | Woken::Stopping => return Ok(()),
-                Woken::Tick if *stalled < STALLED_TICKS => *stalled += 1,
-                Woken::Tick => return Err(WireError::Stalled),
-            }
-        }
-    }
-
-    /// Waits for the socket, the tick or, when reading, the server's end; whichever is first. The
-    /// tick's timer stays armed across calls, so that a wait costs no shared lock.
-    async fn wait(&mut self, interest: Interest) -> Result<Woken, WireError> {
-        let reading = interest.is_readable();
-        poll_fn(|cx| {
-            let ready = match reading {
-                true => self.stream.poll_read_ready(cx),
-                false => self.stream.poll_write_ready(cx),
-            };
-            if let Poll::Ready(ready) = ready {
-                return Poll::Ready(ready.map(|()| Woken::Ready));
-            }
-            if reading && self.ticket.is_stopping() {
-                return Poll::Ready(Ok(Woken::Stopping));
-            }
-            self.tick.poll_tick(cx).map(|_| Ok(Woken::Tick))
-        })
-        .await
-        .map_err(WireError::from)
+        let writable = poll_fn(|cx| match self.stream.poll_write_ready(cx) {
+            Poll::Ready(ready) => Poll::Ready(ready.map_err(WireError::from)),
+            Poll::Pending => loop {
+                match self.tick.poll_tick(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(_) if *stalled < STALLED_TICKS => *stalled += 1,
+                    Poll::Ready(_) => return Poll::Ready(Err(WireError::Stalled)),
+                }
+            },
+        });
+        writable.await
     }
 }

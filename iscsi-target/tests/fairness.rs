@@ -59,7 +59,6 @@ fn verifies_of_what_is_in_memory_leave_others_their_turns() {
 #[test]
 fn pdus_that_want_no_answer_leave_others_their_turns() {
     const FLOODS: usize = 4;
-    const BYTES: usize = 64 << 20;
     // Data for no command, a ping that wants no echo, a command far outside of the window.
     let header = |opcode: u8, cmd_sn: u32, len: u32| {
         let mut bhs = [0; 48];
@@ -69,10 +68,10 @@ fn pdus_that_want_no_answer_leave_others_their_turns() {
         bhs[24..28].copy_from_slice(&cmd_sn.to_be_bytes());
         [&bhs[..], &vec![0; len as usize]].concat()
     };
-    for (what, pdu) in [
-        ("data", header(0x05, 0, 8192)),
-        ("pings", header(0x40, 1, 0)),
-        ("commands", header(0x01, 0x4000_0000, 0)),
+    for (what, pdu, bytes) in [
+        ("data", header(0x05, 0, 8192), 128 << 20),
+        ("pings", header(0x40, 1, 0), 16 << 20),
+        ("commands", header(0x01, 0x4000_0000, 0), 16 << 20),
     ] {
         let server = serve();
         let flood = pdu.repeat((1 << 20) / pdu.len());
@@ -82,7 +81,7 @@ fn pdus_that_want_no_answer_leave_others_their_turns() {
                 for mut client in floods {
                     let flood = &flood;
                     scope.spawn(move || {
-                        for _ in 0..BYTES / FLOODS / flood.len() {
+                        for _ in 0..bytes / FLOODS / flood.len() {
                             client.stream.write_all(flood).unwrap();
                         }
                         // It is answered when all before it was taken.
@@ -93,6 +92,6 @@ fn pdus_that_want_no_answer_leave_others_their_turns() {
             });
         });
         // One read waits for a turn of each flood, not for the end of any.
-        assert!(reads > 50, "{reads} reads beside {BYTES} bytes of {what}");
+        assert!(reads > 30, "{reads} reads beside {bytes} bytes of {what}");
     }
 }
