@@ -1,8 +1,8 @@
 //! The life of one connection: login within its time, full feature phase, end.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
@@ -16,6 +16,7 @@ use crate::pdu::{Bhs, flag, request};
 use crate::server::Options;
 use crate::session::{Numbers, Session};
 use crate::sessions::{Place, Sessions};
+use crate::sparse::Sparse;
 use crate::turns::Ticket;
 use crate::wire::{Event, Paces, Wire, WireError};
 
@@ -29,6 +30,16 @@ pub(crate) struct Shared {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) newcomers: Arc<Newcomers>,
     pub(crate) classes: Arc<Classes>,
+    /// Of connections that had no session.
+    pub(crate) failures: Mutex<Sparse>,
+}
+
+impl Shared {
+    /// Whether to say in the log what befell a connection without a session, and how many such
+    /// lines were left out since the last one.
+    fn failure(&self) -> Option<u64> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).line(Instant::now())
+    }
 }
 
 /// Serves one connection until it ends.
@@ -38,11 +49,15 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
     ticket: Ticket,
 ) {
-    match live(stream, peer, &shared, ticket).await {
+    let mut had_session = false;
+    match live(stream, peer, &shared, ticket, &mut had_session).await {
         Ok(()) => debug!(%peer, "connection ended"),
         Err(error) => {
             let source = std::error::Error::source(&error).map(ToString::to_string);
-            info!(%peer, %error, source, "connection dropped");
+            let others = if had_session { Some(0) } else { shared.failure() };
+            if let Some(others) = others {
+                info!(%peer, %error, source, others, "connection dropped");
+            }
         }
     }
 }
@@ -52,6 +67,7 @@ async fn live(
     peer: SocketAddr,
     shared: &Shared,
     ticket: Ticket,
+    had_session: &mut bool,
 ) -> Result<(), WireError> {
     let stream = TcpStream::from_std(stream)?;
     tune(&stream, &shared.options)?;
@@ -65,6 +81,7 @@ async fn live(
     let grant = session.grant();
     if grant.is_some() {
         newcomer.take();
+        *had_session = true;
     }
     let observer = grant.and_then(|grant| grant.observer.clone());
     // Dropped last, so that the observer hears of the end, and the class has one session less,
@@ -72,21 +89,15 @@ async fn live(
     let _place = place;
     let mut wire = wire;
     let _watch = Watch::begin(observer);
-    info!(
-        %peer,
-        initiator = session.initiator,
-        target = target_of(&session.kind),
-        class = grant.map(|grant| grant.class),
-        "session opened"
-    );
-    session.run(&mut wire).await
-}
-
-fn target_of(kind: &Kind) -> &str {
-    match kind {
-        Kind::Discovery => "(discovery)",
-        Kind::Normal { target, .. } => target,
+    let initiator = &session.initiator;
+    match &session.kind {
+        // Anyone may have one, so that is not for everybody's log.
+        Kind::Discovery => debug!(%peer, initiator, "discovery session opened"),
+        Kind::Normal { target, grant } => {
+            info!(%peer, initiator, target, class = grant.class, "session opened");
+        }
     }
+    session.run(&mut wire).await
 }
 
 /// Runs the login; `None` when it was refused or given up.
@@ -126,7 +137,9 @@ async fn log_in(
             }
             Step::Refuse(code) => code,
         };
-        warn!(%peer, status = format_args!("{refused:04x}"), "login refused");
+        if let Some(others) = shared.failure() {
+            warn!(%peer, status = format_args!("{refused:04x}"), others, "login refused");
+        }
         let header = login::header(&pdu.bhs, 0).put(36, refused.to_be_bytes());
         wire.send(numbers.stamp(header), &[]).await?;
         wire.flush().await?;

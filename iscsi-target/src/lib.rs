@@ -37,6 +37,7 @@ mod scsi;
 mod server;
 mod session;
 mod sessions;
+mod sparse;
 mod sys;
 mod text;
 mod thin;
@@ -55,6 +56,7 @@ pub use lun::{BLOCK, Lun, LunIdentity};
 pub use meter::{BUCKETS, Counts, Meter, Recorded, Recorder};
 pub use one_target::OneTarget;
 pub use server::{Options, listen, serve};
+pub use sparse::Sparse;
 
 /// The README's example is compiled as this one.
 #[cfg(doctest)]

@@ -3,9 +3,9 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,6 +17,7 @@ use crate::connection::Shared;
 use crate::exports::Exports;
 use crate::newcomers::Newcomers;
 use crate::sessions::Sessions;
+use crate::sparse::Sparse;
 use crate::threads::{Accepted, Threads};
 
 /// Bounds of a server.
@@ -101,25 +102,34 @@ pub async fn serve(
     let sessions = Arc::new(Sessions::new(options.max_sessions_per_initiator));
     let newcomers = Arc::new(Newcomers::new(options.max_connections / 2));
     let classes = Arc::default();
-    let shared = Arc::new(Shared { exports, options, sessions, newcomers, classes });
+    let failures = Mutex::default();
+    let shared = Arc::new(Shared { exports, options, sessions, newcomers, classes, failures });
     let threads = Threads::start(threads, &shared, &stop)?;
     let census = Arc::new(Census::default());
+    let mut refusals = Sparse::default();
+    let mut first = 0;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept(&listeners) => accepted,
+            accepted = accept(&listeners, first) => accepted,
         };
+        // Each listener is asked first in its turn, so that none waits for another's flood to end.
+        first = first.wrapping_add(1);
         match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
             Ok((stream, peer)) => {
                 if threads.connections() >= shared.options.max_connections
                     && !shared.newcomers.oldest_ends()
                 {
-                    warn!(%peer, "connection refused: too many in all");
+                    if let Some(others) = refusals.line(Instant::now()) {
+                        warn!(%peer, others, "connection refused: too many in all");
+                    }
                     continue;
                 }
                 let limit = shared.options.max_connections_per_address;
                 let Some(counted) = census.count(peer.ip(), limit) else {
-                    warn!(%peer, limit, "connection refused: too many from this address");
+                    if let Some(others) = refusals.line(Instant::now()) {
+                        warn!(%peer, limit, others, "connection refused: too many from its address");
+                    }
                     continue;
                 };
                 debug!(%peer, "connection accepted");
@@ -136,11 +146,35 @@ pub async fn serve(
     ended.await.map_err(io::Error::other)
 }
 
-/// The next connection of whichever listener has one.
-async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+/// The next connection of whichever listener has one; they are asked in turn from number `first` on.
+async fn accept(listeners: &[TcpListener], first: usize) -> io::Result<(TcpStream, SocketAddr)> {
+    let (before, from) = listeners.split_at(first % listeners.len().max(1));
     poll_fn(|cx| {
-        let mut ready = listeners.iter().map(|listener| listener.poll_accept(cx));
+        let mut ready = from.iter().chain(before).map(|listener| listener.poll_accept(cx));
         ready.find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_listeners_are_asked_in_turn() {
+        let listeners: Vec<_> =
+            (0..3).map(|_| listen("127.0.0.1:0".parse().unwrap()).unwrap()).collect();
+        let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
+        let mut clients = Vec::new();
+        for address in addresses.iter().chain(&addresses) {
+            clients.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut accepted = Vec::new();
+        for first in 0..6 {
+            let (stream, _) = accept(&listeners, first).await.unwrap();
+            accepted.push(stream.local_addr().unwrap());
+        }
+        // All six are waiting from the beginning, two at each.
+        assert_eq!(accepted, [&addresses[..], &addresses].concat());
+    }
 }
