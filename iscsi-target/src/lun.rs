@@ -142,7 +142,7 @@ impl Lun {
         &self.path
     }
 
-    /// Bytes of it that are in memory now. Waits for nothing, but looks at each page.
+    /// Bytes of it that are in memory now. Waits for no disk, but may look at each page.
     ///
     /// # Errors
     /// When the file cannot be mapped.
