@@ -185,6 +185,15 @@ impl Session {
     async fn handle(&mut self, wire: &mut Wire, pdu: Pdu) -> Result<Flow, WireError> {
         let bhs = pdu.bhs;
         let opcode = bhs.opcode();
+        if pdu.spoilt {
+            // As if it had not come but for this answer (RFC 7143 section 7.8): whoever sends it again
+            // with its number goes on, and whoever goes on without leaves a gap, which ends the session.
+            self.reject(wire, &bhs, reject::DATA_DIGEST).await?;
+            return match opcode {
+                request::DATA_OUT => self.data_out(wire, &pdu).await,
+                _ => Ok(Flow::Continue),
+            };
+        }
         let numbered = matches!(
             opcode,
             request::NOP_OUT

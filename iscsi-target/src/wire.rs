@@ -43,7 +43,7 @@ pub(crate) enum WireError {
     Io(#[from] io::Error),
     #[error("PDU {opcode:#04x} with {len} bytes of data, more than was declared")]
     TooLong { opcode: u8, len: usize },
-    #[error("a digest does not fit")]
+    #[error("a header's digest does not fit")]
     Digest,
     #[error("the peer takes nothing of what is sent to it")]
     Stalled,
