@@ -38,6 +38,7 @@ mod server;
 mod session;
 mod sessions;
 mod sparse;
+mod spin;
 mod sys;
 mod text;
 mod thin;

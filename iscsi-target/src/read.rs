@@ -64,6 +64,9 @@ impl Session {
             }
             wire.make_room().await?;
         }
+        if parts.total <= COPY_LIMIT as u64 {
+            wire.expect();
+        }
         if let Some(observer) = self.observer() {
             observer.answered(parts.total, begun.elapsed());
         }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::census::Counted;
 use crate::connection::{self, Shared};
+use crate::spin::Spin;
 use crate::turns::Turns;
 
 /// How long sessions may take, when the server stops, to finish what they are sending.
@@ -105,7 +106,7 @@ async fn run(
     connections: Arc<AtomicUsize>,
     stop: CancellationToken,
 ) {
-    let mut turns = Turns::default();
+    let mut turns = Turns::new(Spin::new(shared.options.spin));
     let mut stopped = pin!(stop.cancelled());
     loop {
         let accepted = tokio::select! {

@@ -227,6 +227,11 @@ impl Wire {
         if self.outbox.len() >= HIGH_WATER { self.flush().await } else { Ok(()) }
     }
 
+    /// A small answer goes out with the next flush, to which the next request may come soon.
+    pub(crate) fn expect(&self) {
+        self.ticket.expect();
+    }
+
     /// Sends all that was gathered.
     pub(crate) async fn flush(&mut self) -> Result<(), WireError> {
         self.drain(0).await
