@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 use crate::classes::{Classes, Pace};
 use crate::exports::{Exports, SessionObserver};
 use crate::login::{self, Established, Kind, Login, Step, status};
-use crate::newcomers::Newcomers;
+use crate::newcomers::{Newcomer, Newcomers};
 use crate::pdu::{Bhs, flag, request};
 use crate::server::Options;
 use crate::session::{Numbers, Session};
@@ -48,12 +48,14 @@ pub(crate) async fn serve(
     peer: SocketAddr,
     shared: Arc<Shared>,
     ticket: Ticket,
+    newcomer: Newcomer,
 ) {
-    let mut had_session = false;
-    match live(stream, peer, &shared, ticket, &mut had_session).await {
+    let mut newcomer = Some(newcomer);
+    match live(stream, peer, &shared, ticket, &mut newcomer).await {
         Ok(()) => debug!(%peer, "connection ended"),
         Err(error) => {
             let source = std::error::Error::source(&error).map(ToString::to_string);
+            let had_session = newcomer.is_none();
             let others = if had_session { Some(0) } else { shared.failure() };
             if let Some(others) = others {
                 info!(%peer, %error, source, others, "connection dropped");
@@ -67,11 +69,10 @@ async fn live(
     peer: SocketAddr,
     shared: &Shared,
     ticket: Ticket,
-    had_session: &mut bool,
+    newcomer: &mut Option<Newcomer>,
 ) -> Result<(), WireError> {
     let stream = TcpStream::from_std(stream)?;
     tune(&stream, &shared.options)?;
-    let mut newcomer = Some(shared.newcomers.enter(ticket.clone()));
     let mut wire = Wire::new(stream, shared.options.ping_interval, ticket.clone());
     let login = Box::pin(log_in(&mut wire, peer, shared, ticket));
     let Ok(login) = tokio::time::timeout(shared.options.login_timeout, login).await else {
@@ -81,7 +82,6 @@ async fn live(
     let grant = session.grant();
     if grant.is_some() {
         newcomer.take();
-        *had_session = true;
     }
     let observer = grant.and_then(|grant| grant.observer.clone());
     // Dropped last, so that the observer hears of the end, and the class has one session less,

@@ -71,6 +71,12 @@ const BACKLOG: i32 = 4096;
 /// Pause after a failed accept, which mostly means that descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Connections that may be accepted before the I/O threads have taken them in; the kernel keeps more.
+const MOST_WAITING: usize = 256;
+
+/// Pause where there are more.
+const TAKE_IN_PAUSE: Duration = Duration::from_millis(1);
+
 /// A listening socket with SO_REUSEADDR and a backlog of 4096 (the kernel's `somaxconn` bounds it).
 ///
 /// # Errors
@@ -112,8 +118,13 @@ pub async fn serve(
     let threads = Threads::start(threads, &shared, &stop)?;
     let census = Arc::new(Census::default());
     let mut refusals = Sparse::default();
+    let most_waiting = (shared.options.max_connections / 4).clamp(1, MOST_WAITING);
     let mut first = 0;
     loop {
+        // Only who was taken in can give way.
+        while threads.waiting() >= most_waiting && !stop.is_cancelled() {
+            tokio::time::sleep(TAKE_IN_PAUSE).await;
+        }
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = accept(&listeners, first) => accepted,
