@@ -45,6 +45,7 @@ mod thin;
 mod threads;
 mod turns;
 mod verify;
+mod warm;
 mod wire;
 
 pub use census::{Census, Counted};

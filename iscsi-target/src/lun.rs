@@ -8,10 +8,12 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use md5::{Digest, Md5};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
+use crate::warm::Warm;
 use crate::{sys, thin};
 
 /// Bytes in a logical block.
@@ -92,6 +94,7 @@ pub struct Lun {
     identity: LunIdentity,
     /// Cleared when the file system turns out not to know `RWF_NOWAIT`.
     can_probe: AtomicBool,
+    warm: Warm,
 }
 
 impl Lun {
@@ -117,8 +120,8 @@ impl Lun {
             return Err(in_path(io::Error::new(io::ErrorKind::InvalidData, text)));
         }
         let thin = kind.is_file() && thin::has_holes(&file, size);
-        let can_probe = AtomicBool::new(true);
-        Ok(Self { file, path, blocks: size / BLOCK, thin, identity, can_probe })
+        let (can_probe, warm) = (AtomicBool::new(true), Warm::new(size));
+        Ok(Self { file, path, blocks: size / BLOCK, thin, identity, can_probe, warm })
     }
 
     /// Size in blocks of 512 bytes.
@@ -181,7 +184,12 @@ impl Lun {
 
     /// Sees to it that a range is in the page cache, so that sending it does not wait for the disk.
     pub(crate) async fn load(self: &Arc<Self>, offset: u64, len: u64) -> io::Result<()> {
+        let now = Instant::now();
+        if self.warm.holds(offset, len, now) {
+            return Ok(());
+        }
         if self.is_cached(offset, len) {
+            self.warm.note(offset, len, now);
             return Ok(());
         }
         let lun = Arc::clone(self);
@@ -286,6 +294,20 @@ mod tests {
         assert_eq!(lun.resident().unwrap(), lun.blocks() * BLOCK);
         lun.read(&mut buf, 512).await.unwrap();
         assert_eq!(buf, content[512..300_512]);
+    }
+
+    #[tokio::test]
+    async fn what_was_in_memory_just_now_is_not_looked_at_again() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[7; 1 << 20]).unwrap();
+        let lun = Arc::new(Lun::open(file.path(), identity()).unwrap());
+        let begun = Instant::now();
+        lun.load(65536, 65536).await.unwrap();
+        // Whatever became of the file meanwhile, nobody asks.
+        file.as_file().set_len(0).unwrap();
+        let again = lun.load(65536, 65536).await;
+        assert!(again.is_ok() || begun.elapsed().as_secs() > 0, "it was looked at");
+        assert!(lun.load(0, 65536).await.is_err(), "this was not known");
     }
 
     #[tokio::test]
