@@ -179,11 +179,13 @@ async fn begin(
     };
     let window = limits.command_window.clamp(1, 1024);
     numbers.window = paces.as_ref().map_or(window, |paces| paces.member.window(window));
+    let disk_waits = paces.as_ref().map(|paces| paces.member.disk_waits().clone());
     let header = header.put(36, [0, 0]);
     wire.send(numbers.stamp(header), text).await?;
     wire.flush().await?;
     wire.negotiated(&established.params, paces);
-    Ok(Session::new(Arc::clone(&shared.exports), established, numbers, window))
+    let (exports, disk_waits) = (Arc::clone(&shared.exports), disk_waits.unwrap_or_default());
+    Ok(Session::new(exports, established, numbers, window, disk_waits))
 }
 
 /// Small PDUs leave at once; a peer that vanished is noticed by TCP although nothing is sent.

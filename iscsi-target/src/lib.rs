@@ -18,6 +18,7 @@ mod chap;
 mod classes;
 mod connection;
 mod control;
+mod disk_waits;
 mod exports;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use tracing::warn;
 
+use crate::disk_waits::DiskWaits;
 use crate::lun::{BLOCK, Lun};
 use crate::pdu::{Bhs, NO_TAG, flag, response};
 use crate::scsi::{Extent, Sense, status};
@@ -45,9 +46,9 @@ impl Session {
             let offset = extent.offset() + part.at;
             let header = self.numbers.peek(parts.header(command, &part));
             let read = if part.len <= COPY_LIMIT || self.params.data_digest {
-                copy(wire, header, lun, offset, part.len).await
+                copy(wire, header, lun, &self.disk_waits, offset, part.len).await
             } else {
-                match lun.load(offset, part.len as u64).await {
+                match lun.load(offset, part.len as u64, &self.disk_waits).await {
                     Ok(()) => Ok(wire.send_file(header, lun, offset, part.len).await?),
                     Err(error) => Err(error),
                 }
@@ -140,12 +141,13 @@ async fn copy(
     wire: &mut Wire,
     header: Bhs,
     lun: &Arc<Lun>,
+    disk_waits: &DiskWaits,
     offset: u64,
     len: usize,
 ) -> std::io::Result<()> {
     let outbox = wire.outbox();
     let slot = outbox.reserve(len);
-    match lun.read(outbox.payload(&slot), offset).await {
+    match lun.read(outbox.payload(&slot), offset, disk_waits).await {
         Ok(()) => outbox.seal(slot, header),
         Err(error) => {
             outbox.cancel(slot);

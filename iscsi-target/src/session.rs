@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tracing::debug;
 
+use crate::disk_waits::DiskWaits;
 use crate::exports::{Exports, Grant, SessionObserver};
 use crate::login::{Established, Kind};
 use crate::lun::Lun;
@@ -27,6 +28,8 @@ pub(crate) struct Session {
     pub(crate) numbers: Numbers,
     /// Commands that it may have under way if its class leaves it so many.
     window: u32,
+    /// Its class's.
+    pub(crate) disk_waits: DiskWaits,
     /// Text of a request that goes on in the next PDU.
     pub(crate) text: Vec<u8>,
     /// The rest of a text answer and the tag by which it is fetched.
@@ -108,6 +111,7 @@ impl Session {
         login: Established,
         numbers: Numbers,
         window: u32,
+        disk_waits: DiskWaits,
     ) -> Self {
         Self {
             exports,
@@ -116,6 +120,7 @@ impl Session {
             cid: login.port.cid,
             params: login.params,
             window,
+            disk_waits,
             numbers,
             text: Vec::new(),
             answer: None,
@@ -260,7 +265,8 @@ impl Session {
             }
             Outcome::Verify(extent) => self.read_through(wire, &command, &lun, extent).await?,
             Outcome::Compare(extent) => self.verify(wire, command, extent).await?,
-            Outcome::Status(query) => match lun.runs(query.lba, query.runs).await {
+            Outcome::Status(query) => match lun.runs(query.lba, query.runs, &self.disk_waits).await
+            {
                 Ok(runs) => self.send_bytes(wire, &command, &query.answer(&runs)).await?,
                 Err(_) => self.check(wire, &command, Sense::UNREADABLE).await?,
             },

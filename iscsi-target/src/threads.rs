@@ -15,14 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::census::Counted;
 use crate::connection::{self, Shared};
+use crate::disk_waits::DISK_THREADS;
 use crate::spin::Spin;
 use crate::turns::Turns;
 
 /// How long sessions may take, when the server stops, to finish what they are sending.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
-
-/// Threads of one I/O thread that wait for disks in its place.
-const DISK_THREADS: usize = 16;
 
 /// A connection that was accepted, and that counts until it ends.
 pub(crate) struct Accepted {

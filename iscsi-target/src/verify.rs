@@ -51,7 +51,7 @@ impl Session {
         let (mut at, end) = (extent.offset(), extent.offset() + extent.len());
         while at < end {
             let len = STEP.min(end - at);
-            if lun.load(at, len).await.is_err() {
+            if lun.load(at, len, &self.disk_waits).await.is_err() {
                 return self.check(wire, command, Sense::UNREADABLE).await;
             }
             at += len;
@@ -108,7 +108,8 @@ impl Session {
         let Some(lun) = self.lun().cloned() else { return Ok(Flow::End) };
         verify.spoilt |= pdu.spoilt;
         let mut ours = vec![0; pdu.data.len()];
-        if lun.read(&mut ours, verify.extent.offset() + verify.received).await.is_err() {
+        let offset = verify.extent.offset() + verify.received;
+        if lun.read(&mut ours, offset, &self.disk_waits).await.is_err() {
             self.check(wire, &verify.command, Sense::UNREADABLE).await?;
             return Ok(Flow::Continue);
         }
