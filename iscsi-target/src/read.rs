@@ -34,10 +34,10 @@ impl Session {
         lun: &Arc<Lun>,
         extent: Extent,
     ) -> Result<(), WireError> {
-        let begun = Instant::now();
-        if let Some(observer) = self.observer() {
+        let begun = self.observer().map(|observer| {
             observer.read(extent.lba, u32::try_from(extent.blocks).unwrap_or(u32::MAX));
-        }
+            Instant::now()
+        });
         let mut parts = Parts::new(self, command, extent.len());
         if parts.total == 0 {
             return self.status(wire, command, status::GOOD, extent.len(), 0, None).await;
@@ -68,7 +68,7 @@ impl Session {
         if parts.total <= COPY_LIMIT as u64 {
             wire.expect();
         }
-        if let Some(observer) = self.observer() {
+        if let (Some(observer), Some(begun)) = (self.observer(), begun) {
             observer.answered(parts.total, begun.elapsed());
         }
         Ok(())
