@@ -12,17 +12,17 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use haas_api::names::{Digest, NodeName};
 use ipnet::Ipv4Net;
 use iscsi_target::{
     Admission, Authentication, Chap, ClassLimits, Counts, Grant, Limits, LoginRequest, Lun,
-    LunIdentity, Meter, Recorded, Recorder, Refusal, Secret, SessionObserver,
+    LunIdentity, Meter, Recorded, Recorder, Refusal, Secret, SessionObserver, Sparse,
 };
 use tracing::{error, warn};
 
@@ -32,6 +32,7 @@ use crate::{
         Images,
         manifest::{Manifest, target_name},
     },
+    model::AttemptState,
     store::{Result, Store},
     tokens::MasterKey,
 };
@@ -70,6 +71,8 @@ pub struct Exports {
     reloading: tokio::sync::Mutex<u64>,
     /// Counts the calls for a reload.
     calls: AtomicU64,
+    /// Log lines about those who may not log in, which may be anyone.
+    refusals: Mutex<Sparse>,
 }
 
 #[derive(Debug, Default)]
@@ -78,8 +81,6 @@ struct Table {
     targets: HashMap<String, Target>,
     /// Every live attempt, by initiator name.
     initiators: HashMap<String, Attempt>,
-    /// What is counted for each tenant who has nodes, by id.
-    tenants: HashMap<String, Arc<Meter>>,
 }
 
 #[derive(Debug, Clone)]
@@ -89,8 +90,24 @@ struct Target {
     /// Whether it is read without a secret too.
     is_open: bool,
     meter: Arc<Meter>,
-    /// What the first boot of it since haasd started has read.
-    recorder: Arc<Recorder>,
+    /// Those who have booted it, by id.
+    tenants: HashMap<String, Tenant>,
+    recording: Arc<Recording>,
+}
+
+/// A tenant's sessions with one image, also of boots that are over.
+#[derive(Debug, Clone, Default)]
+struct Tenant {
+    name: String,
+    meter: Arc<Meter>,
+}
+
+/// What the first boot of an image has read that began since haasd started.
+#[derive(Debug)]
+struct Recording {
+    /// The attempt that it belongs to, however often it logs in: the first that did.
+    of: OnceLock<String>,
+    reads: Recorder,
 }
 
 #[derive(Debug, Clone)]
@@ -104,6 +121,9 @@ struct Attempt {
     /// Who has the node, a user or a project, by id and name.
     tenant: (String, String),
     meter: Arc<Meter>,
+    /// Whether what it reads is a boot from its beginning: the attempt is open, and was not when
+    /// haasd started.
+    boots: bool,
 }
 
 /// By what the two sides of an attempt's session prove themselves.
@@ -142,17 +162,24 @@ impl Attempt {
 #[derive(Debug)]
 struct Observers {
     meters: [Arc<Meter>; 3],
-    recorder: Option<Arc<Recorder>>,
+    /// What may become the recording of this attempt.
+    recording: Option<(Arc<Recording>, String)>,
 }
 
 impl SessionObserver for Observers {
     fn opened(&self) {
         self.meters.iter().for_each(|meter| meter.opened());
+        if let Some((recording, attempt)) = &self.recording {
+            // It may be another's already.
+            let _ = recording.of.set(attempt.clone());
+        }
     }
 
     fn read(&self, lba: u64, blocks: u32) {
-        if let Some(recorder) = &self.recorder {
-            recorder.read(lba, blocks);
+        if let Some((recording, attempt)) = &self.recording
+            && recording.of.get() == Some(attempt)
+        {
+            recording.reads.read(lba, blocks);
         }
     }
 
@@ -176,8 +203,21 @@ pub struct Served {
     pub lun: Option<Arc<Lun>>,
     /// All of them, since haasd started.
     pub all: Counts,
+    /// Those of each tenant, also of attempts that are over.
+    pub tenants: Vec<ServedTenant>,
     /// Those of the attempts that live, each with all of its sessions.
     pub attempts: Vec<ServedAttempt>,
+}
+
+/// What is known of one tenant's sessions.
+#[derive(Debug)]
+pub struct ServedTenant {
+    /// Who it is, by name.
+    pub tenant: String,
+    /// The same by id.
+    pub tenant_id: String,
+    /// What the sessions did.
+    pub counts: Counts,
 }
 
 /// What is known of one attempt's sessions.
@@ -215,7 +255,13 @@ impl Exports {
             table: RwLock::default(),
             reloading: tokio::sync::Mutex::default(),
             calls: AtomicU64::new(0),
+            refusals: Mutex::default(),
         }
+    }
+
+    /// Whether to write a line about a refusal, and how many were left out since the last one.
+    fn refused(&self) -> Option<u64> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).line(Instant::now())
     }
 
     /// Makes the table anew from the store. Disks that are open stay open, and a session that runs
@@ -244,7 +290,8 @@ impl Exports {
             let name = tx.user_by_id(&tenant).await?.map(|account| account.name.to_string());
             let target = target_name(&image.digest);
             let secrets = Secrets::of(&self.master_key, &attempt, &target);
-            let attempt_of = |meter| Attempt {
+            let is_open = attempt.state == AttemptState::Open;
+            let attempt_of = |meter, from_here: bool| Attempt {
                 id: attempt.id,
                 node: node.name,
                 target,
@@ -252,11 +299,15 @@ impl Exports {
                 tenant: (tenant, name.unwrap_or_default()),
                 chap: attempt.chap.then_some(secrets),
                 meter,
+                boots: is_open && from_here,
             };
             let known = self.read(|table| {
-                table.initiators.get(&attempt.initiator).map(|known| known.meter.clone())
+                let known = table.initiators.get(&attempt.initiator)?;
+                Some((known.meter.clone(), known.boots))
             });
-            initiators.insert(attempt.initiator, attempt_of(known.unwrap_or_default()));
+            // The first table has those that were there before haasd.
+            let (meter, from_here) = known.unwrap_or_else(|| (Arc::default(), *served > 0));
+            initiators.insert(attempt.initiator, attempt_of(meter, from_here));
         }
         drop(tx);
 
@@ -268,7 +319,11 @@ impl Exports {
                 lun: None,
                 is_open: false,
                 meter: Arc::default(),
-                recorder: Arc::new(Recorder::new(RECORDED_READS, RECORDED_FOR)),
+                tenants: HashMap::new(),
+                recording: Arc::new(Recording {
+                    of: OnceLock::new(),
+                    reads: Recorder::new(RECORDED_READS, RECORDED_FOR),
+                }),
             });
             target.is_open = image.is_open;
             if target.lun.is_none() {
@@ -279,15 +334,13 @@ impl Exports {
             }
             targets.insert(name, target);
         }
+        for attempt in initiators.values() {
+            let (id, name) = &attempt.tenant;
+            if let Some(target) = targets.get_mut(&attempt.target) {
+                target.tenants.entry(id.clone()).or_default().name.clone_from(name);
+            }
+        }
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.tenants = initiators
-            .values()
-            .map(|attempt| {
-                let (tenant, _) = &attempt.tenant;
-                let known = table.tenants.get(tenant).cloned();
-                (tenant.clone(), known.unwrap_or_default())
-            })
-            .collect();
         table.initiators = initiators;
         table.targets = targets;
         *served = serves;
@@ -330,15 +383,20 @@ impl Exports {
                 tenant_id: attempt.tenant.0.clone(),
                 counts: attempt.meter.counts(),
             });
+            let tenants = target.tenants.iter().map(|(id, tenant)| ServedTenant {
+                tenant: tenant.name.clone(),
+                tenant_id: id.clone(),
+                counts: tenant.meter.counts(),
+            });
             let (lun, all) = (target.lun.clone(), target.meter.counts());
-            Some(Served { lun, all, attempts: attempts.collect() })
+            Some(Served { lun, all, tenants: tenants.collect(), attempts: attempts.collect() })
         })
     }
 
-    /// What the first boot of an image since haasd started has read.
+    /// What the first boot of an image has read that began since haasd started.
     pub fn recorded(&self, image: &Digest) -> Vec<Recorded> {
         let name = target_name(image);
-        self.read(|table| table.targets.get(&name).map(|target| target.recorder.reads()))
+        self.read(|table| table.targets.get(&name).map(|target| target.recording.reads.reads()))
             .unwrap_or_default()
     }
 
@@ -353,14 +411,13 @@ impl Exports {
     }
 }
 
-impl Table {
-    /// Who counts what a session of this attempt does. The first to read an image is recorded.
-    fn observers(&self, target: &Target, attempt: &Attempt) -> Observers {
+impl Target {
+    /// Who counts what a session of this attempt does, and records what its boot reads.
+    fn observers(&self, attempt: &Attempt) -> Observers {
         let tenant = self.tenants.get(&attempt.tenant.0).cloned().unwrap_or_default();
-        let first = target.meter.counts().logins == 0;
         Observers {
-            meters: [attempt.meter.clone(), target.meter.clone(), tenant],
-            recorder: first.then(|| target.recorder.clone()),
+            meters: [attempt.meter.clone(), self.meter.clone(), tenant.meter],
+            recording: attempt.boots.then(|| (self.recording.clone(), attempt.id.clone())),
         }
     }
 }
@@ -369,7 +426,10 @@ impl iscsi_target::Exports for Exports {
     fn admit(&self, request: &LoginRequest<'_>) -> Admission {
         self.read(|table| {
             let Some(target) = table.targets.get(request.target) else {
-                warn!(target = request.target, peer = %request.peer, "login to an unknown target");
+                if let Some(others) = self.refused() {
+                    let (target, peer) = (request.target, request.peer);
+                    warn!(target, %peer, others, "login to an unknown target");
+                }
                 return Admission::Refused(Refusal::NotFound);
             };
             let Some(lun) = &target.lun else {
@@ -392,15 +452,18 @@ impl iscsi_target::Exports for Exports {
                         bytes_per_second: self.limits.user_rate,
                     },
                     limits: Limits { bytes_per_second: self.limits.node_rate, ..Limits::default() },
-                    observer: Some(Arc::new(table.observers(target, attempt))),
+                    observer: Some(Arc::new(target.observers(attempt))),
                 }),
                 None => {
-                    warn!(
-                        initiator = request.initiator,
-                        target = request.target,
-                        peer = %request.peer,
-                        "login by an initiator of no live attempt, or not from its node's address"
-                    );
+                    if let Some(others) = self.refused() {
+                        warn!(
+                            initiator = request.initiator,
+                            target = request.target,
+                            peer = %request.peer,
+                            others,
+                            "login by an initiator of no live attempt, or not from its node's address"
+                        );
+                    }
                     Admission::Refused(Refusal::NotAuthorized)
                 }
             }

@@ -88,8 +88,20 @@ pub struct ImageSessions {
     pub cached_bytes: Option<u64>,
     /// All sessions together, also those of boots that are over.
     pub all: SessionCounts,
+    /// Those of each user and project, also of boots that are over.
+    #[serde(default)]
+    pub users: Vec<UserSessions>,
     /// Nodes that run the image or boot it, each with the sessions of this boot.
     pub nodes: Vec<Sessions>,
+}
+
+/// The sessions of one user or project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UserSessions {
+    /// Who has or had the nodes.
+    pub user: String,
+    /// What the sessions did.
+    pub counts: SessionCounts,
 }
 
 /// The sessions of one boot of one node.

@@ -352,6 +352,9 @@ fn sessions_table(sessions: &ImageSessions) -> Table {
         row((&node.node).into(), (&node.user).into(), or_dash(node.address.clone()), &node.counts);
     }
     let dash = || or_dash(None::<String>);
+    for user in &sessions.users {
+        row("all".into(), (&user.user).into(), dash(), &user.counts);
+    }
     row("all".into(), dash(), dash(), &sessions.all);
     table
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::disk_waits::DiskWaits;
 use crate::exports::ClassLimits;
 
 /// How much of a second's bytes may go out at once.
@@ -58,6 +59,7 @@ struct Share {
     /// Commands under way in all sessions; `u32::MAX` without a bound.
     commands: AtomicU32,
     pace: Pace,
+    disk_waits: DiskWaits,
 }
 
 /// A session's membership in its class, until it is dropped.
@@ -75,7 +77,8 @@ impl Classes {
         let mut classes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let share = classes.entry(id).or_insert_with(|| {
             let (sessions, commands) = (AtomicU32::new(0), AtomicU32::new(u32::MAX));
-            Arc::new(Share { sessions, commands, pace: Pace::new(None) })
+            let (pace, disk_waits) = (Pace::new(None), DiskWaits::default());
+            Arc::new(Share { sessions, commands, pace, disk_waits })
         });
         if limits.sessions.is_some_and(|most| share.sessions.load(Ordering::Relaxed) >= most) {
             return None;
@@ -96,6 +99,11 @@ impl Member {
     /// The class's pace.
     pub(crate) fn pace(&self) -> &Pace {
         &self.share.pace
+    }
+
+    /// The class's share of the threads that wait for disks.
+    pub(crate) fn disk_waits(&self) -> &DiskWaits {
+        &self.share.disk_waits
     }
 
     /// Commands that this session may have under way now, at least one.

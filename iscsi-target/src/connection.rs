@@ -1,8 +1,8 @@
 //! The life of one connection: login within its time, full feature phase, end.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
@@ -11,10 +11,12 @@ use tracing::{debug, info, warn};
 use crate::classes::{Classes, Pace};
 use crate::exports::{Exports, SessionObserver};
 use crate::login::{self, Established, Kind, Login, Step, status};
+use crate::newcomers::{Newcomer, Newcomers};
 use crate::pdu::{Bhs, flag, request};
 use crate::server::Options;
 use crate::session::{Numbers, Session};
 use crate::sessions::{Place, Sessions};
+use crate::sparse::Sparse;
 use crate::turns::Ticket;
 use crate::wire::{Event, Paces, Wire, WireError};
 
@@ -26,7 +28,18 @@ pub(crate) struct Shared {
     pub(crate) exports: Arc<dyn Exports>,
     pub(crate) options: Options,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) newcomers: Arc<Newcomers>,
     pub(crate) classes: Arc<Classes>,
+    /// Of connections that had no session.
+    pub(crate) failures: Mutex<Sparse>,
+}
+
+impl Shared {
+    /// Whether to say in the log what befell a connection without a session, and how many such
+    /// lines were left out since the last one.
+    fn failure(&self) -> Option<u64> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).line(Instant::now())
+    }
 }
 
 /// Serves one connection until it ends.
@@ -35,12 +48,18 @@ pub(crate) async fn serve(
     peer: SocketAddr,
     shared: Arc<Shared>,
     ticket: Ticket,
+    newcomer: Newcomer,
 ) {
-    match live(stream, peer, &shared, ticket).await {
+    let mut newcomer = Some(newcomer);
+    match live(stream, peer, &shared, ticket, &mut newcomer).await {
         Ok(()) => debug!(%peer, "connection ended"),
         Err(error) => {
             let source = std::error::Error::source(&error).map(ToString::to_string);
-            info!(%peer, %error, source, "connection dropped");
+            let had_session = newcomer.is_none();
+            let others = if had_session { Some(0) } else { shared.failure() };
+            if let Some(others) = others {
+                info!(%peer, %error, source, others, "connection dropped");
+            }
         }
     }
 }
@@ -50,6 +69,7 @@ async fn live(
     peer: SocketAddr,
     shared: &Shared,
     ticket: Ticket,
+    newcomer: &mut Option<Newcomer>,
 ) -> Result<(), WireError> {
     let stream = TcpStream::from_std(stream)?;
     tune(&stream, &shared.options)?;
@@ -60,27 +80,24 @@ async fn live(
     };
     let Some((mut session, place)) = login? else { return Ok(()) };
     let grant = session.grant();
+    if grant.is_some() {
+        newcomer.take();
+    }
     let observer = grant.and_then(|grant| grant.observer.clone());
     // Dropped last, so that the observer hears of the end, and the class has one session less,
     // before a successor takes the place.
     let _place = place;
     let mut wire = wire;
     let _watch = Watch::begin(observer);
-    info!(
-        %peer,
-        initiator = session.initiator,
-        target = target_of(&session.kind),
-        class = grant.map(|grant| grant.class),
-        "session opened"
-    );
-    session.run(&mut wire).await
-}
-
-fn target_of(kind: &Kind) -> &str {
-    match kind {
-        Kind::Discovery => "(discovery)",
-        Kind::Normal { target, .. } => target,
+    let initiator = &session.initiator;
+    match &session.kind {
+        // Anyone may have one, so that is not for everybody's log.
+        Kind::Discovery => debug!(%peer, initiator, "discovery session opened"),
+        Kind::Normal { target, grant } => {
+            info!(%peer, initiator, target, class = grant.class, "session opened");
+        }
     }
+    session.run(&mut wire).await
 }
 
 /// Runs the login; `None` when it was refused or given up.
@@ -120,7 +137,9 @@ async fn log_in(
             }
             Step::Refuse(code) => code,
         };
-        warn!(%peer, status = format_args!("{refused:04x}"), "login refused");
+        if let Some(others) = shared.failure() {
+            warn!(%peer, status = format_args!("{refused:04x}"), others, "login refused");
+        }
         let header = login::header(&pdu.bhs, 0).put(36, refused.to_be_bytes());
         wire.send(numbers.stamp(header), &[]).await?;
         wire.flush().await?;
@@ -160,11 +179,13 @@ async fn begin(
     };
     let window = limits.command_window.clamp(1, 1024);
     numbers.window = paces.as_ref().map_or(window, |paces| paces.member.window(window));
+    let disk_waits = paces.as_ref().map(|paces| paces.member.disk_waits().clone());
     let header = header.put(36, [0, 0]);
     wire.send(numbers.stamp(header), text).await?;
     wire.flush().await?;
     wire.negotiated(&established.params, paces);
-    Ok(Session::new(Arc::clone(&shared.exports), established, numbers, window))
+    let (exports, disk_waits) = (Arc::clone(&shared.exports), disk_waits.unwrap_or_default());
+    Ok(Session::new(exports, established, numbers, window, disk_waits))
 }
 
 /// Small PDUs leave at once; a peer that vanished is noticed by TCP although nothing is sent.

@@ -87,6 +87,9 @@ pub struct Limits {
     /// Commands that the initiator may have under way (kept within 1 and 1024).
     pub command_window: u32,
     /// Bytes that a session may send in a second, averaged over a tenth of it; `None` is all there is.
+    /// An initiator gives up a command after a time (Linux after 30 s) and reads up to a MiB with
+    /// one and many at once, so that less than some MiB makes a busy session fail, and is no way to
+    /// refuse one.
     pub bytes_per_second: Option<u64>,
 }
 
@@ -104,7 +107,8 @@ pub struct ClassLimits {
     pub sessions: Option<u32>,
     /// Commands under way, shared evenly among the sessions; each has at least one.
     pub commands: Option<u32>,
-    /// Bytes in a second, averaged over a tenth of it.
+    /// Bytes in a second, averaged over a tenth of it, for all sessions: what is said of
+    /// [`Limits::bytes_per_second`] holds for each one's part.
     pub bytes_per_second: Option<u64>,
 }
 

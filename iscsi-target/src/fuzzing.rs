@@ -69,7 +69,7 @@ pub fn login(bytes: &[u8]) {
         if *spoilt != 0 {
             bhs.0[usize::from(*spoilt) % BHS] ^= spoilt.rotate_left(3);
         }
-        match login.step(&Pdu { bhs, data: data.to_vec() }) {
+        match login.step(&Pdu { bhs, data: data.to_vec(), spoilt: false }) {
             Step::Reply(header, answer) => check_reply(&header, &answer),
             Step::Done(header, answer, established) => {
                 check_reply(&header, &answer);

@@ -77,12 +77,13 @@ impl Inbox {
         if self.header_digest && !digest_fits(whole, 0, headers) {
             return Err(WireError::Digest);
         }
-        if self.data_digest && len > 0 && !digest_fits(whole, data_at, padded) {
-            return Err(WireError::Digest);
-        }
-        let data = whole.get(data_at..data_at + len).unwrap_or_default().to_vec();
+        let spoilt = self.data_digest && len > 0 && !digest_fits(whole, data_at, padded);
+        let data = match spoilt {
+            true => Vec::new(),
+            false => whole.get(data_at..data_at + len).unwrap_or_default().to_vec(),
+        };
         self.start += total;
-        Ok(Some(Pdu { bhs, data }))
+        Ok(Some(Pdu { bhs, data, spoilt }))
     }
 }
 

@@ -18,6 +18,7 @@ mod chap;
 mod classes;
 mod connection;
 mod control;
+mod disk_waits;
 mod exports;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -28,6 +29,7 @@ mod login;
 mod lun;
 mod meter;
 mod negotiate;
+mod newcomers;
 mod one_target;
 mod outbox;
 mod pdu;
@@ -36,12 +38,15 @@ mod scsi;
 mod server;
 mod session;
 mod sessions;
+mod sparse;
+mod spin;
 mod sys;
 mod text;
 mod thin;
 mod threads;
 mod turns;
 mod verify;
+mod warm;
 mod wire;
 
 pub use census::{Census, Counted};
@@ -54,6 +59,7 @@ pub use lun::{BLOCK, Lun, LunIdentity};
 pub use meter::{BUCKETS, Counts, Meter, Recorded, Recorder};
 pub use one_target::OneTarget;
 pub use server::{Options, listen, serve};
+pub use sparse::Sparse;
 
 /// The README's example is compiled as this one.
 #[cfg(doctest)]

@@ -8,10 +8,13 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use md5::{Digest, Md5};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
+use crate::disk_waits::DiskWaits;
+use crate::warm::Warm;
 use crate::{sys, thin};
 
 /// Bytes in a logical block.
@@ -92,6 +95,7 @@ pub struct Lun {
     identity: LunIdentity,
     /// Cleared when the file system turns out not to know `RWF_NOWAIT`.
     can_probe: AtomicBool,
+    warm: Warm,
 }
 
 impl Lun {
@@ -117,8 +121,8 @@ impl Lun {
             return Err(in_path(io::Error::new(io::ErrorKind::InvalidData, text)));
         }
         let thin = kind.is_file() && thin::has_holes(&file, size);
-        let can_probe = AtomicBool::new(true);
-        Ok(Self { file, path, blocks: size / BLOCK, thin, identity, can_probe })
+        let (can_probe, warm) = (AtomicBool::new(true), Warm::new(size));
+        Ok(Self { file, path, blocks: size / BLOCK, thin, identity, can_probe, warm })
     }
 
     /// Size in blocks of 512 bytes.
@@ -142,7 +146,7 @@ impl Lun {
         &self.path
     }
 
-    /// Bytes of it that are in memory now. Waits for nothing, but looks at each page.
+    /// Bytes of it that are in memory now. Waits for no disk, but may look at each page.
     ///
     /// # Errors
     /// When the file cannot be mapped.
@@ -163,44 +167,61 @@ impl Lun {
     }
 
     /// Fills `buf` from `offset` on, from memory if possible, else on a blocking thread.
-    pub(crate) async fn read(self: &Arc<Self>, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        buf: &mut [u8],
+        offset: u64,
+        waits: &DiskWaits,
+    ) -> io::Result<()> {
         let cached = self.read_cached(buf, offset);
         let Some(rest) = buf.get_mut(cached..).filter(|rest| !rest.is_empty()) else {
             return Ok(());
         };
         let (lun, len, offset) = (Arc::clone(self), rest.len(), offset + cached as u64);
-        let loaded = on_blocking_thread(move || {
-            let mut loaded = vec![0; len];
-            lun.file.read_exact_at(&mut loaded, offset)?;
-            Ok(loaded)
-        })
-        .await?;
+        let loaded = waits
+            .run(move || {
+                let mut loaded = vec![0; len];
+                lun.file.read_exact_at(&mut loaded, offset)?;
+                Ok(loaded)
+            })
+            .await?;
         rest.copy_from_slice(&loaded);
         Ok(())
     }
 
     /// Sees to it that a range is in the page cache, so that sending it does not wait for the disk.
-    pub(crate) async fn load(self: &Arc<Self>, offset: u64, len: u64) -> io::Result<()> {
+    pub(crate) async fn load(
+        self: &Arc<Self>,
+        offset: u64,
+        len: u64,
+        waits: &DiskWaits,
+    ) -> io::Result<()> {
+        let now = Instant::now();
+        if self.warm.holds(offset, len, now) {
+            return Ok(());
+        }
         if self.is_cached(offset, len) {
+            self.warm.note(offset, len, now);
             return Ok(());
         }
         let lun = Arc::clone(self);
-        on_blocking_thread(move || {
-            lun.prefetch(offset, len);
-            let mut scratch = vec![0; LOAD_STEP];
-            let mut at = offset;
-            while at < offset + len {
-                let step = (offset + len - at).min(LOAD_STEP as u64);
-                let Some(part) = usize::try_from(step).ok().and_then(|n| scratch.get_mut(..n))
-                else {
-                    break;
-                };
-                lun.file.read_exact_at(part, at)?;
-                at += step;
-            }
-            Ok(())
-        })
-        .await
+        waits
+            .run(move || {
+                lun.prefetch(offset, len);
+                let mut scratch = vec![0; LOAD_STEP];
+                let mut at = offset;
+                while at < offset + len {
+                    let step = (offset + len - at).min(LOAD_STEP as u64);
+                    let Some(part) = usize::try_from(step).ok().and_then(|n| scratch.get_mut(..n))
+                    else {
+                        break;
+                    };
+                    lun.file.read_exact_at(part, at)?;
+                    at += step;
+                }
+                Ok(())
+            })
+            .await
     }
 
     /// Whether a range seems to be in memory, judged by a byte here and there.
@@ -234,12 +255,6 @@ impl Lun {
             }
         }
     }
-}
-
-pub(crate) async fn on_blocking_thread<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 #[cfg(test)]
@@ -280,12 +295,26 @@ mod tests {
         let cold = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
         posix_fadvise(lun.file(), 0, 0, cold).unwrap();
         let mut buf = vec![0; 300_000];
-        lun.read(&mut buf, 1000).await.unwrap();
+        lun.read(&mut buf, 1000, &DiskWaits::default()).await.unwrap();
         assert_eq!(buf, content[1000..301_000]);
-        lun.load(0, 1_048_576).await.unwrap();
+        lun.load(0, 1_048_576, &DiskWaits::default()).await.unwrap();
         assert_eq!(lun.resident().unwrap(), lun.blocks() * BLOCK);
-        lun.read(&mut buf, 512).await.unwrap();
+        lun.read(&mut buf, 512, &DiskWaits::default()).await.unwrap();
         assert_eq!(buf, content[512..300_512]);
+    }
+
+    #[tokio::test]
+    async fn what_was_in_memory_just_now_is_not_looked_at_again() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[7; 1 << 20]).unwrap();
+        let lun = Arc::new(Lun::open(file.path(), identity()).unwrap());
+        let begun = Instant::now();
+        lun.load(65536, 65536, &DiskWaits::default()).await.unwrap();
+        // Whatever became of the file meanwhile, nobody asks.
+        file.as_file().set_len(0).unwrap();
+        let again = lun.load(65536, 65536, &DiskWaits::default()).await;
+        assert!(again.is_ok() || begun.elapsed().as_secs() > 0, "it was looked at");
+        assert!(lun.load(0, 65536, &DiskWaits::default()).await.is_err(), "this was not known");
     }
 
     #[tokio::test]
@@ -294,7 +323,7 @@ mod tests {
         file.write_all(&[7; 65536]).unwrap();
         let lun = Arc::new(Lun::open(file.path(), identity()).unwrap());
         file.as_file().set_len(4096).unwrap();
-        assert!(lun.read(&mut [0; 8192], 0).await.is_err());
-        assert!(lun.load(0, 65536).await.is_err());
+        assert!(lun.read(&mut [0; 8192], 0, &DiskWaits::default()).await.is_err());
+        assert!(lun.load(0, 65536, &DiskWaits::default()).await.is_err());
     }
 }

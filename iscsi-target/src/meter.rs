@@ -19,6 +19,7 @@ pub struct Meter {
     reads: AtomicU64,
     bytes: AtomicU64,
     took: [AtomicU64; BUCKETS],
+    took_us: AtomicU64,
     errors: Mutex<BTreeMap<[u8; 3], u64>>,
 }
 
@@ -36,6 +37,8 @@ pub struct Counts {
     /// How long each READ took, from its arrival until its last byte was handed to the socket, in
     /// [`BUCKETS`].
     pub took: [u64; BUCKETS],
+    /// All these times together, in microseconds.
+    pub took_us: u64,
     /// Commands that ended in CHECK CONDITION, by sense key, code and qualifier.
     pub errors: BTreeMap<[u8; 3], u64>,
 }
@@ -50,6 +53,7 @@ impl Meter {
             reads: load(&self.reads),
             bytes: load(&self.bytes),
             took: std::array::from_fn(|n| self.took.get(n).map_or(0, load)),
+            took_us: load(&self.took_us),
             errors: self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
@@ -65,6 +69,7 @@ impl SessionObserver for Meter {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.took_us.fetch_add(micros, Ordering::Relaxed);
         let bucket = (u64::BITS - micros.leading_zeros()) as usize;
         if let Some(count) = self.took.get(bucket).or(self.took.last()) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -153,6 +158,7 @@ mod tests {
         meter.answered(512, Duration::from_secs(3600));
         let counts = meter.counts();
         assert_eq!((counts.reads, counts.bytes), (11, 11 * 512));
+        assert_eq!(counts.took_us, 1 + 7 * 3 + 1000 + 3_600_000_000);
         assert_eq!(counts.quantile_us(0.0), Some(1));
         assert_eq!(counts.quantile_us(0.5), Some(4));
         assert_eq!(counts.quantile_us(0.9), Some(1024));

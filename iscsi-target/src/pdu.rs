@@ -55,6 +55,7 @@ pub(crate) mod flag {
 
 /// Reasons of a Reject PDU.
 pub(crate) mod reject {
+    pub(crate) const DATA_DIGEST: u8 = 0x02;
     pub(crate) const SNACK: u8 = 0x03;
     pub(crate) const PROTOCOL_ERROR: u8 = 0x04;
     pub(crate) const NOT_SUPPORTED: u8 = 0x05;
@@ -159,6 +160,15 @@ impl Bhs {
 pub(crate) struct Pdu {
     pub(crate) bhs: Bhs,
     pub(crate) data: Vec<u8>,
+    /// The data does not fit its digest; there is none of it.
+    pub(crate) spoilt: bool,
+}
+
+impl Pdu {
+    /// How long it is, without what is only there to protect or to fill up.
+    pub(crate) fn bytes(&self) -> u64 {
+        (BHS + self.data.len()) as u64
+    }
 }
 
 /// Padding behind a segment of `len` bytes.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use tracing::warn;
 
+use crate::disk_waits::DiskWaits;
 use crate::lun::{BLOCK, Lun};
 use crate::pdu::{Bhs, NO_TAG, flag, response};
 use crate::scsi::{Extent, Sense, status};
@@ -33,10 +34,10 @@ impl Session {
         lun: &Arc<Lun>,
         extent: Extent,
     ) -> Result<(), WireError> {
-        let begun = Instant::now();
-        if let Some(observer) = self.observer() {
+        let begun = self.observer().map(|observer| {
             observer.read(extent.lba, u32::try_from(extent.blocks).unwrap_or(u32::MAX));
-        }
+            Instant::now()
+        });
         let mut parts = Parts::new(self, command, extent.len());
         if parts.total == 0 {
             return self.status(wire, command, status::GOOD, extent.len(), 0, None).await;
@@ -45,9 +46,9 @@ impl Session {
             let offset = extent.offset() + part.at;
             let header = self.numbers.peek(parts.header(command, &part));
             let read = if part.len <= COPY_LIMIT || self.params.data_digest {
-                copy(wire, header, lun, offset, part.len).await
+                copy(wire, header, lun, &self.disk_waits, offset, part.len).await
             } else {
-                match lun.load(offset, part.len as u64).await {
+                match lun.load(offset, part.len as u64, &self.disk_waits).await {
                     Ok(()) => Ok(wire.send_file(header, lun, offset, part.len).await?),
                     Err(error) => Err(error),
                 }
@@ -64,7 +65,10 @@ impl Session {
             }
             wire.make_room().await?;
         }
-        if let Some(observer) = self.observer() {
+        if parts.total <= COPY_LIMIT as u64 {
+            wire.expect();
+        }
+        if let (Some(observer), Some(begun)) = (self.observer(), begun) {
             observer.answered(parts.total, begun.elapsed());
         }
         Ok(())
@@ -137,12 +141,13 @@ async fn copy(
     wire: &mut Wire,
     header: Bhs,
     lun: &Arc<Lun>,
+    disk_waits: &DiskWaits,
     offset: u64,
     len: usize,
 ) -> std::io::Result<()> {
     let outbox = wire.outbox();
     let slot = outbox.reserve(len);
-    match lun.read(outbox.payload(&slot), offset).await {
+    match lun.read(outbox.payload(&slot), offset, disk_waits).await {
         Ok(()) => outbox.seal(slot, header),
         Err(error) => {
             outbox.cancel(slot);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tracing::debug;
 
+use crate::disk_waits::DiskWaits;
 use crate::exports::{Exports, Grant, SessionObserver};
 use crate::login::{Established, Kind};
 use crate::lun::Lun;
@@ -27,6 +28,8 @@ pub(crate) struct Session {
     pub(crate) numbers: Numbers,
     /// Commands that it may have under way if its class leaves it so many.
     window: u32,
+    /// Its class's.
+    pub(crate) disk_waits: DiskWaits,
     /// Text of a request that goes on in the next PDU.
     pub(crate) text: Vec<u8>,
     /// The rest of a text answer and the tag by which it is fetched.
@@ -108,6 +111,7 @@ impl Session {
         login: Established,
         numbers: Numbers,
         window: u32,
+        disk_waits: DiskWaits,
     ) -> Self {
         Self {
             exports,
@@ -116,6 +120,7 @@ impl Session {
             cid: login.port.cid,
             params: login.params,
             window,
+            disk_waits,
             numbers,
             text: Vec::new(),
             answer: None,
@@ -185,6 +190,15 @@ impl Session {
     async fn handle(&mut self, wire: &mut Wire, pdu: Pdu) -> Result<Flow, WireError> {
         let bhs = pdu.bhs;
         let opcode = bhs.opcode();
+        if pdu.spoilt {
+            // As if it had not come but for this answer (RFC 7143 section 7.8): whoever sends it again
+            // with its number goes on, and whoever goes on without leaves a gap, which ends the session.
+            self.reject(wire, &bhs, reject::DATA_DIGEST).await?;
+            return match opcode {
+                request::DATA_OUT => self.data_out(wire, &pdu).await,
+                _ => Ok(Flow::Continue),
+            };
+        }
         let numbered = matches!(
             opcode,
             request::NOP_OUT
@@ -251,7 +265,8 @@ impl Session {
             }
             Outcome::Verify(extent) => self.read_through(wire, &command, &lun, extent).await?,
             Outcome::Compare(extent) => self.verify(wire, command, extent).await?,
-            Outcome::Status(query) => match lun.runs(query.lba, query.runs).await {
+            Outcome::Status(query) => match lun.runs(query.lba, query.runs, &self.disk_waits).await
+            {
                 Ok(runs) => self.send_bytes(wire, &command, &query.answer(&runs)).await?,
                 Err(_) => self.check(wire, &command, Sense::UNREADABLE).await?,
             },
@@ -274,15 +289,15 @@ impl Session {
         /// "The target will drop all connections of this session."
         const DROPS_ALL: u8 = 3;
         if self.answers_pings {
-            // At once (second parameter), and for as long as the default of DefaultTime2Retain.
-            let header = Bhs::new(response::ASYNC_MESSAGE, flag::FINAL)
-                .put_itt(NO_TAG)
-                .put(36, [DROPS_ALL])
-                .put(44, 20_u16.to_be_bytes());
+            // The parameters stay zero: the initiator may come back at once (second), and none of
+            // its commands is kept for it (third), as DefaultTime2Retain has it.
+            let header =
+                Bhs::new(response::ASYNC_MESSAGE, flag::FINAL).put_itt(NO_TAG).put(36, [DROPS_ALL]);
             let header = self.numbers.stamp(header);
             wire.send(header, &[]).await?;
         }
-        wire.flush().await
+        wire.flush().await?;
+        wire.part().await
     }
 
     async fn good(&mut self, wire: &mut Wire, command: &Command) -> Result<(), WireError> {

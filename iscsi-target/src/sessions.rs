@@ -1,7 +1,8 @@
 //! The table of sessions, used at login and at the end of a session only.
 //!
-//! Its one rule is session reinstatement (RFC 7143 section 6.3.5): a login with the names and ISID of
-//! a session that is there ends the old one at once.
+//! Its rules are session reinstatement (RFC 7143 section 6.3.5), by which a login with the names and
+//! ISID of a session that is there ends the old one at once, and that one initiator has only so many
+//! sessions with a target.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,11 +17,11 @@ use crate::turns::Ticket;
 /// How long a new session waits for the one it replaces.
 const REPLACE_WITHIN: Duration = Duration::from_secs(1);
 
-/// What RFC 7143 calls the I_T nexus: one portal group, so the target's name is enough.
+/// What RFC 7143 calls the I_T nexus, together with the ISID: one portal group, so the target's
+/// name is enough.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Nexus {
     initiator: String,
-    isid: [u8; 6],
     /// Empty for discovery.
     target: String,
 }
@@ -35,24 +36,34 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Table {
-    entries: HashMap<Nexus, Entry>,
+    entries: HashMap<Nexus, HashMap<[u8; 6], Entry>>,
     last_tsih: u16,
 }
 
 /// All sessions of a server.
-#[derive(Debug, Default)]
-pub(crate) struct Sessions(Mutex<Table>);
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    /// Sessions of one nexus.
+    most: usize,
+    table: Mutex<Table>,
+}
 
 /// A session's place in the table; leaving it tells whoever waits to take over.
 #[derive(Debug)]
 pub(crate) struct Place {
     sessions: Arc<Sessions>,
     nexus: Nexus,
+    isid: [u8; 6],
     pub(crate) tsih: u16,
     gone: CancellationToken,
 }
 
 impl Sessions {
+    /// A table in which an initiator may have so many sessions with a target.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most: most.max(1), table: Mutex::default() }
+    }
+
     /// Enters the session of a connection. A session of the same nexus is ended first.
     pub(crate) async fn enter(
         self: &Arc<Self>,
@@ -63,11 +74,11 @@ impl Sessions {
             Kind::Discovery => String::new(),
             Kind::Normal { target, .. } => target.clone(),
         };
-        let nexus = Nexus { initiator: login.initiator.clone(), isid: login.port.isid, target };
+        let nexus = Nexus { initiator: login.initiator.clone(), target };
         let gone = CancellationToken::new();
         let (tsih, old) = self.replace(&nexus, login.port, ticket, gone.clone())?;
         // Made before the wait, so that a login given up meanwhile leaves the table clean.
-        let place = Place { sessions: Arc::clone(self), nexus, tsih, gone };
+        let place = Place { sessions: Arc::clone(self), nexus, isid: login.port.isid, tsih, gone };
         if let Some(old) = old {
             info!(initiator = login.initiator, "a session is replaced by a new login");
             old.ticket.end();
@@ -84,19 +95,25 @@ impl Sessions {
         gone: CancellationToken,
     ) -> Result<(u16, Option<Entry>), u16> {
         let mut table = self.lock();
-        let tsih = match (port.tsih, table.entries.get(nexus)) {
+        let of_nexus = table.entries.get(nexus);
+        let old = of_nexus.and_then(|entries| entries.get(&port.isid));
+        if old.is_none() && of_nexus.is_some_and(|entries| entries.len() >= self.most) {
+            return Err(status::OUT_OF_RESOURCES);
+        }
+        let tsih = match (port.tsih, old) {
             (0, _) => table.fresh_tsih(),
             (tsih, Some(old)) if old.tsih == tsih && old.cid == port.cid => tsih,
             (tsih, Some(old)) if old.tsih == tsih => return Err(status::TOO_MANY_CONNECTIONS),
             _ => return Err(status::NO_SUCH_SESSION),
         };
         let entry = Entry { tsih, cid: port.cid, ticket, gone };
-        Ok((tsih, table.entries.insert(nexus.clone(), entry)))
+        let of_nexus = table.entries.entry(nexus.clone()).or_default();
+        Ok((tsih, of_nexus.insert(port.isid, entry)))
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         // The table is whole after every statement, so a panic elsewhere cannot have broken it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -112,9 +129,14 @@ impl Table {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.sessions.lock();
-        // A successor may already sit here.
-        if table.entries.get(&self.nexus).is_some_and(|entry| entry.gone == self.gone) {
-            table.entries.remove(&self.nexus);
+        if let Some(of_nexus) = table.entries.get_mut(&self.nexus) {
+            // A successor may already sit here.
+            if of_nexus.get(&self.isid).is_some_and(|entry| entry.gone == self.gone) {
+                of_nexus.remove(&self.isid);
+            }
+            if of_nexus.is_empty() {
+                table.entries.remove(&self.nexus);
+            }
         }
         drop(table);
         self.gone.cancel();

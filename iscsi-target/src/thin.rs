@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
+use crate::disk_waits::DiskWaits;
 use crate::lun::{BLOCK, Lun};
 
 /// Blocks in a row that are all stored, or all not.
@@ -18,9 +19,14 @@ pub(crate) struct Run {
 impl Lun {
     /// The first `most` runs from block `lba` on. The file system may have to read its own tables
     /// for it, so this is done on a blocking thread.
-    pub(crate) async fn runs(self: &Arc<Self>, lba: u64, most: usize) -> io::Result<Vec<Run>> {
+    pub(crate) async fn runs(
+        self: &Arc<Self>,
+        lba: u64,
+        most: usize,
+        waits: &DiskWaits,
+    ) -> io::Result<Vec<Run>> {
         let lun = Arc::clone(self);
-        crate::lun::on_blocking_thread(move || lun.find_runs(lba, most)).await
+        waits.run(move || lun.find_runs(lba, most)).await
     }
 
     fn find_runs(&self, lba: u64, most: usize) -> io::Result<Vec<Run>> {
@@ -94,24 +100,30 @@ mod tests {
         let lun = disk(&[(0, MIB), (4 * MIB, MIB)]);
         assert!(lun.is_thin());
         let all = [run(MIB, true), run(3 * MIB, false), run(MIB, true), run(3 * MIB, false)];
-        assert_eq!(lun.runs(0, 10).await.unwrap(), all);
-        assert_eq!(lun.runs(0, 2).await.unwrap(), all[..2]);
+        assert_eq!(lun.runs(0, 10, &DiskWaits::default()).await.unwrap(), all);
+        assert_eq!(lun.runs(0, 2, &DiskWaits::default()).await.unwrap(), all[..2]);
         // From the middle of a hole, and of the last one.
         let rest = [run(2 * MIB, false), run(MIB, true)];
-        assert_eq!(lun.runs(2 * MIB / BLOCK, 2).await.unwrap(), rest);
-        assert_eq!(lun.runs(8 * MIB / BLOCK - 1, 2).await.unwrap(), [run(512, false)]);
+        assert_eq!(lun.runs(2 * MIB / BLOCK, 2, &DiskWaits::default()).await.unwrap(), rest);
+        assert_eq!(
+            lun.runs(8 * MIB / BLOCK - 1, 2, &DiskWaits::default()).await.unwrap(),
+            [run(512, false)]
+        );
     }
 
     #[tokio::test]
     async fn a_full_disk_is_one_run() {
         let lun = disk(&[(0, 8 * MIB)]);
         assert!(!lun.is_thin());
-        assert_eq!(lun.runs(8, 10).await.unwrap(), [run(8 * MIB - 8 * BLOCK, true)]);
+        assert_eq!(
+            lun.runs(8, 10, &DiskWaits::default()).await.unwrap(),
+            [run(8 * MIB - 8 * BLOCK, true)]
+        );
     }
 
     #[tokio::test]
     async fn an_empty_disk_is_one_hole() {
         let lun = disk(&[]);
-        assert_eq!(lun.runs(0, 10).await.unwrap(), [run(8 * MIB, false)]);
+        assert_eq!(lun.runs(0, 10, &DiskWaits::default()).await.unwrap(), [run(8 * MIB, false)]);
     }
 }

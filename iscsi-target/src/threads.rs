@@ -15,13 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::census::Counted;
 use crate::connection::{self, Shared};
+use crate::disk_waits::DISK_THREADS;
+use crate::spin::Spin;
 use crate::turns::Turns;
 
 /// How long sessions may take, when the server stops, to finish what they are sending.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
-
-/// Threads of one I/O thread that wait for disks in its place.
-const DISK_THREADS: usize = 16;
 
 /// A connection that was accepted, and that counts until it ends.
 pub(crate) struct Accepted {
@@ -36,6 +35,8 @@ pub(crate) struct Threads(Vec<Thread>);
 struct Thread {
     accepted: UnboundedSender<Accepted>,
     connections: Arc<AtomicUsize>,
+    /// Connections that it was given and has not taken in yet.
+    waiting: Arc<AtomicUsize>,
     handle: JoinHandle<()>,
 }
 
@@ -49,17 +50,19 @@ impl Threads {
         let start = |number| {
             let runtime = Builder::new_current_thread()
                 .enable_all()
-                // One look at the sockets after each round of turns, which are one task.
-                .event_interval(1)
+                // A look at the sockets after two polls of the turns, which are one task. Behind a single
+                // one tokio looks first without and then with waiting, which costs a system call.
+                .event_interval(2)
                 .max_blocking_threads(DISK_THREADS)
                 .build()?;
             let (accepted, incoming) = unbounded_channel();
-            let connections = Arc::new(AtomicUsize::new(0));
-            let run = run(incoming, Arc::clone(shared), Arc::clone(&connections), stop.clone());
+            let (connections, waiting): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+            let counts = (Arc::clone(&connections), Arc::clone(&waiting));
+            let run = run(incoming, Arc::clone(shared), counts, stop.clone());
             let handle = std::thread::Builder::new()
                 .name(format!("iscsi-{number}"))
                 .spawn(move || drive(runtime, run))?;
-            Ok(Thread { accepted, connections, handle })
+            Ok(Thread { accepted, connections, waiting, handle })
         };
         (0..count.max(1)).map(start).collect::<io::Result<_>>().map(Self)
     }
@@ -69,11 +72,17 @@ impl Threads {
         self.0.iter().map(|thread| thread.connections.load(Ordering::Relaxed)).sum()
     }
 
+    /// Connections that were given and not taken in yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.iter().map(|thread| thread.waiting.load(Ordering::Relaxed)).sum()
+    }
+
     /// Gives a connection to the thread that has the fewest.
     pub(crate) fn give(&self, accepted: Accepted) {
         let fewest = self.0.iter().min_by_key(|t| t.connections.load(Ordering::Relaxed));
         let Some(thread) = fewest else { return };
         thread.connections.fetch_add(1, Ordering::Relaxed);
+        thread.waiting.fetch_add(1, Ordering::Relaxed);
         // A thread that is gone has stopped, and so will the server.
         let _ = thread.accepted.send(accepted);
     }
@@ -101,10 +110,10 @@ fn drive(runtime: Runtime, run: impl Future<Output = ()> + Send + 'static) {
 async fn run(
     mut incoming: UnboundedReceiver<Accepted>,
     shared: Arc<Shared>,
-    connections: Arc<AtomicUsize>,
+    (connections, waiting): (Arc<AtomicUsize>, Arc<AtomicUsize>),
     stop: CancellationToken,
 ) {
-    let mut turns = Turns::default();
+    let mut turns = Turns::new(Spin::new(shared.options.spin));
     let mut stopped = pin!(stop.cancelled());
     loop {
         let accepted = tokio::select! {
@@ -116,12 +125,14 @@ async fn run(
         let Some(Accepted { stream, peer, counted }) = accepted else { break };
         let (shared, connections) = (Arc::clone(&shared), Arc::clone(&connections));
         turns.admit(|ticket| {
+            let newcomer = shared.newcomers.enter(ticket.clone());
             Box::pin(async move {
                 let _count = Count(connections);
                 let _counted = counted;
-                connection::serve(stream, peer, shared, ticket).await;
+                connection::serve(stream, peer, shared, ticket, newcomer).await;
             })
         });
+        waiting.fetch_sub(1, Ordering::Relaxed);
     }
     turns.stop();
     // Never ready, but for all connections to have ended.

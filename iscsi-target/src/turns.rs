@@ -14,6 +14,9 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Instant;
+
+use crate::spin::Spin;
 
 /// The class of connections that have not logged in yet.
 const NEWCOMERS: u64 = u64::MAX;
@@ -25,8 +28,9 @@ const QUANTUM: i64 = 64 << 10;
 /// could be sent in the time.
 const TURN_COST: i64 = 4 << 10;
 
-/// Cost of the turns between two looks at the sockets.
-const LOOK_AFTER: i64 = 1 << 20;
+/// Cost of the turns in one poll. There are two of them between two looks at the sockets (see
+/// `threads.rs`).
+const LOOK_AFTER: i64 = 512 << 10;
 
 /// Classes that are kept for another time while nobody is ready.
 const MAX_IDLE_CLASSES: usize = 16;
@@ -44,6 +48,8 @@ struct Task {
     life: Mutex<Option<Life>>,
     class: AtomicU64,
     spent: AtomicU64,
+    /// It has sent a small answer, to which the next request may come soon.
+    expects: AtomicBool,
     /// It is among the ready, or about to be.
     queued: AtomicBool,
     stopping: AtomicBool,
@@ -71,6 +77,11 @@ impl Ticket {
     /// Counts bytes that the turn under way has moved.
     pub(crate) fn spend(&self, bytes: u64) {
         self.0.spent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A small answer went out in the turn under way.
+    pub(crate) fn expect(&self) {
+        self.0.expects.store(true, Ordering::Relaxed);
     }
 
     /// Whether the connection is to end at the next good moment.
@@ -187,9 +198,17 @@ pub(crate) struct Turns {
     last_key: u64,
     /// Reused, so that no look at the woken allocates.
     woken: Vec<Arc<Task>>,
+    spin: Spin,
 }
 
 impl Turns {
+    /// No connections yet; `spin` says what to do when none has anything to do.
+    pub(crate) fn new(spin: Spin) -> Self {
+        let mut turns = Self::default();
+        turns.spin = spin;
+        turns
+    }
+
     /// Takes in a connection.
     pub(crate) fn admit(&mut self, life: impl FnOnce(Ticket) -> Life) {
         self.last_key += 1;
@@ -198,6 +217,7 @@ impl Turns {
             life: Mutex::new(None),
             class: AtomicU64::new(NEWCOMERS),
             spent: AtomicU64::new(0),
+            expects: AtomicBool::new(false),
             queued: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -267,8 +287,12 @@ impl Turns {
             self.classes.values_mut().for_each(|class| class.credit = 0);
             return None;
         };
+        self.spin.is_busy(Instant::now);
         if !task.run() {
             self.live.remove(&task.key);
+        }
+        if task.expects.swap(false, Ordering::Relaxed) {
+            self.spin.expect();
         }
         let bytes = task.spent.swap(0, Ordering::Relaxed);
         let cost = i64::try_from(bytes).unwrap_or(i64::MAX / 2) + TURN_COST;
@@ -291,6 +315,7 @@ impl Future for Turns {
         while cost < LOOK_AFTER {
             match self.turn() {
                 Some(more) => cost += more,
+                None if self.spin.is_idle(Instant::now) => break,
                 None => {
                     let mut woken = self.ready.lock();
                     if woken.tasks.is_empty() {

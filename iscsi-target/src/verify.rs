@@ -25,6 +25,8 @@ pub(crate) struct Verify {
     tag: u32,
     r2ts: u32,
     differs: bool,
+    /// Some of the data came with a wrong digest.
+    spoilt: bool,
 }
 
 impl Verify {
@@ -49,10 +51,11 @@ impl Session {
         let (mut at, end) = (extent.offset(), extent.offset() + extent.len());
         while at < end {
             let len = STEP.min(end - at);
-            if lun.load(at, len).await.is_err() {
+            if lun.load(at, len, &self.disk_waits).await.is_err() {
                 return self.check(wire, command, Sense::UNREADABLE).await;
             }
             at += len;
+            wire.worked(len).await;
         }
         self.status(wire, command, status::GOOD, 0, 0, None).await
     }
@@ -72,8 +75,17 @@ impl Session {
             return self.status(wire, &command, status::TASK_SET_FULL, 0, 0, None).await;
         }
         let tag = self.fresh_tag();
-        let mut verify =
-            Verify { command, extent, total, received: 0, asked: 0, tag, r2ts: 0, differs: false };
+        let mut verify = Verify {
+            command,
+            extent,
+            total,
+            received: 0,
+            asked: 0,
+            tag,
+            r2ts: 0,
+            differs: false,
+            spoilt: false,
+        };
         self.ask(wire, &mut verify).await?;
         self.verifies.push(verify);
         Ok(())
@@ -87,22 +99,27 @@ impl Session {
         let Some(mut verify) = found.map(|at| self.verifies.swap_remove(at)) else {
             return Ok(Flow::Continue);
         };
-        let len = pdu.data.len() as u64;
+        // What a digest does not fit was taken away, but it still counts: all data that was asked for
+        // has come before the command ends (RFC 7143 section 7.8).
+        let len = bhs.data_len() as u64;
         if u64::from(bhs.u32(40)) != verify.received || verify.received + len > verify.asked {
             return self.reject(wire, bhs, reject::INVALID_FIELD).await.map(|_| Flow::End);
         }
         let Some(lun) = self.lun().cloned() else { return Ok(Flow::End) };
+        verify.spoilt |= pdu.spoilt;
         let mut ours = vec![0; pdu.data.len()];
-        if lun.read(&mut ours, verify.extent.offset() + verify.received).await.is_err() {
+        let offset = verify.extent.offset() + verify.received;
+        if lun.read(&mut ours, offset, &self.disk_waits).await.is_err() {
             self.check(wire, &verify.command, Sense::UNREADABLE).await?;
             return Ok(Flow::Continue);
         }
         verify.differs |= ours != pdu.data;
         verify.received += len;
         if verify.received == verify.total {
-            let (code, sense) = match verify.differs {
-                true => (status::CHECK_CONDITION, Some(Sense::MISCOMPARE)),
-                false => (status::GOOD, None),
+            let (code, sense) = match (verify.spoilt, verify.differs) {
+                (true, _) => (status::CHECK_CONDITION, Some(Sense::SPOILT_DATA)),
+                (false, true) => (status::CHECK_CONDITION, Some(Sense::MISCOMPARE)),
+                (false, false) => (status::GOOD, None),
             };
             let (moved, r2ts) = (verify.extent.len(), verify.r2ts);
             self.status(wire, &verify.command, code, moved, r2ts, sense).await?;

@@ -6,11 +6,13 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -25,8 +27,14 @@ use crate::turns::{self, Ticket};
 /// Ticks that a peer may take none of what we send.
 const STALLED_TICKS: u32 = 4;
 
-/// Bytes that a connection sends before others have their turn.
+/// How long a peer may take to close its side when the server stops.
+const PART_WITHIN: Duration = Duration::from_secs(1);
+
+/// What a connection does before others have their turn, in bytes sent.
 const TURN: u64 = 128 << 10;
+
+/// What taking and doing a PDU costs beside its bytes, in bytes sent: about a microsecond.
+const PDU_COST: u64 = 1 << 10;
 
 /// Why a connection ends without a logout.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +43,7 @@ pub(crate) enum WireError {
     Io(#[from] io::Error),
     #[error("PDU {opcode:#04x} with {len} bytes of data, more than was declared")]
     TooLong { opcode: u8, len: usize },
-    #[error("a digest does not fit")]
+    #[error("a header's digest does not fit")]
     Digest,
     #[error("the peer takes nothing of what is sent to it")]
     Stalled,
@@ -59,8 +67,10 @@ pub(crate) enum Event {
     Stopping,
 }
 
-enum Woken {
-    Ready,
+/// What [`Wire::fill`] has come to.
+enum Filled {
+    Bytes,
+    Closed,
     Tick,
     Stopping,
 }
@@ -73,9 +83,13 @@ pub(crate) struct Wire {
     tick: Interval,
     /// Bytes came since the last tick.
     heard: bool,
+    /// The server is stopping, and the socket was looked at once more.
+    last_look: bool,
     ticket: Ticket,
-    /// Bytes sent since others had their turn.
+    /// What was done since others had their turn, in bytes sent.
     turn: u64,
+    /// Bytes sent that the pace does not know of yet.
+    unpaid: u64,
     paces: Option<Paces>,
 }
 
@@ -90,8 +104,18 @@ impl Wire {
         let mut tick = interval(tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first tick comes at once, which is why the peer counts as heard already.
-        let (inbox, outbox) = (Inbox::default(), Outbox::default());
-        Self { stream, inbox, outbox, tick, heard: true, ticket, turn: 0, paces: None }
+        Self {
+            stream,
+            inbox: Inbox::default(),
+            outbox: Outbox::default(),
+            tick,
+            heard: true,
+            last_look: false,
+            ticket,
+            turn: 0,
+            unpaid: 0,
+            paces: None,
+        }
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
@@ -123,30 +147,73 @@ impl Wire {
     pub(crate) async fn receive(&mut self) -> Result<Event, WireError> {
         loop {
             if let Some(pdu) = self.inbox.take()? {
+                self.count(PDU_COST + pdu.bytes());
                 return Ok(Event::Pdu(pdu));
             }
             self.flush().await?;
-            match self.inbox.receive(|room| self.stream.try_read(room)) {
-                Ok(0) => return Ok(Event::Closed),
-                Ok(_) => {
-                    self.heard = true;
-                    continue;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
+            // Not all that comes wants an answer.
+            self.pass_if_due().await;
+            // What had come when the server was told to stop is done, but not what comes ever after.
+            if std::mem::replace(&mut self.last_look, self.ticket.is_stopping()) {
+                return Ok(Event::Stopping);
             }
-            self.inbox.release();
-            match self.wait(Interest::READABLE).await? {
-                Woken::Ready => {}
-                Woken::Stopping => return Ok(Event::Stopping),
-                Woken::Tick => {
-                    if !std::mem::take(&mut self.heard) {
-                        return Ok(Event::Idle);
-                    }
-                    self.outbox.release();
-                }
+            match self.fill().await? {
+                Filled::Bytes => self.heard = true,
+                Filled::Closed => return Ok(Event::Closed),
+                Filled::Tick if !std::mem::take(&mut self.heard) => return Ok(Event::Idle),
+                Filled::Tick => self.outbox.release(),
+                Filled::Stopping => {}
             }
         }
+    }
+
+    /// Reads what is there into the inbox, or waits for it, the tick or the server's end. Read by way
+    /// of tokio and not past it: it takes less than was asked for as a sign that the socket is empty,
+    /// so that no system call is needed to learn that. The tick's timer stays armed across calls, so
+    /// that a wait costs no shared lock.
+    async fn fill(&mut self) -> Result<Filled, WireError> {
+        poll_fn(|cx| {
+            let read = self.inbox.receive(|room| {
+                let mut room = ReadBuf::new(room);
+                match Pin::new(&mut self.stream).poll_read(cx, &mut room) {
+                    Poll::Ready(read) => read.map(|()| room.filled().len()),
+                    Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+                }
+            });
+            match read {
+                Ok(0) => return Poll::Ready(Ok(Filled::Closed)),
+                Ok(_) => return Poll::Ready(Ok(Filled::Bytes)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+            if self.ticket.is_stopping() {
+                return Poll::Ready(Ok(Filled::Stopping));
+            }
+            self.inbox.release();
+            self.tick.poll_tick(cx).map(|_| Ok(Filled::Tick))
+        })
+        .await
+    }
+
+    /// Closes our side behind what was sent, and takes what the peer still sends until it closes
+    /// too. A socket that is closed with something unread is reset, and a reset may overtake what
+    /// was sent last.
+    pub(crate) async fn part(&mut self) -> Result<(), WireError> {
+        SockRef::from(&self.stream).shutdown(Shutdown::Write)?;
+        let mut scratch = vec![0; 8 << 10];
+        let closed = async {
+            loop {
+                self.stream.readable().await?;
+                match self.stream.try_read(&mut scratch) {
+                    Ok(0) => return Ok(()),
+                    Ok(_) => turns::pass().await,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        // One that never closes is left.
+        tokio::time::timeout(PART_WITHIN, closed).await.unwrap_or(Ok(())).map_err(WireError::from)
     }
 
     /// Adds a PDU; it goes out with the next flush.
@@ -158,6 +225,11 @@ impl Wire {
     /// Flushes when much has been gathered.
     pub(crate) async fn make_room(&mut self) -> Result<(), WireError> {
         if self.outbox.len() >= HIGH_WATER { self.flush().await } else { Ok(()) }
+    }
+
+    /// A small answer goes out with the next flush, to which the next request may come soon.
+    pub(crate) fn expect(&self) {
+        self.ticket.expect();
     }
 
     /// Sends all that was gathered.
@@ -188,7 +260,7 @@ impl Wire {
                 Ok(count) => {
                     left -= count;
                     stalled = 0;
-                    self.spent(count).await;
+                    self.sent(count).await;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -215,7 +287,7 @@ impl Wire {
                 Ok(count) => {
                     self.outbox.advance(count);
                     stalled = 0;
-                    self.spent(count).await;
+                    self.sent(count).await;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -227,21 +299,35 @@ impl Wire {
         Ok(())
     }
 
-    /// Lets others have their turn when this connection has had its own.
-    async fn spent(&mut self, count: usize) {
-        let count = count as u64;
-        self.ticket.spend(count);
-        self.turn += count;
+    /// Counts bytes sent, and lets others have their turn when this connection has had its own.
+    async fn sent(&mut self, count: usize) {
+        self.unpaid += count as u64;
+        self.worked(count as u64).await;
+    }
+
+    /// The same for work that sends nothing, in bytes that could be sent meanwhile.
+    pub(crate) async fn worked(&mut self, cost: u64) {
+        self.count(cost);
+        self.pass_if_due().await;
+    }
+
+    fn count(&mut self, cost: u64) {
+        self.ticket.spend(cost);
+        self.turn += cost;
+    }
+
+    async fn pass_if_due(&mut self) {
         if self.turn >= TURN {
+            self.turn = 0;
             self.pay().await;
             turns::pass().await;
         }
     }
 
-    /// Waits as long as what was sent in this turn is too much for the pace.
+    /// Waits as long as what was sent is too much for the pace.
     async fn pay(&mut self) {
-        let bytes = std::mem::take(&mut self.turn);
-        let Some(paces) = &self.paces else { return };
+        let bytes = std::mem::take(&mut self.unpaid);
+        let Some(paces) = self.paces.as_ref().filter(|_| bytes > 0) else { return };
         let now = Instant::now();
         let wait = paces.own.pay(bytes, now).max(paces.member.pace().pay(bytes, now));
         if !wait.is_zero() {
@@ -250,34 +336,18 @@ impl Wire {
     }
 
     async fn wait_to_write(&mut self, stalled: &mut u32) -> Result<(), WireError> {
+        self.turn = 0;
         self.pay().await;
-        loop {
-            match self.wait(Interest::WRITABLE).await? {
-                Woken::Ready | Woken::Stopping => return Ok(()),
-                Woken::Tick if *stalled < STALLED_TICKS => *stalled += 1,
-                Woken::Tick => return Err(WireError::Stalled),
-            }
-        }
-    }
-
-    /// Waits for the socket, the tick or, when reading, the server's end; whichever is first. The
-    /// tick's timer stays armed across calls, so that a wait costs no shared lock.
-    async fn wait(&mut self, interest: Interest) -> Result<Woken, WireError> {
-        let reading = interest.is_readable();
-        poll_fn(|cx| {
-            let ready = match reading {
-                true => self.stream.poll_read_ready(cx),
-                false => self.stream.poll_write_ready(cx),
-            };
-            if let Poll::Ready(ready) = ready {
-                return Poll::Ready(ready.map(|()| Woken::Ready));
-            }
-            if reading && self.ticket.is_stopping() {
-                return Poll::Ready(Ok(Woken::Stopping));
-            }
-            self.tick.poll_tick(cx).map(|_| Ok(Woken::Tick))
-        })
-        .await
-        .map_err(WireError::from)
+        let writable = poll_fn(|cx| match self.stream.poll_write_ready(cx) {
+            Poll::Ready(ready) => Poll::Ready(ready.map_err(WireError::from)),
+            Poll::Pending => loop {
+                match self.tick.poll_tick(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(_) if *stalled < STALLED_TICKS => *stalled += 1,
+                    Poll::Ready(_) => return Poll::Ready(Err(WireError::Stalled)),
+                }
+            },
+        });
+        writable.await
     }
 }

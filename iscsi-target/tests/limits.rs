@@ -53,13 +53,17 @@ struct Target {
 
 impl Target {
     fn start(limits: Limits, class_limits: ClassLimits) -> Self {
+        Self::with(limits, class_limits, Options::default())
+    }
+
+    fn with(limits: Limits, class_limits: ClassLimits, options: Options) -> Self {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), content(BLOCKS)).unwrap();
         let lun = Lun::open(file.path(), LunIdentity::from_sha256(&[9; 32])).unwrap();
         let meter = Arc::new(Meter::default());
         let owner = Owner { lun: Arc::new(lun), limits, class_limits, meter: meter.clone() };
         // One thread, so that all sessions share it.
-        let options = Options { io_threads: 1, ..Options::default() };
+        let options = Options { io_threads: 1, ..options };
         Self { server: Server::start(owner, options, 2), meter }
     }
 
@@ -107,6 +111,51 @@ fn a_class_has_so_many_sessions_and_a_replaced_one_does_not_count() {
     let names = format!("InitiatorName={INITIATOR}-1\0TargetName={TARGET}\0");
     again.send_login(0x87, &names);
     assert_eq!(again.receive().login_status(), 0);
+}
+
+#[test]
+fn an_initiator_has_so_many_sessions_with_a_target() {
+    let options = Options { max_sessions_per_initiator: 2, ..Options::default() };
+    let target = Target::with(Limits::default(), ClassLimits::default(), options);
+    let first = target.log_in(1).unwrap();
+    let _second = target.log_in(1).unwrap();
+    assert_eq!(target.log_in(1).err(), Some(0x0302));
+    assert!(target.log_in(2).is_ok(), "another initiator");
+    // One that comes back replaces its own session, and one that leaves makes room.
+    let mut again = Client::connect(target.server.addresses[0]);
+    again.isid = first.isid;
+    let names = format!("InitiatorName={INITIATOR}-1\0TargetName={TARGET}\0");
+    again.send_login(0x87, &names);
+    assert_eq!(again.receive().login_status(), 0);
+    assert_eq!(again.request(0x06, 0, &[]).bhs[2], 0, "logged out");
+    assert!(again.is_closed());
+    assert!(target.log_in(1).is_ok());
+}
+
+#[test]
+fn who_goes_no_further_than_discovery_keeps_nobody_out() {
+    // Each address may have as many as there are places.
+    let options = Options { max_connections: 40, ..Options::default() };
+    let target = Target::with(Limits::default(), ClassLimits::default(), options);
+    let address = target.server.addresses[0];
+    let mut sessions: Vec<_> = (0..10).map(|n| target.log_in(n).unwrap()).collect();
+    let mut silent: Vec<_> = (0..60).map(|_| Client::connect(address)).collect();
+    let discover = |n: u32| {
+        let mut client = Client::connect(address);
+        client.send_login(0x87, &format!("InitiatorName=iqn.x:{n}\0SessionType=Discovery\0"));
+        assert_eq!(client.receive().login_status(), 0);
+        client
+    };
+    let mut discovering: Vec<_> = (0..60).map(discover).collect();
+    assert!(silent.iter_mut().all(Client::is_closed), "the oldest gave way");
+    assert!(discovering[0].is_closed());
+    // Sessions do not, and those of them that are to come find room until they have it all.
+    for n in 10..40 {
+        sessions.push(target.log_in(n).unwrap());
+    }
+    assert!(sessions.iter_mut().all(|session| session.read(0, 1, 512).status == 0));
+    assert!(discovering.iter_mut().all(Client::is_closed));
+    assert!(Client::connect(address).is_closed());
 }
 
 #[test]

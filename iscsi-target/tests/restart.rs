@@ -3,14 +3,15 @@
 
 mod support;
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{Client, Daemon, NO_TAG, TARGET, content, read_16};
+use support::{Client, Daemon, TARGET, content, read_16};
 
 const ASYNC_MESSAGE: u8 = 0x32;
 
@@ -33,8 +34,41 @@ fn a_session_is_told_before_a_planned_stop_and_gets_all_it_asked_for() {
         last = Some(pdu);
     }
     let told = last.expect("a PDU after the reads");
-    assert_eq!((told.opcode(), told.u32(16), told.bhs[36]), (ASYNC_MESSAGE, NO_TAG, 3));
+    // All of it, as RFC 7143 section 11.9 has it: the login and 16 commands went before.
+    let mut wanted = [0; 48];
+    (wanted[0], wanted[1]) = (ASYNC_MESSAGE, 0x80);
+    wanted[16..20].fill(0xff);
+    wanted[24..28].copy_from_slice(&17_u32.to_be_bytes());
+    wanted[28..32].copy_from_slice(&client.cmd_sn.to_be_bytes());
+    wanted[32..36].copy_from_slice(&(client.cmd_sn + 127).to_be_bytes());
+    // "Will drop all connections": come back at once, no command is kept.
+    wanted[36] = 3;
+    assert_eq!((told.bhs, told.data.len()), (wanted, 0));
     assert!(simple.try_receive().is_none(), "just closed");
+}
+
+#[test]
+fn a_session_that_never_rests_is_told_too_and_not_reset() {
+    let mut daemon = Daemon::start(4096, &[]);
+    let mut client = Client::login(daemon.addr, &["MaxRecvDataSegmentLength=262144"]);
+    let mut sender = client.stream.try_clone().unwrap();
+    client.ping(0x77, b"initiators that answer pings are told");
+    let flood = std::thread::spawn(move || {
+        // Pings that want no echo: what is unread of them is there at any time.
+        let mut bhs = [0; 48];
+        (bhs[0], bhs[1]) = (0x40, 0x80);
+        bhs[16..24].fill(0xff);
+        let flood = bhs.repeat(1000);
+        while sender.write_all(&flood).is_ok() {}
+    });
+    assert_eq!(client.receive().u32(16), 0x77);
+    let stop = std::thread::spawn(move || daemon.terminate());
+    let mut rest = Vec::new();
+    client.stream.read_to_end(&mut rest).expect("closed, not reset");
+    assert_eq!((rest.len(), rest[0], rest[36]), (48, ASYNC_MESSAGE, 3));
+    client.stream.shutdown(Shutdown::Both).unwrap();
+    flood.join().unwrap();
+    assert!(stop.join().unwrap().success());
 }
 
 /// `haas-iscsi` with a listening socket as descriptor 3, as systemd starts it.

@@ -39,7 +39,17 @@ fn initiators_of_many_kinds_log_in_and_read() {
         replay(&path);
         names.push(path.file_stem().unwrap().to_string_lossy().into_owned());
     }
-    for kind in ["open-iscsi", "libiscsi", "qemu", "ipxe", "edk2", "windows", "vmware", "freebsd"] {
+    for kind in [
+        "open-iscsi",
+        "libiscsi",
+        "qemu",
+        "ipxe",
+        "edk2",
+        "windows",
+        "vmware",
+        "freebsd",
+        "illumos",
+    ] {
         assert!(names.iter().any(|name| name.starts_with(kind)), "no transcript of {kind}");
     }
 }

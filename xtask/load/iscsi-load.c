@@ -3,11 +3,14 @@
  * thread. `cargo xtask bench iscsi` builds and runs it. The last line says what came of it, as
  * `name=value` pairs; anything else goes to standard error, with exit code 1.
  *
- *   iscsi-load reads  SESSIONS DEPTH BLOCKS rand|seq SECONDS URL
+ *   iscsi-load reads  SESSIONS DEPTH BLOCKS rand|seq SECONDS URL      (and for 20 reads in each place)
  *   iscsi-load logins SESSIONS URL
  *   iscsi-load idle   SESSIONS URL      (until standard input ends; `ready` once all are logged in)
  *   iscsi-load deaf   SESSIONS URL      (the same, with reads of 1 MiB that are never received)
  *   iscsi-load replay SESSIONS TRACE IMAGE URL [INITIATOR]
+ *
+ * `reads` and `replay` say `ready` once all are logged in, and begin when a line comes in, so that what
+ * the server does from then on can be told from what the logins took.
  *
  * URL is iscsi://HOST:PORT/IQN/LUN, or bare://HOST:PORT. TRACE has lines `MICROSECONDS LBA BLOCKS`. Each
  * block of the disk must begin with its own number, little endian, but for `replay`, which compares
@@ -38,6 +41,8 @@
 #define BLOCK 512
 #define BARE_HEADER 48
 #define REPLAY_DEPTH 32
+/* Reads that each place of a queue must have had: with fewer, the queue is hardly ever full. */
+#define LEAST_READS 20
 
 static void fail(const char *format, ...)
 {
@@ -475,6 +480,20 @@ static void say(double seconds)
 	       done_reads, done_bytes, seconds, quantile_us(0.5), quantile_us(0.99), quantile_us(0.999));
 }
 
+static void say_ready(void)
+{
+	printf("ready\n");
+	fflush(stdout);
+}
+
+static void await_start(void)
+{
+	char line[16];
+	say_ready();
+	if (!fgets(line, sizeof line, stdin))
+		fail("nobody says when to begin");
+}
+
 static void run_reads(char **argv)
 {
 	load.depth = number(argv[1]);
@@ -486,15 +505,17 @@ static void run_reads(char **argv)
 		fail("at most %d reads under way", REPLAY_DEPTH);
 	struct session *sessions = log_in(load.depth, NULL);
 	learn_size(sessions);
+	await_start();
 	forget_times();
 	double begun = now();
-	load.until = begun + seconds;
+	uint64_t least = (uint64_t)LEAST_READS * load.sessions * load.depth;
+	load.until = begun + 3600;
 	for (unsigned at = 0; at < load.sessions; at++) {
 		/* Sequential sessions begin at places of their own. */
 		sessions[at].cursor = load.disk_blocks / load.blocks * at / load.sessions;
 		issue(&sessions[at]);
 	}
-	while (now() < load.until)
+	while (now() < begun + seconds || done_reads < least)
 		turn(sessions, 0.1, 0);
 	say(now() - begun);
 	/* The rest is not waited for: what was counted is counted. */
@@ -520,8 +541,7 @@ static void run_held(char **argv, int deaf)
 		for (unsigned at = 0; at < load.sessions; at++)
 			issue(&sessions[at]);
 	}
-	printf("ready\n");
-	fflush(stdout);
+	say_ready();
 	struct pollfd input = { .fd = 0, .events = POLLIN };
 	while (poll(&input, 1, 0) == 0)
 		turn(sessions, 0.05, deaf);
@@ -537,6 +557,7 @@ static void run_replay(int argc, char **argv)
 		if ((load.trace[at].lba + load.trace[at].blocks) * BLOCK > load.image_len)
 			fail("the trace reads beyond the image");
 	struct session *sessions = log_in(REPLAY_DEPTH, last);
+	await_start();
 	forget_times();
 	double begun = now();
 	open_sessions = load.sessions;

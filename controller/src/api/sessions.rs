@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use haas_api::{
     List,
-    image::{BootRead, ImageSessions, SenseCount, SessionCounts, Sessions},
+    image::{BootRead, ImageSessions, SenseCount, SessionCounts, Sessions, UserSessions},
     names::ImageRef,
     problem::Problem,
 };
@@ -39,14 +39,18 @@ pub(super) async fn sessions(
         None => None,
     };
     // Who boots what is nobody else's business.
-    let mut attempts = served.attempts;
-    attempts.retain(|attempt| {
-        let deed = Object::Deed { actor: None, tenant: &attempt.tenant_id };
-        caller.may(Verb::View, deed).is_ok()
-    });
-    let mut nodes: Vec<_> = attempts.into_iter().map(of_node).collect();
+    let may_see =
+        |tenant: &str| caller.may(Verb::View, Object::Deed { actor: None, tenant }).is_ok();
+    let attempts = served.attempts.into_iter().filter(|attempt| may_see(&attempt.tenant_id));
+    let mut nodes: Vec<_> = attempts.map(of_node).collect();
     nodes.sort_by(|a, b| a.node.cmp(&b.node));
-    Ok(Json(ImageSessions { digest, cached_bytes: resident, all: shown(&served.all), nodes }))
+    let tenants = served.tenants.into_iter().filter(|tenant| may_see(&tenant.tenant_id));
+    let mut users: Vec<_> = tenants
+        .map(|tenant| UserSessions { user: tenant.tenant, counts: shown(&tenant.counts) })
+        .collect();
+    users.sort_by(|a, b| a.user.cmp(&b.user));
+    let all = shown(&served.all);
+    Ok(Json(ImageSessions { digest, cached_bytes: resident, all, users, nodes }))
 }
 
 /// What the first boot of an image since haasd started has read, in order.

@@ -1,10 +1,16 @@
 //! What stands somewhere and is read at each scrape, so that nothing of what is gone remains.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
+use iscsi_target::{Counts, Lun};
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
 
@@ -20,11 +26,79 @@ use crate::{
 /// A reading of power is fresh for so many intervals in which BMCs are asked.
 const FRESH: Micros = 3;
 
+/// Sense key, code and qualifier of a disk that cannot be read.
+const UNREADABLE: [u8; 3] = [0x3, 0x11, 0x00];
+
 /// An image by its first tag, and by the beginning of its digest: tags can move.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Image {
     image: String,
     digest: String,
+}
+
+/// The same with a sense key, and additional sense code with qualifier: what the target says itself,
+/// a dozen of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ImageError {
+    image: String,
+    digest: String,
+    sense: String,
+}
+
+impl ImageError {
+    fn new(image: &Image, [key, code, qualifier]: [u8; 3]) -> Self {
+        Self {
+            image: image.image.clone(),
+            digest: image.digest.clone(),
+            sense: format!("{key:x}/{code:02x}{qualifier:02x}"),
+        }
+    }
+}
+
+/// How long reads took, by image. The target has counted them already.
+#[derive(Debug)]
+struct ReadTimes(Vec<(Image, Counts)>);
+
+impl ReadTimes {
+    /// Bounds of the histogram, as powers of two of a microsecond: 64 microseconds to 4 seconds.
+    const BOUNDS: [usize; 9] = [6, 8, 10, 12, 14, 16, 18, 20, 22];
+
+    /// The histogram's buckets: each bound in seconds, and how many reads are between it and the one
+    /// before.
+    fn buckets(counts: &Counts) -> Vec<(f64, u64)> {
+        let (mut rest, mut buckets) = (&counts.took[..], Vec::new());
+        let mut from = 0;
+        for bound in Self::BOUNDS {
+            // Entry n of the counts has what took less than 2^n.
+            let (here, above) = rest.split_at(bound + 1 - from);
+            buckets.push(((1_u64 << bound) as f64 / 1e6, here.iter().sum()));
+            (rest, from) = (above, bound + 1);
+        }
+        buckets.push((f64::INFINITY, rest.iter().sum()));
+        buckets
+    }
+}
+
+impl Collector for ReadTimes {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let help = "From a READ's arrival until its last byte was handed to the network";
+        let (name, kind) = ("iscsi_read_duration", MetricType::Histogram);
+        let mut metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
+        for (image, counts) in &self.0 {
+            let sum = counts.took_us as f64 / 1e6;
+            let mut histogram = metric.encode_family(image)?;
+            histogram.encode_histogram::<NoLabelSet>(
+                sum,
+                counts.reads,
+                &Self::buckets(counts),
+                None,
+            )?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,7 +126,8 @@ pub(super) async fn take(context: &Context) -> Result<Registry> {
     let logins: Family<Image, Counter> = Family::default();
     let reads: Family<Image, Counter> = Family::default();
     let bytes: Family<Image, Counter> = Family::default();
-    let errors: Family<Image, Counter> = Family::default();
+    let errors: Family<ImageError, Counter> = Family::default();
+    let (mut times, mut luns) = (Vec::new(), Vec::new());
     let unserved = Gauge::<i64>::default();
     for row in &images {
         let Some(served) = context.exports.served(&row.digest) else { continue };
@@ -69,13 +144,22 @@ pub(super) async fn take(context: &Context) -> Result<Registry> {
         logins.get_or_create(&image).inc_by(counts.logins);
         reads.get_or_create(&image).inc_by(counts.reads);
         bytes.get_or_create(&image).inc_by(counts.bytes);
-        errors.get_or_create(&image).inc_by(counts.errors.values().sum());
+        // This one is there from the beginning, so that its first increase is seen.
+        errors.get_or_create(&ImageError::new(&image, UNREADABLE)).inc_by(0);
+        for (sense, count) in &counts.errors {
+            errors.get_or_create(&ImageError::new(&image, *sense)).inc_by(*count);
+        }
+        luns.extend(served.lun.map(|lun| (image.clone(), lun)));
+        times.push((image, counts));
     }
     registry.register("iscsi_sessions", "iSCSI sessions that stand, by image", sessions);
     registry.register("iscsi_logins", "Logins so far", logins);
     registry.register("iscsi_reads", "READ commands that were answered", reads);
     registry.register_with_unit("iscsi_read", "What nodes have read", Unit::Bytes, bytes);
     registry.register("iscsi_errors", "Commands that ended in CHECK CONDITION", errors);
+    registry.register_collector(Box::new(ReadTimes(times)));
+    let help = "What is in memory of each image";
+    registry.register_with_unit("iscsi_cached", help, Unit::Bytes, cached(luns).await);
     registry.register("images_unserved", "Images whose file cannot be opened", unserved);
 
     let dead: Family<Hook, Gauge> = Family::default();
@@ -117,6 +201,21 @@ pub(super) async fn take(context: &Context) -> Result<Registry> {
     bmcs(&mut registry);
     power(&mut registry, drawn, idle_off);
     Ok(registry)
+}
+
+/// How much of each disk is in memory. The kernel counts pages for that, which takes milliseconds.
+async fn cached(luns: Vec<(Image, Arc<Lun>)>) -> Family<Image, Gauge> {
+    let look = tokio::task::spawn_blocking(move || {
+        let cached: Family<Image, Gauge> = Family::default();
+        for (image, lun) in luns {
+            // One that cannot be looked at has no figure.
+            if let Ok(bytes) = lun.resident() {
+                cached.get_or_create(&image).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            }
+        }
+        cached
+    });
+    look.await.unwrap_or_default()
 }
 
 /// What nodes draw, and what it saves that idle ones are off.

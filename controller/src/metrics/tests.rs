@@ -150,7 +150,7 @@ async fn no_label_has_what_there_can_be_any_number_of() {
     bench.begin_boot(7).await;
     let known: BTreeSet<&str> = [
         "call", "cause", "code", "digest", "driver", "image", "kind", "le", "method", "outcome",
-        "route", "stage", "state", "status", "version", "webhook",
+        "route", "sense", "stage", "state", "status", "version", "webhook",
     ]
     .into();
     let text = scraped(&bench).await;

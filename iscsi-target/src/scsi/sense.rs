@@ -28,6 +28,8 @@ impl Sense {
     pub(crate) const NOT_SAVED: Self = Self::new(0x5, 0x39, 0x00);
     /// DATA PROTECT, write protected.
     pub(crate) const WRITE_PROTECTED: Self = Self::new(0x7, 0x27, 0x00);
+    /// "Protocol service CRC error" (RFC 7143 section 11.4.7.2).
+    pub(crate) const SPOILT_DATA: Self = Self::new(0xb, 0x47, 0x05);
     pub(crate) const MISCOMPARE: Self = Self::new(0xe, 0x1d, 0x00);
 
     const fn new(key: u8, code: u8, qualifier: u8) -> Self {

@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::{BLOCK, Numbers, ROUNDS, load::Programs, median, round, servers::Server};
 use crate::run;
 
+/// How long a run takes at least; the load goes on until each place of its queues had its reads.
 const SECONDS: &str = "0.5";
 const SESSIONS: [u64; 5] = [1, 4, 16, 64, 256];
 const DEPTHS: [u64; 3] = [1, 8, 32];
@@ -38,6 +39,8 @@ struct Figures {
     p999_us: f64,
     cpu_us_per_read: f64,
     cpu_s_per_gb: f64,
+    /// The server's memory behind the load, which it keeps for the next one or has given back.
+    memory_mib: f64,
 }
 
 /// A cell's medians: ours, tgtd's, the bare server's.
@@ -51,9 +54,20 @@ struct Measured {
 pub(super) fn measure(programs: &Programs, image: &Path, numbers: &mut Numbers) -> Result<()> {
     let (haas, tgtd) = (Server::haas(image)?, Server::tgtd(image)?);
     let bare = Server::bare(&programs.bare_server, image)?;
-    run::say(
-        "                      haas reads/s  to tgtd   p99 to tgtd   CPU/read to tgtd  to sendfile",
-    );
+    run::say(format!(
+        "{:<22} {:>4} {:>8} {:>7} {:>8} {:>8} {:>8} {:>8} {:>7} {:>5}   {}",
+        "",
+        "",
+        "reads/s",
+        "MB/s",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+        "us/read",
+        "s/GB",
+        "MiB",
+        "haas to this: reads/s, p99, CPU"
+    ));
     let mut all = Vec::new();
     for cell in cells() {
         let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
@@ -89,10 +103,8 @@ fn cells() -> Vec<Cell> {
 fn once(programs: &Programs, cell: &Cell, server: &Server) -> Result<Figures> {
     let [sessions, depth, blocks] =
         [cell.sessions, cell.depth, cell.blocks].map(|number| number.to_string());
-    let before = server.cpu()?;
     let load = ["reads", &sessions, &depth, &blocks, cell.order, SECONDS, &server.url];
-    let outcome = programs.run(&load)?;
-    let cpu = server.cpu()? - before;
+    let (outcome, cpu) = programs.measure(&load, server)?;
     let (reads, bytes, seconds) =
         (outcome.get("reads")?, outcome.get("bytes")?, outcome.get("seconds")?);
     Ok(Figures {
@@ -103,6 +115,7 @@ fn once(programs: &Programs, cell: &Cell, server: &Server) -> Result<Figures> {
         p999_us: outcome.get("p999_us")?,
         cpu_us_per_read: cpu * 1e6 / reads,
         cpu_s_per_gb: cpu * 1e9 / bytes,
+        memory_mib: server.memory()? as f64 / f64::from(1 << 20),
     })
 }
 
@@ -117,10 +130,26 @@ impl Figures {
             p999_us: of(|f| f.p999_us),
             cpu_us_per_read: of(|f| f.cpu_us_per_read),
             cpu_s_per_gb: of(|f| f.cpu_s_per_gb),
+            memory_mib: of(|f| f.memory_mib),
         }
     }
 
-    fn named(&self) -> [(&'static str, f64); 7] {
+    /// What is printed of it: rates, times, CPU and memory.
+    fn line(&self) -> String {
+        format!(
+            "{:>8.0} {:>7.0} {:>8.0} {:>8.0} {:>8.0} {:>8.2} {:>7.3} {:>5.1}",
+            self.reads_per_s,
+            self.mb_per_s,
+            self.p50_us,
+            self.p99_us,
+            self.p999_us,
+            self.cpu_us_per_read,
+            self.cpu_s_per_gb,
+            self.memory_mib,
+        )
+    }
+
+    fn named(&self) -> [(&'static str, f64); 8] {
         [
             ("reads_per_s", self.reads_per_s),
             ("mb_per_s", self.mb_per_s),
@@ -129,6 +158,7 @@ impl Figures {
             ("p999_us", self.p999_us),
             ("cpu_us_per_read", self.cpu_us_per_read),
             ("cpu_s_per_gb", self.cpu_s_per_gb),
+            ("memory_mib", self.memory_mib),
         ]
     }
 }
@@ -157,17 +187,20 @@ impl Measured {
 
     fn say(&self) {
         let cell = &self.cell;
-        run::say(format!(
-            "{:>4} {:>4} sessions x {:<2} {:>10.0} {:>9.2} {:>12.2} {:>16.2} {:>14.2}",
-            cell.pattern,
-            cell.sessions,
-            cell.depth,
-            self.haas.reads_per_s,
-            self.throughput(),
-            self.p99(),
-            self.cpu(),
-            self.cpu_to_bare(),
-        ));
+        let name = format!("{:>4} {:>4} sessions x {}", cell.pattern, cell.sessions, cell.depth);
+        let to = |name: &str, figures: &Figures| {
+            let ratio = |pick: fn(&Figures) -> f64| pick(&self.haas) / pick(figures);
+            format!(
+                "{name:>4} {} {:>10.2} {:>5.2} {:>5.2}",
+                figures.line(),
+                ratio(|f| f.reads_per_s),
+                ratio(|f| f.p99_us),
+                ratio(|f| f.cpu_us_per_read),
+            )
+        };
+        run::say(format!("{name:<22} haas {}", self.haas.line()));
+        run::say(format!("{:<22} {}", "", to("tgtd", &self.tgtd)));
+        run::say(format!("{:<22} {}", "", to("bare", &self.bare)));
     }
 
     fn note(&self, numbers: &mut Numbers) {

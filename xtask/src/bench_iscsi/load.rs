@@ -4,13 +4,14 @@
 use std::{
     collections::HashMap,
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::servers::Server;
 use crate::run;
 
 /// The programs, built.
@@ -48,13 +49,26 @@ impl Programs {
         if !output.status.success() {
             bail!("iscsi-load {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
         }
-        let text = String::from_utf8_lossy(&output.stdout);
-        let pair = |pair: &str| {
-            let (name, value) = pair.split_once('=')?;
-            Some((name.to_owned(), value.parse().ok()?))
-        };
-        let outcome = text.split_whitespace().map(|text| pair(text).context("no pair"));
-        Ok(Outcome(outcome.collect::<Result<_>>()?))
+        Outcome::parse(&String::from_utf8_lossy(&output.stdout))
+    }
+
+    /// Runs a load that reads from this server, and answers also how many seconds of CPU the server
+    /// has used from the last login to the last read.
+    pub(super) fn measure(&self, args: &[&str], server: &Server) -> Result<(Outcome, f64)> {
+        let mut command = self.command(args);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut out = BufReader::new(child.stdout.take().context("its output is a pipe")?);
+        let mut start = child.stdin.take().context("its input is a pipe")?;
+        let mut line = String::new();
+        out.read_line(&mut line)?;
+        ensure!(line == "ready\n", "iscsi-load {} said {line:?}", args.join(" "));
+        let before = server.cpu()?;
+        writeln!(start)?;
+        line.clear();
+        out.read_line(&mut line)?;
+        let cpu = server.cpu()? - before;
+        ensure!(child.wait()?.success(), "iscsi-load {} failed", args.join(" "));
+        Ok((Outcome::parse(&line)?, cpu))
     }
 
     /// Begins a load that holds its sessions, and waits until all are there.
@@ -80,6 +94,15 @@ impl Programs {
 }
 
 impl Outcome {
+    fn parse(text: &str) -> Result<Self> {
+        let pair = |pair: &str| {
+            let (name, value) = pair.split_once('=')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        let outcome = text.split_whitespace().map(|text| pair(text).context("no pair"));
+        Ok(Self(outcome.collect::<Result<_>>()?))
+    }
+
     /// One of its numbers.
     pub(super) fn get(&self, name: &str) -> Result<f64> {
         self.0.get(name).copied().with_context(|| format!("iscsi-load did not say {name}"))

@@ -53,7 +53,7 @@ fn memory(programs: &Programs, image: &Path, numbers: &mut Numbers) -> Result<()
         let each = server.memory()?.saturating_sub(before) as f64 / f64::from(IDLE);
         numbers.insert(format!("idle_session_{name}_kib"), round(each / 1024.0));
         drop(held);
-        programs.run(&["reads", "64", "32", "2048", "seq", "2", &server.url])?;
+        programs.measure(&["reads", "64", "32", "2048", "seq", "2", &server.url], &server)?;
         numbers.insert(format!("load_64x32x1m_{name}_mib"), mebibytes(&server)?);
     }
     for (name, server) in [("haas", Server::haas(image)?), ("tgtd", Server::tgtd(image)?)] {

@@ -29,15 +29,13 @@ pub(super) fn measure(programs: &Programs, folder: &Path, numbers: &mut Numbers)
     let haas = Server::haas(Path::new(image))?;
     let bare = Server::bare(&programs.bare_server, Path::new(image))?;
 
-    let lone = programs.run(&["replay", "1", trace, image, &haas.url, OTHER_TENANT])?;
+    let other = ["replay", "1", trace, image, &haas.url, OTHER_TENANT];
+    let (lone, _) = programs.measure(&other, &haas)?;
     let lone_s = lone.get("last_s")?;
-    let before = haas.cpu()?;
-    let storm = programs.run(&["replay", NODES, trace, image, &haas.url])?;
-    let cpu = haas.cpu()? - before;
-    let before = bare.cpu()?;
-    programs.run(&["replay", NODES, trace, image, &bare.url])?;
-    let bare_cpu = bare.cpu()? - before;
-    let shared = programs.run(&["replay", "641", trace, image, &haas.url, OTHER_TENANT])?;
+    let (storm, cpu) = programs.measure(&["replay", NODES, trace, image, &haas.url], &haas)?;
+    let (_, bare_cpu) = programs.measure(&["replay", NODES, trace, image, &bare.url], &bare)?;
+    let both = ["replay", "641", trace, image, &haas.url, OTHER_TENANT];
+    let (shared, _) = programs.measure(&both, &haas)?;
 
     let mut note = |name: &str, value: f64| {
         run::say(format!("{name:<36} {value:.3}"));

@@ -56,12 +56,12 @@ async fn sessions_are_counted_for_their_node_and_image_and_users_are_classes() {
     );
     assert_eq!(log_in(1, &initiators[0], "iqn.x:y").err(), Some(Refusal::NotFound));
 
-    let observer = first.observer.unwrap();
+    // Both were admitted before either read.
+    let (observer, after) = (first.observer.unwrap(), second.observer.unwrap());
     observer.opened();
     observer.read(8, 4);
     observer.answered(2048, Duration::from_micros(100));
     observer.failed([7, 0x27, 0]);
-    let after = log_in(2, &initiators[1], &target).unwrap().observer.unwrap();
     after.opened();
     after.read(16, 1);
     after.answered(512, Duration::from_micros(3));
@@ -69,6 +69,7 @@ async fn sessions_are_counted_for_their_node_and_image_and_users_are_classes() {
 
     let of_others = bench.call(&bench.alice, "GET", "/v1/images/a/sessions", Value::Null).await;
     assert_eq!(of_others.json()["nodes"], json!([]), "who boots what is for its tenant");
+    assert_eq!(of_others.json()["users"], json!([]));
     let answer = bench.call(&bench.admin, "GET", "/v1/images/a/sessions", Value::Null).await;
     let told = answer.json();
     assert_eq!(told["cached_bytes"], 12_288, "{told}");
@@ -84,12 +85,62 @@ async fn sessions_are_counted_for_their_node_and_image_and_users_are_classes() {
         (&json!(1), &json!(2), &json!(2))
     );
 
-    // The first session is recorded, and no other.
+    let users: Vec<_> = told["users"].as_array().unwrap().iter().collect();
+    assert_eq!((&users[0]["user"], &users[1]["user"]), (&json!("admin"), &json!("carol")));
+    let of_users = [0, 1].map(|n: usize| &users[n]["counts"]["bytes"]);
+    assert_eq!(of_users, [&json!(2560), &json!(0)]);
+
+    let metrics = crate::metrics::text(&bench.context).await.unwrap();
+    for (series, label, value) in [
+        ("haas_iscsi_read_duration_seconds_count", "", "2"),
+        ("haas_iscsi_read_duration_seconds_sum", "", "0.000103"),
+        ("haas_iscsi_read_duration_seconds_bucket", "le=\"0.000064\"", "1"),
+        ("haas_iscsi_read_duration_seconds_bucket", "le=\"0.000256\"", "2"),
+        ("haas_iscsi_errors_total", "sense=\"7/2700\"", "1"),
+        ("haas_iscsi_errors_total", "sense=\"3/1100\"", "0"),
+        ("haas_iscsi_cached_bytes", "", "12288"),
+    ] {
+        let is_it = |line: &&str| line.starts_with(series) && line.contains(label);
+        let line = metrics.lines().find(is_it).unwrap_or_else(|| panic!("no {series} {label}"));
+        assert_eq!(line.rsplit(' ').next(), Some(value), "{line}");
+    }
+
+    // The first boot is recorded, and no other; also when it logs in once more.
+    let again = log_in(1, &initiators[0], &target).unwrap().observer.unwrap();
+    again.opened();
+    again.read(32, 1);
     let reads = bench.call(&bench.alice, "GET", "/v1/images/a/reads", Value::Null).await.json();
-    let wanted = json!({ "number": 1, "at_us": 0, "lba": 8, "blocks": 4 });
-    assert_eq!(reads["items"], json!([wanted]));
+    let recorded: Vec<_> = reads["items"].as_array().unwrap().iter().collect();
+    let of_reads: Vec<_> =
+        recorded.iter().map(|r| (&r["number"], &r["lba"], &r["blocks"])).collect();
+    assert_eq!(of_reads, [(&json!(1), &json!(8), &json!(4)), (&json!(2), &json!(32), &json!(1))]);
     for path in ["/v1/images/none/sessions", "/v1/images/none/reads"] {
         let answer = bench.call(&bench.alice, "GET", path, Value::Null).await;
         assert_eq!((answer.status, answer.code().as_str()), (404, "no-image"));
     }
+}
+
+#[tokio::test]
+async fn a_node_that_ran_before_haasd_did_is_no_boot_to_record() {
+    let bench = bench().await;
+    let initiators = [open(&bench, 1).await, open(&bench, 2).await];
+    let row = bench.context.store.read().await.unwrap().images().await.unwrap().remove(0);
+    let target = target_name(&row.digest);
+    // As after a restart: the first table has what is there already.
+    let config = &bench.context.config;
+    let key = crate::tokens::MasterKey::open(&config.state_dir.join("master.key")).unwrap();
+    let exports = crate::exports::Exports::new(bench.context.images.clone(), config, key);
+    exports.reload(&bench.context.store).await.unwrap();
+    let initiators = [&initiators[0], &initiators[1], &open(&bench, 3).await];
+    exports.reload(&bench.context.store).await.unwrap();
+    for (node, initiator) in (1_u8..).zip(initiators) {
+        let peer = SocketAddr::from(([127, 77, 0, node], 40_000));
+        let request = LoginRequest { initiator, target: &target, peer };
+        let Admission::Granted(grant) = exports.admit(&request) else { panic!("n0{node}") };
+        let observer = grant.observer.unwrap();
+        observer.opened();
+        observer.read(node.into(), 1);
+    }
+    let lbas: Vec<_> = exports.recorded(&row.digest).iter().map(|read| read.lba).collect();
+    assert_eq!(lbas, [3]);
 }

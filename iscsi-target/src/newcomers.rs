@@ -1,0 +1,65 @@
+//! Connections that have no session with a target: those that have yet to log in, and discovery
+//! sessions, which anyone may have. They are bounded apart from the others, and at the bound the
+//! oldest gives way: who opens connections and goes no further keeps nobody out.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::turns::Ticket;
+
+/// All such connections of a server.
+#[derive(Debug)]
+pub(crate) struct Newcomers {
+    most: usize,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    last: u64,
+    /// By number, which is also by age.
+    tickets: BTreeMap<u64, Ticket>,
+}
+
+/// A connection counts as such until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Newcomer {
+    all: Arc<Newcomers>,
+    number: u64,
+}
+
+impl Newcomers {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most: most.max(1), waiting: Mutex::default() }
+    }
+
+    /// Takes in a connection; where there are too many, the oldest ends.
+    pub(crate) fn enter(self: &Arc<Self>, ticket: Ticket) -> Newcomer {
+        let full = self.lock().tickets.len() >= self.most;
+        if full {
+            self.oldest_ends();
+        }
+        let mut waiting = self.lock();
+        waiting.last += 1;
+        let number = waiting.last;
+        waiting.tickets.insert(number, ticket);
+        Newcomer { all: Arc::clone(self), number }
+    }
+
+    /// Ends the oldest. False where there is none.
+    pub(crate) fn oldest_ends(&self) -> bool {
+        let oldest = self.lock().tickets.pop_first();
+        // Not under the lock: whoever ends leaves the table.
+        oldest.inspect(|(_, ticket)| ticket.end()).is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        self.all.lock().tickets.remove(&self.number);
+    }
+}
