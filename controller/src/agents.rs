@@ -6,12 +6,22 @@ use std::{
 };
 
 use haas_api::agent::ToAgent;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+
+/// Agents that are greeted at the same time. Each has its plan in memory meanwhile, which of a fleet is long.
+const GREETED_AT_ONCE: usize = 16;
 
 /// The agents that are connected, by attempt.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Agents {
     links: Arc<Mutex<Links>>,
+    greeting: Arc<Semaphore>,
+}
+
+impl Default for Agents {
+    fn default() -> Self {
+        Self { links: Arc::default(), greeting: Arc::new(Semaphore::new(GREETED_AT_ONCE)) }
+    }
 }
 
 /// By attempt: the number of its newest connection, and the way to it.
@@ -34,6 +44,12 @@ impl Agents {
         let number = links.get(attempt).map_or(1, |(n, _)| n + 1);
         links.insert(attempt.to_owned(), (number, sender));
         (Link { agents: self.clone(), attempt: attempt.to_owned(), number }, receiver)
+    }
+
+    /// Waits until one more may be greeted, for as long as the answer is kept.
+    pub async fn greeting(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes it.
+        self.greeting.acquire().await.ok()
     }
 
     /// Says something to an attempt's agent; false when it is not connected.

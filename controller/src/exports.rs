@@ -32,8 +32,7 @@ use crate::{
         Images,
         manifest::{Manifest, target_name},
     },
-    model::AttemptState,
-    store::{Result, Store},
+    store::{LiveBoot, Result, Store},
     tokens::MasterKey,
 };
 
@@ -135,14 +134,14 @@ struct Secrets {
 
 impl Secrets {
     /// The names are no secrets: each side goes by what it is called anyway.
-    fn of(key: &MasterKey, attempt: &crate::model::Attempt, target: &str) -> Self {
+    fn of(key: &MasterKey, boot: &LiveBoot, target: &str) -> Self {
         let chap = |user: &str, secret: crate::secret::Secret<String>| Chap {
             user: user.to_owned(),
             secret: Secret::new(secret.expose()),
         };
         Self {
-            node: chap(&attempt.initiator, key.node_chap(&attempt.id)),
-            target: chap(target, key.target_chap(&attempt.id)),
+            node: chap(&boot.initiator, key.node_chap(&boot.id)),
+            target: chap(target, key.target_chap(&boot.id)),
         }
     }
 }
@@ -276,40 +275,17 @@ impl Exports {
         let serves = self.calls.load(Ordering::SeqCst);
         let mut tx = store.read().await?;
         let images = tx.images().await?;
-        let attempts = tx.live_attempts().await?;
-        let mut initiators = HashMap::new();
-        for attempt in attempts {
-            let (Some(node), Some(desired)) = (
-                tx.node_by_id(&attempt.node_id).await?,
-                tx.desired(&attempt.node_id, attempt.generation).await?,
-            ) else {
-                continue;
-            };
-            let Some(image) = desired.wanted.image else { continue };
-            let tenant = desired.wanted.tenant;
-            let name = tx.user_by_id(&tenant).await?.map(|account| account.name.to_string());
-            let target = target_name(&image.digest);
-            let secrets = Secrets::of(&self.master_key, &attempt, &target);
-            let is_open = attempt.state == AttemptState::Open;
-            let attempt_of = |meter, from_here: bool| Attempt {
-                id: attempt.id,
-                node: node.name,
-                target,
-                address: node.address.map(IpAddr::V4),
-                tenant: (tenant, name.unwrap_or_default()),
-                chap: attempt.chap.then_some(secrets),
-                meter,
-                boots: is_open && from_here,
-            };
-            let known = self.read(|table| {
-                let known = table.initiators.get(&attempt.initiator)?;
-                Some((known.meter.clone(), known.boots))
-            });
-            // The first table has those that were there before haasd.
-            let (meter, from_here) = known.unwrap_or_else(|| (Arc::default(), *served > 0));
-            initiators.insert(attempt.initiator, attempt_of(meter, from_here));
-        }
+        let boots = tx.live_boots().await?;
         drop(tx);
+        // The first table has those that were there before haasd.
+        let is_first = *served == 0;
+        let initiators = self.read(|table| {
+            let attempt = |boot: LiveBoot| {
+                let known = table.initiators.get(&boot.initiator);
+                (boot.initiator.clone(), self.attempt(boot, known, is_first))
+            };
+            boots.into_iter().map(attempt).collect::<HashMap<_, _>>()
+        });
 
         let known = self.read(|table| table.targets.clone());
         let mut targets = HashMap::new();
@@ -398,6 +374,27 @@ impl Exports {
         let name = target_name(image);
         self.read(|table| table.targets.get(&name).map(|target| target.recording.reads.reads()))
             .unwrap_or_default()
+    }
+
+    /// A row of the table. `known` is the one that it takes the place of.
+    fn attempt(&self, boot: LiveBoot, known: Option<&Attempt>, is_first: bool) -> Attempt {
+        let target = target_name(&boot.image);
+        let chap = boot.chap.then(|| {
+            // It depends on nothing else.
+            let known = known.filter(|known| known.target == target);
+            let chap = known.and_then(|known| known.chap.clone());
+            chap.unwrap_or_else(|| Secrets::of(&self.master_key, &boot, &target))
+        });
+        Attempt {
+            id: boot.id,
+            node: boot.node,
+            target,
+            address: boot.address.map(IpAddr::V4),
+            chap,
+            tenant: (boot.tenant, boot.tenant_name.unwrap_or_default()),
+            meter: known.map(|known| known.meter.clone()).unwrap_or_default(),
+            boots: boot.is_open && known.map_or(!is_first, |known| known.boots),
+        }
     }
 
     fn open(&self, digest: &Digest, manifest: &str) -> Result<Lun, String> {

@@ -1,84 +1,82 @@
-//! Heartbeats on their way into the store. A fleet sends hundreds in a second, and each transaction waits
-//! for the disk: those that come while one is written are written together in the next.
+//! What agents say every few seconds, on its way into the store. A fleet says hundreds of such things in a
+//! second: what comes while some of it is written is written together in the next transaction.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use haas_api::agent::Heartbeat;
+use tokio::sync::oneshot;
 
 use crate::{
     model::Micros,
-    store::{Result, Store},
+    store::{Result, Store, Tx},
 };
 
-/// Those that are not written yet.
+/// What is not written yet.
 #[derive(Debug, Default)]
 pub struct Heartbeats {
-    queue: Mutex<Queue>,
-    /// The last one that was written. Held while some are.
-    written: tokio::sync::Mutex<u64>,
+    waiting: Mutex<Vec<(Beat, oneshot::Sender<bool>)>>,
+    /// Held while some is written.
+    writing: tokio::sync::Mutex<()>,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    /// Counts all that ever came.
-    count: u64,
-    waiting: Vec<Beat>,
-}
-
-/// What an agent said.
+/// What the agent of an attempt has said at a moment.
 #[derive(Debug)]
-struct Beat {
-    node: String,
-    attempt: String,
-    heartbeat: Heartbeat,
-    at: Micros,
+pub struct Beat {
+    /// Its node, by id.
+    pub node: String,
+    /// The attempt.
+    pub attempt: String,
+    /// When, on the steady clock.
+    pub at: Micros,
+    /// The number of the frame up to which all that it said was taken, where that is news.
+    pub taken: Option<u64>,
+    /// How the node is, where that was said, and whether it has fewer dirty pages than before.
+    pub heartbeat: Option<(Heartbeat, bool)>,
 }
 
 impl Heartbeats {
-    /// Writes what the agent of an attempt has said, and comes back when it is written.
-    pub async fn write(
-        &self,
-        store: &Store,
-        node: &str,
-        attempt: &str,
-        heartbeat: &Heartbeat,
-        at: Micros,
-    ) -> Result<()> {
-        let number = self.add(Beat {
-            node: node.to_owned(),
-            attempt: attempt.to_owned(),
-            heartbeat: heartbeat.clone(),
-            at,
-        });
-        let mut written = self.written.lock().await;
-        if *written >= number {
-            return Ok(());
-        }
-        let (last, beats) = {
-            let mut queue = self.lock();
-            (queue.count, std::mem::take(&mut queue.waiting))
+    /// Comes back when it is written. False: the attempt is over, and nothing was.
+    pub async fn write(&self, store: &Store, beat: Beat) -> Result<bool> {
+        let (tell, mut told) = oneshot::channel();
+        self.lock().push((beat, tell));
+        let writing = tokio::select! {
+            biased;
+            // What could not be written is followed by something else in a few seconds.
+            lives = &mut told => return Ok(lives.unwrap_or(true)),
+            writing = self.writing.lock() => writing,
         };
-        // One that cannot be written is followed by another in a few seconds.
-        *written = last;
-        let mut tx = store.write().await?;
-        for beat in beats {
-            tx.agent_spoke(&beat.node, &beat.attempt, beat.at).await?;
-            let Some(node) = tx.node_by_id(&beat.node).await? else { continue };
-            let before = node.heartbeat.as_ref();
-            let fell = before.is_some_and(|before| beat.heartbeat.dirty_kib < before.dirty_kib);
-            tx.set_heartbeat(&node.id, &beat.heartbeat, fell, beat.at).await?;
+        let waiting = std::mem::take(&mut *self.lock());
+        if waiting.is_empty() {
+            return Ok(told.await.unwrap_or(true));
         }
-        tx.commit().await
+        let mut tx = store.write().await?;
+        let mut lives = Vec::with_capacity(waiting.len());
+        for (beat, _) in &waiting {
+            lives.push(note(&mut tx, beat).await?);
+        }
+        tx.commit().await?;
+        drop(writing);
+        for ((_, tell), lives) in waiting.into_iter().zip(lives) {
+            let _ = tell.send(lives);
+        }
+        Ok(told.await.unwrap_or(true))
     }
 
-    fn add(&self, beat: Beat) -> u64 {
-        let mut queue = self.lock();
-        queue.waiting.push(beat);
-        queue.count += 1;
-        queue.count
+    fn lock(&self) -> MutexGuard<'_, Vec<(Beat, oneshot::Sender<bool>)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+async fn note(tx: &mut Tx, beat: &Beat) -> Result<bool> {
+    if !tx.attempt_lives(&beat.attempt).await? {
+        return Ok(false);
     }
+    tx.agent_spoke(&beat.node, &beat.attempt, beat.at).await?;
+    if let Some(taken) = beat.taken {
+        tx.set_agent_seq(&beat.attempt, taken).await?;
+    }
+    if let Some((heartbeat, dirty_fell)) = &beat.heartbeat {
+        tx.set_heartbeat(&beat.node, heartbeat, *dirty_fell, beat.at).await?;
+    }
+    Ok(true)
 }

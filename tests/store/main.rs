@@ -27,3 +27,4 @@ mod tenants;
 mod tokens;
 mod users;
 mod webhooks;
+mod writers;

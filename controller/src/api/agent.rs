@@ -18,10 +18,11 @@ use axum::{
     },
     response::Response,
 };
+use futures_util::FutureExt as _;
 use haas_api::{
     agent::{
-        BootStage, Failure, Frame, Hello, HelloAnswer, HelloAuth, Kexec, PROTO, ShutdownHow,
-        ToAgent, ToController, Welcome,
+        BootStage, Failure, Frame, Heartbeat, Hello, HelloAnswer, HelloAuth, Kexec, PROTO,
+        ShutdownHow, ToAgent, ToController, Welcome,
     },
     check::{CheckReport, ReadyCheck},
 };
@@ -34,6 +35,7 @@ use crate::{
     clock,
     context::Context,
     hardware,
+    heartbeats::Beat,
     inventory::PowerSpec,
     lifecycle,
     model::{Attempt, AttemptState, Ending},
@@ -44,6 +46,10 @@ use crate::{
 
 /// A frame is small; the largest is a list of disks with a kernel log.
 const MAX_FRAME: usize = 256 * 1024;
+
+/// What each connection has of memory for reading, and for writing as long as there is little to say: of
+/// those of a fleet most say nothing at most moments.
+const BUFFER: usize = 4 * 1024;
 
 /// More ready checks than any node has.
 const MOST_CHECKS: u32 = 64;
@@ -69,13 +75,13 @@ pub(super) async fn connect(
     }
     let upgrade =
         upgrade.map_err(|r| Fail::new(r.status(), "no-websocket", "agents call by WebSocket"))?;
-    Ok(upgrade.max_message_size(MAX_FRAME).max_frame_size(MAX_FRAME).on_upgrade(
-        async move |mut socket| {
-            if let Err(error) = serve(&context, &mut socket, peer.ip()).await {
-                warn!(error = &error as &dyn std::error::Error, "an agent's channel ended");
-            }
-        },
-    ))
+    let upgrade = upgrade.max_message_size(MAX_FRAME).max_frame_size(MAX_FRAME);
+    let upgrade = upgrade.read_buffer_size(BUFFER).write_buffer_size(BUFFER);
+    Ok(upgrade.on_upgrade(async move |mut socket| {
+        if let Err(error) = serve(&context, &mut socket, peer.ip()).await {
+            warn!(error = &error as &dyn std::error::Error, "an agent's channel ended");
+        }
+    }))
 }
 
 /// Why a channel ended.
@@ -108,10 +114,16 @@ async fn serve(
         Ok(None) => return Ok(()),
         Err(_) => return Err(ChannelError::Silent),
     };
+    // Those of a fleet that call at once wait here, and not each for the other at every step.
+    let greeting = context.agents.greeting().await;
+    if is_gone(socket) {
+        return Ok(());
+    }
     let (attempt, credential) = match admit(context, &hello, peer).await? {
         Ok(admitted) => admitted,
         Err(reason) => {
             warn!(version = hello.version, reason, "an agent was refused");
+            drop(greeting);
             send(socket, &HelloAnswer::Refused { reason: reason.to_owned() }).await?;
             return Ok(());
         }
@@ -123,13 +135,16 @@ async fn serve(
     let plan = boots::plan(context, &attempt).await?.ok_or(ChannelError::NoPlan)?;
     let ack = attempt.agent_seq;
     let welcome = Welcome { now_us: clock::wall(), ack, credential, plan };
-    send(socket, &HelloAnswer::Welcome(Box::new(welcome))).await?;
+    // It is the longest thing that is said, so that few are said at once.
+    let said = timeout(HELLO, send(socket, &HelloAnswer::Welcome(Box::new(welcome)))).await;
+    said.map_err(|_| ChannelError::Silent)??;
+    drop(greeting);
     boots::reached(context, &attempt.id, BootStage::Agent).await?;
     context.wake.notify_one();
     if let Some(told) = unfinished_end(context, &attempt).await? {
         context.agents.tell(&attempt.id, told);
     }
-    let ended = talk(context, socket, &attempt.id, ack, &mut outbox).await;
+    let ended = talk(context, socket, &attempt, ack, &mut outbox).await;
     drop(link);
     context.wake.notify_one();
     ended
@@ -226,13 +241,12 @@ async fn unfinished_end(context: &Context, attempt: &Attempt) -> Result<Option<T
 async fn talk(
     context: &Context,
     socket: &mut WebSocket,
-    attempt: &str,
+    attempt: &Attempt,
     mut taken: u64,
     outbox: &mut mpsc::Receiver<ToAgent>,
 ) -> Result<(), ChannelError> {
     let mut seq = 0;
-    // The agent proves anew what runs in each connection.
-    let mut proven = Proven::No;
+    let mut told = Told { proven: Proven::No, heartbeat: None };
     loop {
         let next = tokio::select! {
             received = timeout(SILENCE, receive(socket)) => match received {
@@ -248,12 +262,12 @@ async fn talk(
         };
         let answer = match next {
             // The commit of its operation. An agent that has yet to prove is told when it has.
-            Next::Say(ToAgent::Admit) => match proven {
+            Next::Say(ToAgent::Admit) => match told.proven {
                 Proven::Held { says_ready } => {
                     if !says_ready {
-                        boots::reached(context, attempt, BootStage::Ready).await?;
+                        boots::reached(context, &attempt.id, BootStage::Ready).await?;
                     }
-                    proven = Proven::Admitted;
+                    told.proven = Proven::Admitted;
                     ToAgent::Admit
                 }
                 Proven::No | Proven::Admitted => continue,
@@ -264,19 +278,8 @@ async fn talk(
                 if frame.seq <= taken {
                     ToAgent::Ack
                 } else {
-                    let node = still_live(context, attempt).await?;
-                    // Taking one of these twice does no harm, and a fleet sends many.
-                    let passing =
-                        matches!(frame.msg, ToController::Heartbeat(_) | ToController::Ack);
-                    let answer = take(context, attempt, &node, &mut proven, frame.msg).await?;
                     taken = frame.seq;
-                    if !passing {
-                        let mut tx = context.store.write().await?;
-                        tx.agent_spoke(&node, attempt, context.clock.now()).await?;
-                        tx.set_agent_seq(attempt, taken).await?;
-                        tx.commit().await?;
-                    }
-                    answer
+                    hear(context, attempt, &mut told, frame).await?
                 }
             }
         };
@@ -285,14 +288,66 @@ async fn talk(
     }
 }
 
-/// The node of an attempt that is not over. What is said for one that is, is refused: the node runs
+/// Takes a frame, and answers it. What is said for an attempt that is over is refused: the node runs
 /// something else by now, and whoever still has this channel is not its agent.
-async fn still_live(context: &Context, attempt: &str) -> Result<String, ChannelError> {
-    let attempt = context.store.read().await?.attempt(attempt).await?;
-    attempt
-        .filter(|a| matches!(a.state, AttemptState::Open | AttemptState::Ready))
-        .map(|a| a.node_id)
-        .ok_or(ChannelError::Over)
+async fn hear(
+    context: &Context,
+    attempt: &Attempt,
+    told: &mut Told,
+    frame: Frame<ToController>,
+) -> Result<ToAgent, ChannelError> {
+    let spoke = |taken, heartbeat| Beat {
+        node: attempt.node_id.clone(),
+        attempt: attempt.id.clone(),
+        at: context.clock.now(),
+        taken,
+        heartbeat,
+    };
+    let (beats, store) = (&context.heartbeats, &context.store);
+    match frame.msg {
+        // Taking one of these twice does no harm, and a fleet sends many.
+        ToController::Heartbeat(mut heartbeat) => {
+            if let Some(trouble) = heartbeat.lease.as_mut().and_then(|l| l.trouble.as_mut()) {
+                cut(trouble, 1_000);
+            }
+            let before = match told.heartbeat.take() {
+                Some(before) => Some(before),
+                None => {
+                    let node = store.read().await?.node_by_id(&attempt.node_id).await?;
+                    node.and_then(|node| node.heartbeat)
+                }
+            };
+            let dirty = before.as_ref().map_or(0, |before| before.dirty_kib);
+            let fell = heartbeat.dirty_kib < dirty;
+            if !beats.write(store, spoke(None, Some((heartbeat.clone(), fell)))).await? {
+                return Err(ChannelError::Over);
+            }
+            let lease = before.as_ref().and_then(|before| before.lease.as_ref());
+            boots::lease_seen(context, &attempt.node_id, lease, heartbeat.lease.as_ref()).await?;
+            told.heartbeat = Some(heartbeat);
+            Ok(ToAgent::Ack)
+        }
+        ToController::Ack => match beats.write(store, spoke(None, None)).await? {
+            true => Ok(ToAgent::Ack),
+            false => Err(ChannelError::Over),
+        },
+        message => {
+            if !store.read().await?.attempt_lives(&attempt.id).await? {
+                return Err(ChannelError::Over);
+            }
+            let answer = take(context, attempt, &mut told.proven, message).await?;
+            beats.write(store, spoke(Some(frame.seq), None)).await?;
+            Ok(answer)
+        }
+    }
+}
+
+/// What an agent has told in a connection.
+struct Told {
+    /// It proves anew in each what runs.
+    proven: Proven,
+    /// The last that was taken.
+    heartbeat: Option<Heartbeat>,
 }
 
 /// How the agent of a connection stands with its proof.
@@ -314,11 +369,11 @@ enum Next {
 /// Does what a frame of a node's agent asks for, and answers it.
 async fn take(
     context: &Context,
-    attempt: &str,
-    node: &str,
+    attempt: &Attempt,
     proven: &mut Proven,
     message: ToController,
 ) -> Result<ToAgent> {
+    let Attempt { id: attempt, node_id: node, .. } = attempt;
     match message {
         ToController::Stage { stage, uptime_ms: _ } => {
             // Nobody is ready without a right proof.
@@ -370,25 +425,13 @@ async fn take(
                     ToAgent::Ack
                 }
                 Judgement::Refuse(reason) => {
-                    warn!(boot = attempt, reason, "the proof was wrong");
+                    warn!(boot = %attempt, reason, "the proof was wrong");
                     if !matches!(proven, Proven::Admitted) {
                         *proven = Proven::No;
                     }
                     ToAgent::NotReady { reason }
                 }
             });
-        }
-        ToController::Heartbeat(mut heartbeat) => {
-            if let Some(trouble) = heartbeat.lease.as_mut().and_then(|l| l.trouble.as_mut()) {
-                cut(trouble, 1_000);
-            }
-            let before = context.store.read().await?.node_by_id(node).await?;
-            let (beats, now) = (&context.heartbeats, context.clock.now());
-            beats.write(&context.store, node, attempt, &heartbeat, now).await?;
-            if let Some(node) = before {
-                let lease = node.heartbeat.as_ref().and_then(|before| before.lease.as_ref());
-                boots::lease_seen(context, &node, lease, heartbeat.lease.as_ref()).await?;
-            }
         }
         ToController::KexecFailed { attempt: next, mut reason } => {
             cut(&mut reason, 300);
@@ -406,11 +449,7 @@ async fn take(
             info!(boot = attempt, ?how, clean, "the agent said goodbye");
             context.changed();
         }
-        ToController::Ack => {
-            let mut tx = context.store.write().await?;
-            tx.agent_spoke(node, attempt, context.clock.now()).await?;
-            tx.commit().await?;
-        }
+        ToController::Heartbeat(_) | ToController::Ack => {}
     }
     Ok(ToAgent::Ack)
 }
@@ -447,6 +486,11 @@ fn shortened(mut failure: Failure) -> Failure {
     failure.kernel_log.truncate(64);
     failure.kernel_log.iter_mut().for_each(|line| cut(line, 400));
     failure
+}
+
+/// Whether the agent has hung up while it waited. It has nothing else to say before it is welcome.
+fn is_gone(socket: &mut WebSocket) -> bool {
+    matches!(socket.recv().now_or_never(), Some(None | Some(Err(_) | Ok(Message::Close(_)))))
 }
 
 async fn receive(socket: &mut WebSocket) -> Option<Result<String, ChannelError>> {

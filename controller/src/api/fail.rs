@@ -115,6 +115,7 @@ impl From<StoreError> for Fail {
                 format!("{what}; look again and repeat if it is still right"),
             ),
             StoreError::Sql(_)
+            | StoreError::Commit(_)
             | StoreError::Migrate(_)
             | StoreError::Corrupt { .. }
             | StoreError::UnknownDatabase => Self::internal(&error),

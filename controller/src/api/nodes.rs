@@ -5,20 +5,23 @@ use std::{path::Path as FilePath, sync::Arc};
 use axum::extract::State;
 use haas_api::{
     List,
-    agent::BootStage,
     hardware::Hardware,
     names::{NodeGroupName, NodeName},
     node::{
         ApplyRequest, ApplyResult, Desired, Discovered, Drain, DrainState, Drift, Fault, HostKey,
         ManageRequest, Node, NodeState, Observed, Rendered, Tried,
     },
-    operation::{BootReport, StageTime},
+    operation::BootReport,
     problem::Problem,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Answer, Caller, Fail, Json, Page, Path, Query, Tagged};
+use super::{
+    Answer, Caller, Fail, Json, Page, Path, Query, Tagged,
+    known::Known,
+    reports::{boot_report, stage_times},
+};
 use crate::{
     auth::{Object, Verb},
     boots, clock,
@@ -100,8 +103,9 @@ pub(super) async fn show(
     let node = find(&mut tx, &name).await?;
     let row = tx.hardware(&node.id).await?;
     let summary = row.inventory.as_ref().map(|(found, _)| found.summary());
-    let known = HealthRow { health: row.health.clone(), summary, watts: row.watts };
-    let mut node = shown(&context, &mut tx, &caller, node, known).await?;
+    let health = HealthRow { health: row.health.clone(), summary, watts: row.watts };
+    let loaded = Loaded::read(&context, &mut tx, node).await?;
+    let mut node = shown(&context, &mut tx, &caller, loaded, health, &mut Known::default()).await?;
     node.hardware = Some(Box::new(shown_hardware(row)));
     Ok(Tagged(node))
 }
@@ -265,14 +269,16 @@ pub(super) async fn boots(
     caller.may(Verb::View, Object::Nodes)?;
     let mut tx = context.store.read().await?;
     let node = find(&mut tx, &name).await?;
-    let mut items = Vec::new();
+    let (mut items, mut known) = (Vec::new(), Known::default());
     for attempt in tx.attempts_of(&node.id, 50).await? {
         let desired = tx.desired(&node.id, attempt.generation).await?;
-        let tenant = desired.map(|desired| desired.wanted.tenant).unwrap_or_default();
-        if caller.may(Verb::View, Object::Deed { actor: None, tenant: &tenant }).is_err() {
+        let desired = desired.as_ref();
+        let tenant = desired.map_or("", |desired| &desired.wanted.tenant);
+        if caller.may(Verb::View, Object::Deed { actor: None, tenant }).is_err() {
             continue;
         }
-        items.push(boot_report(&context, &mut tx, &node, attempt).await?);
+        let (known, name) = (&mut known, node.name.as_str());
+        items.push(boot_report(&context, &mut tx, known, name, attempt, desired).await?);
     }
     Ok(Json(page.of(items, |entry: &BootReport| entry.attempt.clone())?))
 }
@@ -350,27 +356,28 @@ pub(super) async fn shown_all(
 ) -> Answer<Vec<Node>> {
     let mut items = Vec::with_capacity(nodes.len());
     let mut healths = tx.healths().await?;
-    for node in nodes {
-        let known = healths.remove(&node.id).unwrap_or_default();
-        items.push(shown(context, tx, caller, node, known).await?);
+    let mut known = Known::of_all(tx).await?;
+    for loaded in Loaded::read_many(context, tx, nodes).await? {
+        let health = healths.remove(&loaded.node.id).unwrap_or_default();
+        items.push(shown(context, tx, caller, loaded, health, &mut known).await?);
     }
     Ok(items)
 }
 
 /// A node as the caller may see it. Of one that somebody else has, or had last, it is told how it
-/// stands, and not what runs or ran there. `known`: how well it is, and its hardware in a few numbers.
+/// stands, and not what runs or ran there. The row says how well it is, and its hardware in a few numbers.
 async fn shown(
     context: &Context,
     tx: &mut Tx,
     caller: &Caller,
-    node: model::Node,
+    mut loaded: Loaded,
     HealthRow { health, summary, watts }: HealthRow,
+    known: &mut Known,
 ) -> Answer<Node> {
-    let mut loaded = Loaded::read(context, tx, node).await?;
     let step = loaded.decide(context, true, context.clock.now());
     let (state, mut reason) = in_words(&step, &loaded);
     let tenant = match &loaded.desired {
-        Some(desired) => tx.user_by_id(&desired.wanted.tenant).await?.map(|account| account.name),
+        Some(desired) => known.account(tx, &desired.wanted.tenant).await?,
         None => None,
     };
     let is_on = loaded.desired.as_ref().is_some_and(|desired| desired.wanted.power_on);
@@ -391,16 +398,19 @@ async fn shown(
         _ => Vec::new(),
     };
     let desired = match desired {
-        Some(desired) => Some(shown_desired(tx, desired).await?),
+        Some(desired) => {
+            let overlay = known.overlay(tx, desired.wanted.overlay_id.as_deref()).await?;
+            Some(shown_desired(desired, overlay))
+        }
         None => None,
     };
-    let idle_off = tx.idle_off(&node.id, clock::wall()).await?;
+    let idle_off = known.idle_off(tx, &node.id).await?;
     #[expect(clippy::cast_precision_loss, reason = "numbers with a fraction, for people")]
     let (idle_off_hours, idle_saved_kwh) =
         (idle_off.time as f64 / (3_600 * SECOND) as f64, idle_off.joules as f64 / 3.6e6);
     let live = attempt.as_ref().filter(|a| a.state == AttemptState::Open);
     let host_keys = match &attempt {
-        Some(attempt) => shown_host_keys(tx, attempt).await?,
+        Some(attempt) => shown_host_keys(tx, known, attempt).await?,
         None => Vec::new(),
     };
     let steady = |at: model::Micros| clock::rfc3339(context.clock.to_wall(at));
@@ -480,11 +490,15 @@ fn shown_fault(context: &Context, fault: model::Fault) -> Option<Fault> {
 }
 
 /// The host keys of what runs; those of a boot that is over are nobody's.
-async fn shown_host_keys(tx: &mut Tx, attempt: &Attempt) -> Answer<Vec<HostKey>> {
+async fn shown_host_keys(
+    tx: &mut Tx,
+    known: &mut Known,
+    attempt: &Attempt,
+) -> Answer<Vec<HostKey>> {
     if !matches!(attempt.state, AttemptState::Open | AttemptState::Ready) {
         return Ok(Vec::new());
     }
-    let rows = tx.host_keys(&attempt.id).await?.into_iter();
+    let rows = known.host_keys(tx, &attempt.id).await?.into_iter();
     Ok(rows
         .map(|row| HostKey {
             key: row.key,
@@ -494,13 +508,9 @@ async fn shown_host_keys(tx: &mut Tx, attempt: &Attempt) -> Answer<Vec<HostKey>>
         .collect())
 }
 
-async fn shown_desired(tx: &mut Tx, desired: model::Desired) -> Answer<Desired> {
-    let overlay = match &desired.wanted.overlay_id {
-        Some(id) => tx.overlay_by_id(id).await?.map(|o| o.full_name()),
-        None => None,
-    };
+fn shown_desired(desired: model::Desired, overlay: Option<String>) -> Desired {
     let image = desired.wanted.image;
-    Ok(Desired {
+    Desired {
         generation: desired.generation,
         on: desired.wanted.power_on,
         image: image.as_ref().map(|i| i.name.clone()),
@@ -510,7 +520,7 @@ async fn shown_desired(tx: &mut Tx, desired: model::Desired) -> Answer<Desired> 
         rank: desired.wanted.rank,
         since: clock::rfc3339(desired.created_at),
         actor: desired.wanted.actor,
-    })
+    }
 }
 
 /// A node's state, and why it is in it.
@@ -581,63 +591,4 @@ pub(crate) fn in_words(step: &Step, loaded: &Loaded) -> (NodeState, String) {
         },
         Step::Fault(fault) => (NodeState::Fault, fault.reason.clone()),
     }
-}
-
-/// Where an attempt's seconds and bytes went.
-pub(super) async fn boot_report(
-    context: &Context,
-    tx: &mut Tx,
-    node: &model::Node,
-    attempt: Attempt,
-) -> Answer<BootReport> {
-    let desired = tx.desired(&node.id, attempt.generation).await?;
-    let what = match desired {
-        Some(desired) => {
-            let shown = shown_desired(tx, desired).await?;
-            let image = shown.image.unwrap_or_else(|| "no image".to_owned());
-            let rescue = if shown.rescue { " (rescue)" } else { "" };
-            format!("{image} + {}{rescue}", shown.overlay.unwrap_or_else(|| "RAM".to_owned()))
-        }
-        None => "nothing".to_owned(),
-    };
-    let end = attempt.ended_at.unwrap_or_else(|| context.clock.now());
-    let stages = stage_times(&attempt.stages, end);
-    let root_bytes = match attempt.state {
-        AttemptState::Open => {
-            i64::try_from(context.exports.bytes_read(&attempt.initiator)).unwrap_or(i64::MAX)
-        }
-        AttemptState::Ready | AttemptState::Ended | AttemptState::Failed => attempt.root_bytes,
-    };
-    Ok(BootReport {
-        node: node.name.to_string(),
-        generation: attempt.generation,
-        cause: attempt.cause.as_str().to_owned(),
-        state: attempt.state.as_str().to_owned(),
-        what,
-        started_at: clock::rfc3339(context.clock.to_wall(attempt.opened_at)),
-        stages,
-        boot_bytes: attempt.boot_bytes,
-        root_bytes,
-        checks: attempt.checks,
-        failure: attempt.failure.as_ref().map(|f| format!("{}: {}", f.stage, f.cause)),
-        kernel_log: attempt.failure.map(|f| f.kernel_log).unwrap_or_default(),
-        attempt: attempt.id,
-    })
-}
-
-/// How long each stage took; the last one lasts until `end`.
-fn stage_times(stages: &[(BootStage, model::Micros)], end: model::Micros) -> Vec<StageTime> {
-    let mut times = Vec::with_capacity(stages.len());
-    for (position, (stage, since)) in stages.iter().enumerate() {
-        let until = match stages.get(position + 1) {
-            Some((_, next)) => *next,
-            // Being ready takes no time.
-            None if *stage == BootStage::Ready => *since,
-            None => end,
-        };
-        #[expect(clippy::cast_precision_loss, reason = "seconds with a fraction, for people")]
-        let seconds = (until - since) as f64 / SECOND as f64;
-        times.push(StageTime { stage: *stage, seconds });
-    }
-    times
 }

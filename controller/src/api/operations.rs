@@ -14,7 +14,8 @@ use haas_api::{
 };
 
 use super::{
-    Answer, Caller, Fail, IdempotencyKey, Json, Page, Path, Query, Tagged, nodes::boot_report,
+    Answer, Caller, Fail, IdempotencyKey, Json, Page, Path, Query, Tagged, known::Known,
+    reports::boot_report,
 };
 use crate::{
     auth::{Object, Verb},
@@ -81,13 +82,14 @@ pub(super) async fn list(
     Query(page): Query<Page>,
 ) -> Answer<Json<List<Operation>>> {
     let mut tx = context.store.read().await?;
-    let mut items = Vec::new();
-    let operations = tx.operations(100).await?;
-    for operation in operations.into_iter().filter(|one| caller.may(Verb::View, deed(one)).is_ok())
-    {
+    let mut operations = tx.operations(100).await?;
+    operations.retain(|one| caller.may(Verb::View, deed(one)).is_ok());
+    let operations = page.of(operations, |entry| entry.id.clone())?;
+    let mut items = Vec::with_capacity(operations.items.len());
+    for operation in operations.items {
         items.push(shown(&context, &mut tx, operation).await?);
     }
-    Ok(Json(page.of(items, |entry: &Operation| entry.id.clone())?))
+    Ok(Json(List { items, next_page_token: operations.next_page_token }))
 }
 
 /// One operation with how each of its nodes stands.
@@ -172,29 +174,28 @@ async fn answer(context: &Context, caller: &Caller, outcome: Outcome) -> Answer<
 }
 
 async fn shown(context: &Context, tx: &mut Tx, operation: model::Operation) -> Answer<Operation> {
+    let names = tx.node_names_of_operation(&operation.id).await?;
+    let mut attempts = tx.attempts_of_operation(&operation.id).await?;
+    let desired = tx.desired_by_operation(&operation.id).await?;
+    let mut known = Known::default();
     let mut nodes = Vec::with_capacity(operation.nodes.len());
     for entry in operation.nodes {
-        let node = tx.node_by_id(&entry.node_id).await?;
-        let boot = match &node {
-            Some(node) => tx
-                .attempts_of(&node.id, 5)
-                .await?
-                .into_iter()
-                .find(|attempt| attempt.generation == entry.generation),
+        let name = names.get(&entry.node_id).map_or(&entry.node_id, |name| name);
+        let boot = match attempts.remove(&entry.node_id) {
+            Some(attempt) => {
+                let desired = desired.get(&entry.node_id);
+                Some(boot_report(context, tx, &mut known, name, attempt, desired).await?)
+            }
             None => None,
         };
-        let report = match (&node, boot) {
-            (Some(node), Some(attempt)) => Some(boot_report(context, tx, node, attempt).await?),
-            _ => None,
-        };
         nodes.push(OperationNode {
-            node: node.map_or(entry.node_id, |node| node.name.to_string()),
+            node: name.clone(),
             generation: entry.generation,
             state: entry.state,
             reason: entry.reason,
             failure: entry.failure,
-            stage: report.as_ref().and_then(|r| r.stages.last()).map(|s| s.stage),
-            boot: report,
+            stage: boot.as_ref().and_then(|boot| boot.stages.last()).map(|stage| stage.stage),
+            boot,
         });
     }
     Ok(Operation {

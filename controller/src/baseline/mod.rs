@@ -332,8 +332,7 @@ async fn event(
     actor: &str,
     data: serde_json::Value,
 ) -> Result<()> {
-    let operation =
-        tx.desired(&node.id, node.generation).await?.and_then(|d| d.wanted.operation_id);
+    let operation = tx.operation_of(&node.id, node.generation).await?;
     tx.add_event(NewEvent {
         at: clock::wall(),
         kind,

@@ -44,10 +44,10 @@ pub(super) async fn note(context: &Context, attempt: &str) -> Result<()> {
 
 /// The digest of the agent that nodes get now.
 pub async fn agent(context: &Context) -> std::result::Result<Digest, String> {
-    let path = context.config.agent_cpio.clone();
-    let read = tokio::task::spawn_blocking(move || std::fs::read(path).map(|b| Digest::of(&b)));
+    let (images, path) = (context.images.clone(), context.config.agent_cpio.clone());
+    let read = tokio::task::spawn_blocking(move || images.agent(&path));
     let digest = read.await.expect("hashing a file does not panic");
-    digest.map_err(|e| format!("{} cannot be read: {e}", context.config.agent_cpio.display()))
+    digest.map_err(|error| chain(&error))
 }
 
 /// What a node would be given if it booted now, with this agent.

@@ -168,22 +168,23 @@ async fn has_address_in_use(tx: &mut Tx, node: &Node) -> Result<bool> {
     Ok(node.spec.address.is_some() || (runs && node.goodbye.is_none()))
 }
 
-/// What an agent says of its address's lease, where that is something new.
+/// What the agent of a node, by id, says of its address's lease, where that is something new.
 pub async fn lease_seen(
     context: &Context,
-    node: &Node,
+    node: &str,
     before: Option<&AddressLease>,
     now: Option<&AddressLease>,
 ) -> Result<()> {
     let trouble = |lease: Option<&AddressLease>| lease.and_then(|l| l.trouble.clone());
     let Some(now) = now.filter(|_| trouble(before) != trouble(now)) else { return Ok(()) };
+    let Some(node) = context.store.read().await?.node_by_id(node).await? else { return Ok(()) };
     let server = now.server;
     match &now.trouble {
         Some(cause) => {
             warn!(node = %node.name, cause, "the lease of a running node's address is in trouble");
-            add(context, "lease-trouble", Some(node), json!({ "cause": cause })).await
+            add(context, "lease-trouble", Some(&node), json!({ "cause": cause })).await
         }
-        None => add(context, "lease-held", Some(node), json!({ "server": server })).await,
+        None => add(context, "lease-held", Some(&node), json!({ "server": server })).await,
     }
 }
 
@@ -339,11 +340,11 @@ mod tests {
         let mut before = None;
         for trouble in said {
             let now = lease(trouble);
-            lease_seen(&bench.context, &node, before.as_ref(), Some(&now)).await.unwrap();
+            lease_seen(&bench.context, &node.id, before.as_ref(), Some(&now)).await.unwrap();
             before = Some(now);
         }
         // An agent that keeps no lease says nothing of one.
-        lease_seen(&bench.context, &node, before.as_ref(), None).await.unwrap();
+        lease_seen(&bench.context, &node.id, before.as_ref(), None).await.unwrap();
         let mut kinds = bench.event_kinds().await;
         kinds.retain(|kind| kind.starts_with("lease"));
         assert_eq!(kinds, ["lease-trouble", "lease-trouble", "lease-held"]);

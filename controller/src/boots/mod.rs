@@ -356,10 +356,8 @@ pub fn network_of<'a>(context: &'a Context, node: &Node) -> Option<&'a Network> 
 
 /// Adds an event about an attempt, and answers its node's name.
 async fn event(tx: &mut Tx, attempt: &Attempt, kind: &str, data: Value) -> Result<String> {
-    let node = tx.node_by_id(&attempt.node_id).await?;
-    let node = node.map_or_else(|| attempt.node_id.clone(), |node| node.name.to_string());
-    let operation =
-        tx.desired(&attempt.node_id, attempt.generation).await?.and_then(|d| d.wanted.operation_id);
+    let node = tx.node_name(&attempt.node_id).await?.unwrap_or_else(|| attempt.node_id.clone());
+    let operation = tx.operation_of(&attempt.node_id, attempt.generation).await?;
     tx.add_event(NewEvent {
         at: clock::wall(),
         kind,

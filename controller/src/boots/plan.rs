@@ -1,6 +1,6 @@
 //! What an attempt's agent must bring up, and what its node is given on the way there.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use haas_api::{
     agent::{
@@ -43,26 +43,33 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
         return Ok(None);
     };
     let Some(manifest) = manifest(&mut tx, &desired).await? else { return Ok(None) };
-    let places = tx.node_places().await?;
-    let doors = match attempt.state == AttemptState::Open && attempt.stage < BootStage::Overlay {
-        true => doors::to_try(context, &mut tx, &places, &node, network, attempt).await?,
-        false => Vec::new(),
+    let due = match is_on_its_way(attempt) {
+        true => baseline::due(context, &mut tx, &node, &desired, Source::Agent).await?,
+        false => Due::Nothing,
+    };
+    // It tells how the machine is, and is given another plan to go on with.
+    let baseline = due != Due::Nothing;
+    // Of a fleet this is most of the plan, so it is said once: who has his overlay has used it.
+    let is_to_mount = attempt.state == AttemptState::Open && attempt.stage < BootStage::Overlay;
+    let (places, doors) = match is_to_mount && !baseline {
+        true => {
+            let places = tx.node_places().await?;
+            let doors = doors::to_try(context, &mut tx, &places, &node, network, attempt).await?;
+            (places, doors)
+        }
+        false => (Arc::default(), Vec::new()),
     };
     let elsewhere = elsewhere(&places, &node);
     let hosts = places
-        .into_iter()
+        .iter()
         .filter(|place| place.present)
-        .filter_map(|place| place.address.map(|address| (IpAddr::V4(address), place.name)))
+        .filter_map(|place| place.address.map(|at| (IpAddr::V4(at), place.name.clone())))
         .collect();
     let logins = logins(&mut tx, &desired.wanted).await?;
     let overlay = overlay(&mut tx, &node, &desired).await?;
     let ready_checks = ready_checks(&node, &desired, &manifest);
     let erase_scratch = attempt.stage < BootStage::Overlay
         && scratch::is_to_erase(&mut tx, &node, &desired).await?;
-    let due = match is_on_its_way(attempt) {
-        true => baseline::due(context, &mut tx, &node, &desired, Source::Agent).await?,
-        false => Due::Nothing,
-    };
     let target = target_name(&image.digest);
     let (chap, target_chap) =
         (due != Due::Comparison).then(|| secrets(context, attempt, &target)).flatten().unzip();
@@ -105,7 +112,7 @@ pub async fn plan(context: &Context, attempt: &Attempt) -> Result<Option<BootPla
         ready_checks,
         ssh: Some(super::ssh::plan(context, &desired)),
         inventory: true,
-        baseline: due != Due::Nothing,
+        baseline,
         doors,
     }))
 }
@@ -149,10 +156,8 @@ pub(super) async fn manifest(tx: &mut Tx, desired: &Desired) -> Result<Option<Ma
 
 /// The manifest of an image; none: it is gone.
 pub async fn manifest_of(tx: &mut Tx, digest: &Digest) -> Result<Option<Manifest>> {
-    let Some(row) = tx.images().await?.into_iter().find(|row| row.digest == *digest) else {
-        return Ok(None);
-    };
-    Manifest::parse(row.manifest.as_bytes())
+    let Some(manifest) = tx.image_manifest(digest).await? else { return Ok(None) };
+    Manifest::parse(manifest.as_bytes())
         .map(Some)
         .map_err(|e| StoreError::Corrupt { table: "images", problem: e.to_string() })
 }

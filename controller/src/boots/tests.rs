@@ -150,3 +150,24 @@ async fn a_boot_that_went_down_on_its_way_is_tried_again_from_off_and_reads_noth
         assert_eq!(last(&bench, number).await.by_itself, answered, "node {number}");
     }
 }
+
+#[tokio::test]
+async fn other_nodes_are_named_in_the_plan_to_mount_by_and_in_no_other() {
+    let bench = Bench::new().await;
+    bench.add_image("a").await;
+    bench.add_nodes([1, 2]).await;
+    let (context, attempt) = (&bench.context, bench.begin_boot(1).await);
+    let named = async |attempt: &Attempt| {
+        let plan = super::plan(context, attempt).await.unwrap().unwrap();
+        let names: Vec<_> = plan.net.hosts.iter().map(|(_, name)| name.to_string()).collect();
+        (plan.baseline, names)
+    };
+    assert_eq!(named(&attempt).await, (true, vec![]));
+    let told = super::baseline_told(context, &attempt.id, Vec::new()).await.unwrap().unwrap();
+    assert_eq!(told.net.hosts.len(), 2);
+    // Another that has come since is named too.
+    bench.add_nodes([3]).await;
+    assert_eq!(named(&attempt).await, (false, ["n01", "n02", "n03"].map(str::to_owned).into()));
+    let attempt = bench.advance(&attempt, BootStage::Overlay).await;
+    assert_eq!(named(&attempt).await, (false, vec![]));
+}

@@ -24,8 +24,9 @@ use crate::{
 const AT_ONCE: usize = 16;
 /// How often it is looked which nodes there are.
 const LOOK: Duration = Duration::from_secs(10);
-/// No look follows another sooner.
+/// No look follows another sooner, nor sooner than so many times as long as it took.
 const GATHER: Duration = Duration::from_secs(1);
+const REST: u32 = 10;
 /// A BMC that fails is asked up to so many intervals later.
 const MOST_BACKOFF: u32 = 12;
 
@@ -91,6 +92,7 @@ async fn pass(
     tasks: &mut JoinSet<(String, bool)>,
     every: Duration,
 ) -> Result<Instant> {
+    let begun = Instant::now();
     let mut tx = context.store.read().await?;
     let nodes = tx.nodes().await?;
     let asked = tx.bmcs_asked().await?;
@@ -128,7 +130,7 @@ async fn pass(
     }
     turns.retain(|id, turn| turn.is_busy || there.contains(id));
     // Where one is due at every moment, those of a while are asked together.
-    Ok(next.max(now + GATHER))
+    Ok(next.max(now + GATHER.max(REST * begun.elapsed()).min(LOOK)))
 }
 
 /// When a BMC is asked first by this haasd: spread over an interval, and not again so soon after a

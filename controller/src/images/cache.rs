@@ -24,6 +24,8 @@ pub struct InitramfsCache {
     folder: PathBuf,
     /// What was joined since haasd started, by the halves: every boot asks three times.
     known: Mutex<HashMap<Halves, (Digest, Stamp)>>,
+    /// The agent's file as it was read last, and its digest: every boot asks for it too.
+    agent: Mutex<Option<(PathBuf, Stamp, Digest)>>,
 }
 
 /// The modules' blob, whose name says what is in it, and the agent's file as it is now.
@@ -36,7 +38,7 @@ impl InitramfsCache {
     /// Opens the cache and clears away unfinished files.
     pub fn open(state_dir: &Path) -> Result<Self, BlobError> {
         let folder = state_dir.join("cache/initramfs");
-        let cache = Self { folder, known: Mutex::default() };
+        let cache = Self { folder, known: Mutex::default(), agent: Mutex::default() };
         let tmp = cache.tmp();
         if tmp.exists() {
             fs::remove_dir_all(&tmp).map_err(failed("clear", &tmp))?;
@@ -61,6 +63,21 @@ impl InitramfsCache {
         let seen = stamp(&path).map_err(failed("read", &path))?;
         known.insert(halves, (digest.clone(), seen));
         Ok((digest, path))
+    }
+
+    /// The digest of the agent in this file.
+    pub fn agent(&self, path: &Path) -> Result<Digest, BlobError> {
+        let now = stamp(path).map_err(failed("read", path))?;
+        let mut known = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, seen, digest)) = &*known
+            && of == path
+            && *seen == now
+        {
+            return Ok(digest.clone());
+        }
+        let digest = Digest::of(&fs::read(path).map_err(failed("read", path))?);
+        *known = Some((path.to_owned(), now, digest.clone()));
+        Ok(digest)
     }
 
     fn join_files(&self, modules: &Path, agent: &Path) -> Result<(Digest, PathBuf), BlobError> {

@@ -169,6 +169,11 @@ impl Images {
         self.cache.join(&self.store.blob_path(&manifest.modules.digest), agent_cpio)
     }
 
+    /// The digest of the agent in `agent_cpio`. May read and hash some megabytes, as [`Self::initramfs`].
+    pub fn agent(&self, agent_cpio: &Path) -> Result<Digest, BlobError> {
+        self.cache.agent(agent_cpio)
+    }
+
     /// The file of an initramfs that [`Self::initramfs`] has made.
     pub fn initramfs_path(&self, digest: &Digest) -> PathBuf {
         self.cache.path(digest)

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The loop comes back at once; a BMC that is down is not asked more often than this.
-const BMC_PAUSE: Duration = Duration::from_secs(3);
+pub(super) const BMC_PAUSE: Duration = Duration::from_secs(3);
 
 /// How often a BMC is told to end a node before its silence is taken for an answer: a packet that is
 /// lost must not become a power cut of which nobody was warned.
@@ -523,8 +523,7 @@ async fn bmc_failed(context: &Context, node: &Node, what: &str, error: PowerErro
 }
 
 pub(super) async fn event(tx: &mut Tx, node: &Node, kind: &str, data: Value) -> Result<()> {
-    let operation =
-        tx.desired(&node.id, node.generation).await?.and_then(|d| d.wanted.operation_id);
+    let operation = tx.operation_of(&node.id, node.generation).await?;
     tx.add_event(NewEvent {
         at: clock::wall(),
         kind,

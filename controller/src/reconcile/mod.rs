@@ -27,7 +27,7 @@ use std::{
 };
 
 pub use act::{open_attempt, open_started};
-use haas_api::agent::{DiskState, Failure};
+use haas_api::agent::{BootStage, DiskState, Failure};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
@@ -37,17 +37,20 @@ use crate::{
     api,
     busy::Busy,
     context::Context,
-    lifecycle::{Hook, Step, View, decide},
+    lifecycle::{Action, Hook, Step, View, decide},
     metrics::{METRICS, Standings},
-    model::{Attempt, AttemptState, Desired, HookCall, Micros, Node},
+    model::{Attempt, AttemptState, Desired, HookCall, Micros, Node, Power},
     store::{DiskRow, Result, StoreError, Tx},
 };
 
 /// How often everything is looked at though nothing happened.
 const FULL_PASS: Duration = Duration::from_secs(30);
 
-/// Between two passes the loop rests as long as the last one took, and no longer than this.
-const LONGEST_REST: Duration = Duration::from_secs(2);
+/// Between two passes the loop rests so many times as long as the last one took.
+const REST: u32 = 3;
+
+/// And no longer than this.
+const LONGEST_REST: Duration = Duration::from_secs(5);
 
 /// Steps that one node may take in a row before others get their turn.
 const STEPS: usize = 12;
@@ -128,6 +131,12 @@ impl Loaded {
 
     /// Reads all nodes that the inventory names: the same of each, and as few queries for a thousand as for one.
     pub async fn read_all(context: &Context, tx: &mut Tx) -> Result<Vec<Self>> {
+        let nodes = tx.nodes().await?;
+        Self::read_many(context, tx, nodes).await
+    }
+
+    /// The same of some of them, which were read already.
+    pub async fn read_many(context: &Context, tx: &mut Tx, nodes: Vec<Node>) -> Result<Vec<Self>> {
         let brake = alone::brake(context, tx).await?;
         let mut all_desired = tx.all_desired().await?;
         let mut attempts = tx.all_last_attempts().await?;
@@ -159,7 +168,28 @@ impl Loaded {
                 brake,
             }
         };
-        Ok(tx.nodes().await?.into_iter().map(whole).collect())
+        Ok(nodes.into_iter().map(whole).collect())
+    }
+
+    /// Whether it is on its way: its BMC is asked now and then, and mostly nothing comes of it.
+    fn is_under_way(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| {
+            attempt.state == AttemptState::Open && attempt.stage > BootStage::Power
+        })
+    }
+
+    /// The same when its BMC has just said so.
+    fn with_power(&self, power: Power, at: Micros) -> Self {
+        let at = Some(at);
+        let node = Node {
+            power,
+            power_at: at,
+            power_asked_at: at,
+            power_error: None,
+            power_failed_at: None,
+            ..self.node.clone()
+        };
+        Self { node, ..self.clone() }
     }
 
     /// The step that is due at `now`.
@@ -224,7 +254,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), L
             }
         };
         // What changes all the time, as when a thousand nodes boot, must not have haasd do nothing but look.
-        let rest = tokio::time::sleep(begun.elapsed().min(LONGEST_REST));
+        let rest = tokio::time::sleep((REST * begun.elapsed()).min(LONGEST_REST));
         tokio::select! {
             () = stop.cancelled() => break,
             () = rest => {}
@@ -278,6 +308,13 @@ async fn pass(
         match &step {
             Step::Wait { until, .. } => next = next.min(*until),
             Step::Converged(_) | Step::Queued | Step::Fault(_) => {}
+            Step::Do(Action::ObservePower) if entry.is_under_way() => {
+                let as_before = entry.with_power(entry.node.power, now);
+                if let Step::Wait { until, .. } = as_before.decide(context, turn, now) {
+                    next = next.min(until);
+                }
+                observe::look(context, busy, tasks, entry.clone(), turn);
+            }
             Step::Do(_) => {
                 if let Some(mine) = busy.take(&entry.node.id) {
                     let may_start = ramp.is_limited(&entry.node, &step);
@@ -394,7 +431,7 @@ async fn load(context: &Context, id: &str) -> Result<Option<Loaded>, LoopError> 
 
 #[cfg(test)]
 mod tests {
-    use haas_api::{agent::BootStage, operation::OperationState};
+    use haas_api::operation::OperationState;
     use serde_json::json;
 
     use super::*;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::{Loaded, act};
 use crate::{
     busy::Busy,
     context::Context,
     inventory::PowerSpec,
-    lifecycle::{ASK_AGAIN, Standing},
+    lifecycle::{ASK_AGAIN, Standing, Step},
     model::{Micros, Node, SECOND},
 };
 
@@ -30,8 +31,43 @@ pub(super) fn spawn(context: &Arc<Context>, busy: &Busy, tasks: &mut JoinSet<()>
     let context = context.clone();
     tasks.spawn(async move {
         let _mine = mine;
-        if let Err(error) = super::act::observe_power(&context, &node).await {
+        if let Err(error) = act::observe_power(&context, &node).await {
             tracing::error!(node = %node.name, error = &error as &dyn std::error::Error, "cannot note power");
+        }
+    });
+}
+
+/// The same of a node that is on its way. The loop looks at it again only if something comes of the answer:
+/// a fleet that boots is asked a hundred times in a second.
+pub(super) fn look(
+    context: &Arc<Context>,
+    busy: &Busy,
+    tasks: &mut JoinSet<()>,
+    entry: Loaded,
+    turn: bool,
+) {
+    let Some(mine) = busy.take(&entry.node.id) else { return };
+    let context = context.clone();
+    tasks.spawn(async move {
+        let asked = act::observe_power(&context, &entry.node).await;
+        let goes_on = match asked {
+            Ok(Some(power)) => {
+                let now = context.clock.now();
+                let step = entry.with_power(power, now).decide(&context, turn, now);
+                matches!(step, Step::Wait { .. })
+            }
+            Ok(None) => {
+                tokio::time::sleep(act::BMC_PAUSE).await;
+                false
+            }
+            Err(error) => {
+                tracing::error!(node = %entry.node.name, error = &error as &dyn std::error::Error, "cannot note power");
+                false
+            }
+        };
+        drop(mine);
+        if !goes_on {
+            context.wake.notify_one();
         }
     });
 }

@@ -1,10 +1,11 @@
 //! Boot attempts.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::Ipv4Addr};
 
 use haas_api::{
     agent::{BootStage, Failure, Kexec},
     check::CheckReport,
+    names::{Digest, NodeName},
 };
 use sqlx::{query, query_as};
 
@@ -37,6 +38,60 @@ struct Row {
     failure: Option<String>,
     epoch: i64,
     checks: Option<String>,
+}
+
+/// An attempt whose node may have its root, and what that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveBoot {
+    /// The attempt's id.
+    pub id: String,
+    /// By which name it logs in.
+    pub initiator: String,
+    /// Whether it proves itself.
+    pub chap: bool,
+    /// Whether it has yet to prove that it runs.
+    pub is_open: bool,
+    /// Its node.
+    pub node: NodeName,
+    /// The node's address, where it has one.
+    pub address: Option<Ipv4Addr>,
+    /// The image that it boots.
+    pub image: Digest,
+    /// Who has the node, by id; empty: nobody.
+    pub tenant: String,
+    /// The same by name.
+    pub tenant_name: Option<String>,
+}
+
+#[derive(sqlx::FromRow)]
+struct LiveRow {
+    id: String,
+    initiator: String,
+    chap: bool,
+    state: String,
+    node: String,
+    address: Option<String>,
+    image: String,
+    tenant: String,
+    tenant_name: Option<String>,
+}
+
+impl LiveRow {
+    fn parse(self) -> Result<LiveBoot> {
+        let Self { id, initiator, chap, state, node, address, image, tenant, tenant_name } = self;
+        let state: AttemptState = from_text("attempts", &state)?;
+        Ok(LiveBoot {
+            id,
+            initiator,
+            chap,
+            is_open: state == AttemptState::Open,
+            node: from_text("nodes", &node)?,
+            address: address.map(|a| from_text("nodes", &a)).transpose()?,
+            image: from_text("desired", &image)?,
+            tenant,
+            tenant_name,
+        })
+    }
 }
 
 fn by_node(rows: Vec<Row>) -> Result<HashMap<String, Attempt>> {
@@ -266,6 +321,24 @@ impl Tx {
         rows.into_iter().map(Row::parse).collect()
     }
 
+    /// The last attempt of each node of an operation to serve what that wants of it, by the node's id.
+    pub async fn attempts_of_operation(&mut self, id: &str) -> Result<HashMap<String, Attempt>> {
+        let rows: Vec<Row> = on!(
+            self,
+            c => query_as(
+                "select a.* from operation_nodes o
+                 join attempts a on a.id = (
+                   select b.id from attempts b
+                   where b.node_id = o.node_id and b.generation = o.generation
+                   order by b.opened_at desc, b.id desc limit 1)
+                 where o.operation_id = $1",
+            )
+            .bind(id)
+            .fetch_all(c)
+        )?;
+        by_node(rows)
+    }
+
     /// Attempts whose initiator may log in: open ones and those that run.
     pub async fn live_attempts(&mut self) -> Result<Vec<Attempt>> {
         let rows: Vec<Row> = on!(
@@ -273,6 +346,24 @@ impl Tx {
             c => query_as("select * from attempts where state in ('open', 'ready')").fetch_all(c)
         )?;
         rows.into_iter().map(Row::parse).collect()
+    }
+
+    /// The same with what they boot; those are left out that boot no image.
+    pub async fn live_boots(&mut self) -> Result<Vec<LiveBoot>> {
+        let rows: Vec<LiveRow> = on!(
+            self,
+            c => query_as(
+                "select a.id, a.initiator, a.chap, a.state, n.name as node, n.address, d.image_digest as image,
+                   d.tenant, u.name as tenant_name
+                 from attempts a
+                 join nodes n on n.id = a.node_id
+                 join desired d on d.node_id = a.node_id and d.generation = a.generation
+                 left join users u on u.id = d.tenant
+                 where a.state in ('open', 'ready') and d.image_digest is not null",
+            )
+            .fetch_all(c)
+        )?;
+        rows.into_iter().map(LiveRow::parse).collect()
     }
 
     /// Why attempts of a generation have failed since the node was last ready, the oldest first.
@@ -296,6 +387,19 @@ impl Tx {
     pub async fn attempt(&mut self, id: &str) -> Result<Option<Attempt>> {
         let row: Option<Row> = on!(self, c => query_as("select * from attempts where id = $1").bind(id).fetch_optional(c))?;
         row.map(Row::parse).transpose()
+    }
+
+    /// Whether an attempt is open or runs.
+    pub async fn attempt_lives(&mut self, id: &str) -> Result<bool> {
+        let found: Option<i64> = on!(
+            self,
+            c => sqlx::query_scalar(
+                "select cast(1 as bigint) from attempts where id = $1 and state in ('open', 'ready')",
+            )
+            .bind(id)
+            .fetch_optional(c)
+        )?;
+        Ok(found.is_some())
     }
 
     /// The attempt behind a boot token's SHA-256.

@@ -146,6 +146,20 @@ impl Tx {
         row.map(Row::parse).transpose()
     }
 
+    /// Which operation has asked for a node's desired state of this generation.
+    pub async fn operation_of(&mut self, node_id: &str, generation: i64) -> Result<Option<String>> {
+        let found: Option<Option<String>> = on!(
+            self,
+            c => query_scalar(
+                "select operation_id from desired where node_id = $1 and generation = $2",
+            )
+            .bind(node_id)
+            .bind(generation)
+            .fetch_optional(c)
+        )?;
+        Ok(found.flatten())
+    }
+
     /// What is wanted of each node now, by the node's id.
     pub async fn all_desired(&mut self) -> Result<HashMap<String, Desired>> {
         let rows: Vec<NodesRow> = on!(
@@ -155,6 +169,21 @@ impl Tx {
                  join desired_states d on d.node_id = n.id and d.generation = n.generation
                  where n.present",
             )
+            .fetch_all(c)
+        )?;
+        rows.into_iter().map(NodesRow::parse).collect()
+    }
+
+    /// What an operation wants of its nodes, by the node's id.
+    pub async fn desired_by_operation(&mut self, id: &str) -> Result<HashMap<String, Desired>> {
+        let rows: Vec<NodesRow> = on!(
+            self,
+            c => query_as(
+                "select d.* from operation_nodes o
+                 join desired_states d on d.node_id = o.node_id and d.generation = o.generation
+                 where o.operation_id = $1",
+            )
+            .bind(id)
             .fetch_all(c)
         )?;
         rows.into_iter().map(NodesRow::parse).collect()

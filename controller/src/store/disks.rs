@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use haas_api::agent::Disk;
-use sqlx::{query, query_as};
+use sqlx::{query, query_as, query_scalar};
 
 use super::{Result, Tx, changed, from_json, on, overlays::ShardRow, to_json};
 use crate::model::{Micros, Node};
@@ -100,6 +100,12 @@ impl Tx {
         store_id: Option<&str>,
         generation: i64,
     ) -> Result<()> {
+        let before: Option<Option<String>> = on!(
+            self,
+            c => query_scalar("select store_id from nodes where id = $1").bind(id).fetch_optional(c)
+        )?;
+        // At most boots it is the one that it was.
+        self.changes_places |= before.flatten().as_deref() != store_id;
         changed!(
             self,
             query(

@@ -1,5 +1,7 @@
 //! The public keys of the nodes' ssh servers, each as its boot attempt's agent has told it.
 
+use std::collections::HashMap;
+
 use sqlx::{query, query_as};
 
 use super::{Result, Tx, changed, from_json, on, to_json};
@@ -18,9 +20,20 @@ pub struct HostKeyRow {
 
 #[derive(sqlx::FromRow)]
 struct Row {
+    attempt_id: String,
     key: String,
     names: String,
     certified_until: Option<i64>,
+}
+
+impl Row {
+    fn parse(self) -> Result<HostKeyRow> {
+        Ok(HostKeyRow {
+            key: self.key,
+            names: from_json("host_keys", &self.names)?,
+            certified_until: self.certified_until,
+        })
+    }
 }
 
 impl Tx {
@@ -52,14 +65,24 @@ impl Tx {
                 .bind(attempt)
                 .fetch_all(c)
         )?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(HostKeyRow {
-                    key: row.key,
-                    names: from_json("host_keys", &row.names)?,
-                    certified_until: row.certified_until,
-                })
-            })
-            .collect()
+        rows.into_iter().map(Row::parse).collect()
+    }
+
+    /// The same of each attempt that is open or runs, by its id.
+    pub async fn live_host_keys(&mut self) -> Result<HashMap<String, Vec<HostKeyRow>>> {
+        let rows: Vec<Row> = on!(
+            self,
+            c => query_as(
+                "select host_keys.* from attempts
+                 join host_keys on host_keys.attempt_id = attempts.id
+                 where attempts.state in ('open', 'ready') order by host_keys.position",
+            )
+            .fetch_all(c)
+        )?;
+        let mut keys: HashMap<String, Vec<HostKeyRow>> = HashMap::new();
+        for row in rows {
+            keys.entry(row.attempt_id.clone()).or_default().push(row.parse()?);
+        }
+        Ok(keys)
     }
 }

@@ -1,6 +1,8 @@
 //! Spares that were switched off since nobody used them: for how long, and what that has saved. It is
 //! counted from the desired states, which are never changed: each lasts until the next one.
 
+use std::collections::HashMap;
+
 use sqlx::{query, query_as};
 
 use super::{Result, Tx, changed, on};
@@ -10,7 +12,7 @@ use crate::model::{IdleOff, Micros, SECOND};
 macro_rules! times {
     ($more:literal) => {
         concat!(
-            "select off.created_at,
+            "select off.node_id, off.created_at,
                (select later.created_at from desired as later
                 where later.node_id = off.node_id and later.generation = off.generation + 1),
                idle_watts.watts
@@ -22,7 +24,7 @@ macro_rules! times {
     };
 }
 
-type Time = (i64, Option<i64>, Option<i64>);
+type Time = (String, i64, Option<i64>, Option<i64>);
 
 impl Tx {
     /// Keeps with the desired state that switches a spare off what it draws now, if its BMC has told
@@ -61,11 +63,21 @@ impl Tx {
         let times: Vec<Time> = on!(self, c => query_as(times!("")).fetch_all(c))?;
         Ok(sum(&times, now))
     }
+
+    /// The same of each node that ever was, by its id.
+    pub async fn idle_off_of_each(&mut self, now: Micros) -> Result<HashMap<String, IdleOff>> {
+        let times: Vec<Time> = on!(
+            self,
+            c => query_as(times!(" order by off.node_id")).fetch_all(c)
+        )?;
+        let of_node = times.chunk_by(|(a, ..), (b, ..)| a == b);
+        Ok(of_node.map(|times| (times[0].0.clone(), sum(times, now))).collect())
+    }
 }
 
 fn sum(times: &[Time], now: Micros) -> IdleOff {
     let mut sum = IdleOff::default();
-    for (from, until, watts) in times {
+    for (_, from, until, watts) in times {
         let time = (until.unwrap_or(now) - from).max(0);
         sum.time += time;
         sum.joules += watts.unwrap_or(0).saturating_mul(time / SECOND);

@@ -84,6 +84,16 @@ impl Tx {
             .collect()
     }
 
+    /// The text of an image's manifest.
+    pub async fn image_manifest(&mut self, digest: &Digest) -> Result<Option<String>> {
+        on!(
+            self,
+            c => query_scalar("select manifest from images where digest = $1")
+                .bind(digest.as_str())
+                .fetch_optional(c)
+        )
+    }
+
     /// The digest that a reference means now.
     pub async fn resolve_image(&mut self, image: &ImageRef) -> Result<Option<Digest>> {
         let found: Option<String> = match image {

@@ -26,6 +26,7 @@ mod networks;
 mod nodes;
 mod operations;
 mod overlays;
+mod places;
 mod projects;
 mod queues;
 mod reservations;
@@ -34,8 +35,10 @@ mod tenancies;
 mod tokens;
 mod users;
 mod webhooks;
+mod writer;
 
 use std::{
+    ops::{Deref, DerefMut},
     str::FromStr,
     sync::{
         Arc,
@@ -50,6 +53,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+pub use attempts::LiveBoot;
 pub use audit::NewAudit;
 pub use baselines::BaselineRow;
 pub use discovered::DiscoveredRow;
@@ -71,12 +75,16 @@ pub use tokens::TokenRow;
 pub use users::UserRow;
 pub use webhooks::{DeadEventRow, WebhookRow};
 
+use self::{
+    places::{Places, Seen},
+    writer::{Base, Turn, Writer},
+};
 use crate::metrics::{Held, METRICS};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
-/// The advisory lock of PostgreSQL that a writer holds: "haas" in ASCII.
-const WRITER: i64 = 0x6861_6173;
+/// So long a reader waits for one of SQLite's connections.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +92,9 @@ pub enum StoreError {
     /// The database said no.
     #[error("the database refused a statement")]
     Sql(#[from] sqlx::Error),
+    /// What was written together could not be made to last; it may be there or not.
+    #[error("the database could not commit")]
+    Commit(#[source] Arc<sqlx::Error>),
     /// The schema could not be brought up to date.
     #[error("the database schema could not be brought up to date")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -110,21 +121,23 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 #[derive(Debug, Clone)]
 pub struct Store {
     pools: Pools,
-    commits: Commits,
     /// How often this process has changed, or seen changed, who may do what.
     powers_age: Arc<AtomicU64>,
+    places: Places,
 }
 
+/// Connections for readers, and the one by which all write.
 #[derive(Debug, Clone)]
 enum Pools {
-    Lite(SqlitePool),
-    Pg(PgPool),
+    Lite(SqlitePool, Arc<Writer<Sqlite>>),
+    Pg(PgPool, Arc<Writer<Postgres>>),
 }
 
 impl Store {
     /// Opens `sqlite:///path/file.db` (made where it is absent) or `postgres://…`, and brings its
     /// schema up to date.
     pub async fn open(url: &str) -> Result<Self> {
+        let commits = Commits::from_env();
         let pools = if url.starts_with("sqlite:") {
             let options = SqliteConnectOptions::from_str(url)?
                 .create_if_missing(true)
@@ -133,66 +146,61 @@ impl Store {
                 // What was answered to a caller must outlive a power cut of the controller.
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(10));
-            let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
-            MIGRATIONS.run(&pool).await?;
-            Pools::Lite(pool)
+            // There is no server that could have gone away since. Who waits for a connection waits for
+            // others of this process: it goes on, and to give up and begin again would not help anybody.
+            let pool =
+                SqlitePoolOptions::new().test_before_acquire(false).acquire_timeout(PATIENCE);
+            let readers = pool.clone().max_connections(4).connect_with(options.clone()).await?;
+            MIGRATIONS.run(&readers).await?;
+            let writer = pool.max_connections(1).connect_lazy_with(options);
+            Pools::Lite(readers, Arc::new(Writer::new(writer, commits)))
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            let pool = PgPoolOptions::new().max_connections(8).connect(url).await?;
-            MIGRATIONS.run(&pool).await?;
-            Pools::Pg(pool)
+            let readers = PgPoolOptions::new().max_connections(8).connect(url).await?;
+            MIGRATIONS.run(&readers).await?;
+            let writer = PgPoolOptions::new().max_connections(1).connect_lazy(url)?;
+            Pools::Pg(readers, Arc::new(Writer::new(writer, commits)))
         } else {
             return Err(StoreError::UnknownDatabase);
         };
-        Ok(Self { pools, commits: Commits::from_env(), powers_age: Arc::default() })
+        Ok(Self { pools, powers_age: Arc::default(), places: Places::default() })
     }
 
     /// A transaction for reading; drop it when done.
     pub async fn read(&self) -> Result<Tx> {
-        let since = Instant::now();
+        let (since, places) = (Instant::now(), self.places.seen());
         let inner = match &self.pools {
-            Pools::Lite(pool) => TxInner::Lite(pool.begin().await?),
+            Pools::Lite(readers, _) => TxInner::Lite(Line::Reads(readers.begin().await?)),
             // SQLite's read transactions are snapshots; PostgreSQL's only when told.
-            Pools::Pg(pool) => TxInner::Pg(
-                pool.begin_with("begin isolation level repeatable read read only").await?,
-            ),
+            Pools::Pg(readers, _) => TxInner::Pg(Line::Reads(
+                readers.begin_with("begin isolation level repeatable read read only").await?,
+            )),
         };
-        let held = METRICS.store_began("read", since.elapsed());
-        Ok(Tx {
-            inner,
-            commits: self.commits.clone(),
-            powers_age: self.powers_age.clone(),
-            changes_powers: false,
-            held,
-        })
+        Ok(Tx { places_seen: Some(places), ..self.tx(inner, "read", since) })
     }
 
     /// A transaction for writing; it counts only once [`Tx::commit`] has returned. There is one at a
     /// time on either database, so that what it reads holds until it commits, and two of them never
-    /// wait for each other.
+    /// wait for each other. What it reads of others may not last yet, but lasts when this one does.
     pub async fn write(&self) -> Result<Tx> {
         let since = Instant::now();
         let inner = match &self.pools {
-            // A deferred transaction that turns into a writer can fail with "busy" at once.
-            Pools::Lite(pool) => TxInner::Lite(pool.begin_with("begin immediate").await?),
-            Pools::Pg(pool) => {
-                let mut tx = pool.begin().await?;
-                // The gapless numbers of events allow one writer at a time anyway. Taken first,
-                // its lock cannot close a circle with the locks of rows.
-                sqlx::query("select pg_advisory_xact_lock($1)")
-                    .bind(WRITER)
-                    .execute(&mut *tx)
-                    .await?;
-                TxInner::Pg(tx)
-            }
+            Pools::Lite(_, writer) => TxInner::Lite(Line::Writes(writer.turn().await?)),
+            Pools::Pg(_, writer) => TxInner::Pg(Line::Writes(writer.turn().await?)),
         };
-        let held = METRICS.store_began("write", since.elapsed());
-        Ok(Tx {
+        Ok(self.tx(inner, "write", since))
+    }
+
+    fn tx(&self, inner: TxInner, kind: &'static str, since: Instant) -> Tx {
+        let held = METRICS.store_began(kind, since.elapsed());
+        Tx {
             inner,
-            commits: self.commits.clone(),
             powers_age: self.powers_age.clone(),
             changes_powers: false,
+            places_age: self.places.age.clone(),
+            places_seen: None,
+            changes_places: false,
             held,
-        })
+        }
     }
 
     /// Another one as soon as anything has changed who may do what; to be taken before it is read.
@@ -213,8 +221,14 @@ impl Store {
     /// Closes the connections; SQLite then folds its write-ahead log into the file.
     pub async fn close(&self) {
         match &self.pools {
-            Pools::Lite(pool) => pool.close().await,
-            Pools::Pg(pool) => pool.close().await,
+            Pools::Lite(readers, writer) => {
+                writer.close().await;
+                readers.close().await;
+            }
+            Pools::Pg(readers, writer) => {
+                writer.close().await;
+                readers.close().await;
+            }
         }
     }
 }
@@ -223,18 +237,58 @@ impl Store {
 #[derive(Debug)]
 pub struct Tx {
     inner: TxInner,
-    commits: Commits,
     /// Times it.
     held: Held,
     powers_age: Arc<AtomicU64>,
     /// Whether it changes who may do what.
     changes_powers: bool,
+    places_age: Arc<AtomicU64>,
+    /// None while writing: what is read then may never last.
+    places_seen: Option<Seen>,
+    /// Whether it changes what nodes are told of each other.
+    changes_places: bool,
 }
 
 #[derive(Debug)]
 enum TxInner {
-    Lite(Transaction<'static, Sqlite>),
-    Pg(Transaction<'static, Postgres>),
+    Lite(Line<Sqlite>),
+    Pg(Line<Postgres>),
+}
+
+/// A connection with a transaction of its own, or a turn in that of all writers.
+#[derive(Debug)]
+enum Line<DB: Base> {
+    Reads(Transaction<'static, DB>),
+    Writes(Turn<DB>),
+}
+
+impl<DB: Base> Line<DB> {
+    async fn commit(self, outdated: Vec<Arc<AtomicU64>>) -> Result<()> {
+        match self {
+            Self::Reads(tx) => Ok(tx.commit().await?),
+            Self::Writes(turn) => turn.commit(outdated).await,
+        }
+    }
+}
+
+impl<DB: Base> Deref for Line<DB> {
+    type Target = DB::Connection;
+
+    fn deref(&self) -> &DB::Connection {
+        match self {
+            Self::Reads(tx) => tx,
+            Self::Writes(turn) => turn,
+        }
+    }
+}
+
+impl<DB: Base> DerefMut for Line<DB> {
+    fn deref_mut(&mut self) -> &mut DB::Connection {
+        match self {
+            Self::Reads(tx) => tx,
+            Self::Writes(turn) => turn,
+        }
+    }
 }
 
 impl Tx {
@@ -243,19 +297,19 @@ impl Tx {
         if self.changes_powers {
             self.count_up("powers").await?;
         }
-        let Self { inner, commits, powers_age, changes_powers, held } = self;
-        let done = match inner {
-            TxInner::Lite(tx) => tx.commit().await,
-            TxInner::Pg(tx) => tx.commit().await,
-        };
-        // Also when it failed: then nobody knows whether it was done.
-        if changes_powers {
-            powers_age.fetch_add(1, Ordering::AcqRel);
+        let mut outdated = Vec::new();
+        if self.changes_powers {
+            outdated.push(self.powers_age);
         }
-        done?;
-        drop(held);
-        commits.count();
-        Ok(())
+        if self.changes_places {
+            outdated.push(self.places_age);
+        }
+        let done = match self.inner {
+            TxInner::Lite(line) => line.commit(outdated).await,
+            TxInner::Pg(line) => line.commit(outdated).await,
+        };
+        drop(self.held);
+        done
     }
 
     /// To be called by all that changes what a principal is or may.

@@ -1,14 +1,14 @@
 //! Nodes: the inventory's truth, and what is seen of them.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use haas_api::{
     agent::{Heartbeat, ShutdownHow},
     names::{Mac, NodeName},
 };
-use sqlx::{query, query_as};
+use sqlx::{query, query_as, query_scalar};
 
-use super::{Result, Tx, changed, from_json, from_text, on, to_json};
+use super::{Result, Tx, changed, from_json, from_text, on, places::Seen, to_json};
 use crate::{
     inventory::NodeSpec,
     model::{BootTimes, Drain, Ending, Fault, Micros, Node, Power, Silence, Tried},
@@ -134,14 +134,21 @@ fn place((id, name, address, store_id, present): PlaceRow) -> Result<NodePlace> 
 
 impl Tx {
     /// What nodes are told of each other, of every node that there ever was, by name. Each boot asks for
-    /// it, so that it must cost little.
-    pub async fn node_places(&mut self) -> Result<Vec<NodePlace>> {
+    /// it, so that it is kept in memory until a transaction changes it.
+    pub async fn node_places(&mut self) -> Result<Arc<[NodePlace]>> {
+        if let Some(known) = self.places_seen.as_ref().and_then(Seen::known) {
+            return Ok(known);
+        }
         let rows: Vec<PlaceRow> = on!(
             self,
             c => query_as("select id, name, address, store_id, present from nodes order by name")
                 .fetch_all(c)
         )?;
-        rows.into_iter().map(place).collect()
+        let read: Arc<[NodePlace]> = rows.into_iter().map(place).collect::<Result<_>>()?;
+        if let Some(seen) = &self.places_seen {
+            seen.keep(&read);
+        }
+        Ok(read)
     }
 
     /// The node that has this overlay store.
@@ -181,6 +188,14 @@ impl Tx {
         row.map(Row::parse).transpose()
     }
 
+    /// The name of the node of this id.
+    pub async fn node_name(&mut self, id: &str) -> Result<Option<String>> {
+        on!(
+            self,
+            c => query_scalar("select name from nodes where id = $1").bind(id).fetch_optional(c)
+        )
+    }
+
     /// The node whose boot NIC this is.
     pub async fn node_by_mac(&mut self, mac: Mac) -> Result<Option<Node>> {
         let row: Option<Row> = on!(
@@ -194,6 +209,7 @@ impl Tx {
 
     /// Adds a node that is new in the inventory: unmanaged, with nothing wanted of it.
     pub async fn add_node(&mut self, spec: &NodeSpec, at: Micros) -> Result<()> {
+        self.changes_places = true;
         changed!(
             self,
             query(
@@ -215,6 +231,7 @@ impl Tx {
     ///
     /// A pool address that it was given before is kept: it may be running with it.
     pub async fn set_spec(&mut self, node: &Node, spec: &NodeSpec) -> Result<()> {
+        self.changes_places = true;
         if node.spec.power != spec.power {
             // What another BMC said is nothing to go by.
             changed!(
@@ -243,6 +260,7 @@ impl Tx {
     /// Takes a node out of the inventory: it is unmanaged and gets nothing any more. Its row stays,
     /// with what is known of its shards.
     pub async fn remove_node(&mut self, id: &str) -> Result<()> {
+        self.changes_places = true;
         changed!(
             self,
             query("update nodes set present = false, managed = false, version = version + 1 where id = $1")
@@ -254,6 +272,7 @@ impl Tx {
     /// Frees every unique key of nodes that are about to change, so that two nodes of one file can
     /// swap names, addresses or NICs.
     pub async fn park_node(&mut self, id: &str) -> Result<()> {
+        self.changes_places = true;
         changed!(
             self,
             query("update nodes set boot_mac = $2, address = null where id = $1")
@@ -277,6 +296,7 @@ impl Tx {
     /// Keeps the address that a node got, from the pool or of another server; none: it is another
     /// node's now.
     pub async fn set_address(&mut self, id: &str, address: Option<Ipv4Addr>) -> Result<()> {
+        self.changes_places = true;
         changed!(
             self,
             query("update nodes set address = $2, version = version + 1 where id = $1")

@@ -1,5 +1,7 @@
 //! Operations and their per-node results.
 
+use std::collections::HashMap;
+
 use haas_api::operation::{NodeProgress, OperationState};
 use sqlx::{query, query_as, query_scalar};
 
@@ -138,6 +140,21 @@ impl Tx {
             operations.push(self.with_nodes(row).await?);
         }
         Ok(operations)
+    }
+
+    /// The names of an operation's nodes, by their ids.
+    pub async fn node_names_of_operation(&mut self, id: &str) -> Result<HashMap<String, String>> {
+        let rows: Vec<(String, String)> = on!(
+            self,
+            c => query_as(
+                "select nodes.id, nodes.name from operation_nodes
+                 join nodes on nodes.id = operation_nodes.node_id
+                 where operation_nodes.operation_id = $1",
+            )
+            .bind(id)
+            .fetch_all(c)
+        )?;
+        Ok(rows.into_iter().collect())
     }
 
     /// How one node of an operation stands towards the generation that it was given; true if that is

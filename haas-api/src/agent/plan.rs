@@ -57,7 +57,8 @@ pub struct BootPlan {
     #[serde(default)]
     pub inventory: bool,
     /// Whether haasd wants to hear [`ToController::Baseline`](super::ToController::Baseline) before anything
-    /// else. It answers with the plan to go on with, which alone may have the secrets of the boot.
+    /// else. It answers with the plan to go on with, which alone may have the secrets of the boot, and names
+    /// other nodes and places.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub baseline: bool,
     /// Places that the node must not reach. The agent tries them, and says which answer:
@@ -104,7 +105,7 @@ pub struct NetPlan {
     pub domain: Option<String>,
     /// Bytes; the NIC's own default where none is given.
     pub mtu: Option<u32>,
-    /// Every node of the cluster, for /etc/hosts.
+    /// Every node of the cluster, for /etc/hosts. None once its overlay is mounted.
     pub hosts: Vec<(IpAddr, NodeName)>,
 }
 
