@@ -379,7 +379,6 @@ fn leaves_all_as_it_was(method: &str, template: &str) -> bool {
         "/v1/images/import",
         "/v1/images/tags",
         "/v1/login",
-        "/v1/logout",
         "/v1/nodes/baseline/accept",
         "/v1/nodes/baseline/check",
         "/v1/nodes/baseline/forget",
@@ -419,29 +418,29 @@ async fn every_role_may_on_every_route_what_the_table_says_and_nothing_else() {
     let mut wrong = Vec::new();
     let mut world = World::new().await;
     let mut asked = 0;
-    for ((method, template), row) in table() {
+    for (((method, template), row), place) in table().into_iter().zip(1..) {
         // Agents are asked who they are in their own channel.
         if template == "/v1/agent" {
             continue;
         }
+        // Who guesses tokens is stopped before long, so that for each route it is somebody else.
+        let router = crate::api::router(world.bench.context.clone());
+        world.bench.router = called_from(router, [192, 0, 2, place].into());
         for caller in EVERYBODY {
             let answer = world.ask(world.token(caller), &method, &template).await;
             asked += 1;
             if is_refused(&answer) == row.lets(caller) {
                 wrong.push(format!("{method} {template} by {caller:?}: {answer:?}"));
             }
-            // The bench's images are their manifests only: there are no files that could be removed.
+            // The bench's images are their manifests only: there are no files that could be removed. And it
+            // has no listeners, so that it is never ready.
             let lacks_files = method == "DELETE" && template.starts_with("/v1/images");
-            if answer.status >= 500 && !lacks_files {
+            if answer.status >= 500 && !lacks_files && template != "/readyz" {
                 wrong.push(format!("{method} {template} by {caller:?}: {answer:?}"));
             }
             if answer.status < 300 && !leaves_all_as_it_was(&method, &template) {
                 world = World::new().await;
             }
-        }
-        // Who asked has no token any more.
-        if template == "/v1/logout" {
-            world = World::new().await;
         }
     }
     assert!(asked > 1_000, "only {asked} requests were made");
