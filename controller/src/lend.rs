@@ -28,7 +28,8 @@ pub(crate) struct Refusal {
     pub(crate) reason: String,
 }
 
-/// Why the node cannot be lent for this; none: it can.
+/// Why the node cannot be lent for this, as far as is known of it; none: it can. Of a node that haasd has
+/// not booted yet no disk is known: they are looked at in the boot, by [`failure`].
 pub(crate) async fn refusal(
     context: &Context,
     tx: &mut Tx,
@@ -63,7 +64,8 @@ pub(crate) async fn refusal(
     Ok(None)
 }
 
-/// The same for a boot whose tenant comes on its node: its disks have been looked at since.
+/// The same for a boot whose tenant comes on its node. Its agent must have told its disks in this very boot:
+/// what an earlier one has told may be of other disks.
 pub(crate) async fn failure(
     context: &Context,
     tx: &mut Tx,
@@ -78,8 +80,29 @@ pub(crate) async fn failure(
     if is_admins || actor.is_empty() {
         return Ok(None);
     }
-    let refusal = refusal(context, tx, &node, &desired.wanted).await?;
+    let refusal = match refusal(context, tx, &node, &desired.wanted).await? {
+        None => unseen(context, tx, attempt, &desired.wanted).await?,
+        refusal => refusal,
+    };
     Ok(refusal.map(|Refusal { code, reason }| Failure::new(BootStage::Overlay, code, reason)))
+}
+
+/// Refused where disks must be declared and it was not told which there are.
+async fn unseen(
+    context: &Context,
+    tx: &mut Tx,
+    attempt: &Attempt,
+    wanted: &NewDesired,
+) -> Result<Option<Refusal>> {
+    let told = tx.hardware(&attempt.node_id).await?.inventory_boot;
+    let is_told = told.as_ref() == Some(&attempt.id);
+    if context.config.tenants.undeclared_disks || is_told || !gives_root(tx, wanted).await? {
+        return Ok(None);
+    }
+    let reason = "its agent has not told in this boot which disks it has, so that nobody knows what root would \
+                  reach; an admin switches it once, and `haasctl node show` says what was found"
+        .to_owned();
+    Ok(Some(Refusal { code: "disks-unknown", reason }))
 }
 
 async fn gives_root(tx: &mut Tx, wanted: &NewDesired) -> Result<bool> {
@@ -176,9 +199,15 @@ mod tests {
         let node = bench.node(1).await;
         let mut tx = bench.context.store.write().await.unwrap();
         let inventory = Inventory { disks, ..Inventory::default() };
-        tx.set_inventory(&node.id, &inventory, 1).await.unwrap();
+        tx.set_inventory(&node.id, &inventory, "an earlier boot", 1).await.unwrap();
         tx.commit().await.unwrap();
         bench
+    }
+
+    /// What keeps the tenant of an open boot from its node.
+    async fn keeps_out(bench: &Bench, attempt: &Attempt) -> Option<String> {
+        let mut tx = bench.context.store.read().await.unwrap();
+        failure(&bench.context, &mut tx, attempt).await.unwrap().map(|failure| failure.code)
     }
 
     async fn asks(bench: &Bench, token: &str, overlay: &str) -> (u16, String) {
@@ -238,6 +267,33 @@ mod tests {
         assert_eq!(asks(&bench, &bench.alice, "alice/dev").await.0, 202);
         set_disks(&bench, DiskState::Blank).await;
         assert_eq!(asks(&bench, &bench.alice, "alice/dev").await.0, 202);
+    }
+
+    #[tokio::test]
+    async fn whose_agent_has_not_told_its_disks_in_this_boot_has_no_root_but_its_admins() {
+        let mut declared = spec(1);
+        declared.overlay_disk = DiskSelector::One(DiskName::Serial("A".into()));
+        let bench = bench(declared, vec![drive("sda", "A")]).await;
+        let boot = async || {
+            let node = bench.node(1).await;
+            let cause = crate::model::Cause::Desired;
+            crate::reconcile::open_attempt(&bench.context, &node, None, cause).await.unwrap()
+        };
+        assert_eq!(asks(&bench, &bench.alice, "alice/dev").await.0, 202);
+        let attempt = boot().await;
+        assert_eq!(keeps_out(&bench, &attempt).await.as_deref(), Some("disks-unknown"));
+        let found = async |serial: &str| {
+            let disks = vec![drive("sda", serial)];
+            let inventory = Inventory { disks, ..Inventory::default() };
+            crate::hardware::found(&bench.context, &attempt.id, inventory).await.unwrap();
+        };
+        found("B").await;
+        assert_eq!(keeps_out(&bench, &attempt).await.as_deref(), Some("disk-undeclared"));
+        found("A").await;
+        assert_eq!(keeps_out(&bench, &attempt).await, None);
+        // What an admin does with a node that tells nothing is his decision.
+        assert_eq!(asks(&bench, &bench.admin, "alice/dev").await.0, 202);
+        assert_eq!(keeps_out(&bench, &boot().await).await, None);
     }
 
     #[test]

@@ -302,7 +302,9 @@ impl Bench {
         let mut tx = self.context.store.write().await.unwrap();
         let now = tx.attempt(&attempt.id).await.unwrap().unwrap();
         if !now.token_spent {
-            tx.spend_token(&now.id, &format!("credential of {}", now.id)).await.unwrap();
+            let credential = format!("credential of {}", now.id);
+            let from = std::net::Ipv4Addr::LOCALHOST.into();
+            tx.spend_token(&now.id, &credential, from).await.unwrap();
         }
         assert!(tx.advance(&now, stage, self.context.clock.now()).await.unwrap());
         let after = tx.attempt(&attempt.id).await.unwrap().unwrap();

@@ -105,6 +105,8 @@ enum Command {
     /// Grants: who may use which nodes, images, overlays and queues.
     #[command(subcommand)]
     Grant(grant::Command),
+    /// Make an account for yourself, where haasd lets people, and log in.
+    Register(login::RegisterArgs),
     /// Get a token for a name and a password, and keep it in a context.
     Login(login::LoginArgs),
     /// End the token of this context.
@@ -190,6 +192,7 @@ impl Cli {
             Command::Cp(args) => args.run(&session).await,
             Command::Console(args) => args.run(&session).await,
             Command::Node(command) => command.run(&session).await,
+            Command::Register(args) => args.run(&session).await,
             Command::Login(args) => args.run(&session).await,
             Command::Logout(args) => args.run(&session).await,
             Command::Audit(args) => args.run(&session).await,

@@ -6,6 +6,7 @@ use clap::Subcommand;
 use haas_api::{
     List,
     names::UserName,
+    overlay::{Overlay, Shard},
     user::{NewUser, PasswordChange, Role, Token, TokenRequest, User, UserChange, UserKind},
 };
 
@@ -196,7 +197,8 @@ impl Command {
                             .map_or_else(String::new, format::time);
                         out.note(&format!(
                             "User {name} is removed, and destroyed with these overlays on {end}. \
-                             Until then: haasctl user restore {name}"
+                             Until then: haasctl user restore {name}{}",
+                            saving(&kept.overlays)
                         ))
                     }
                     None => out.note(&format!("User {name} is removed.")),
@@ -242,7 +244,24 @@ impl Command {
     }
 }
 
-fn read_keys(files: &[PathBuf]) -> Result<Vec<String>, Error> {
+/// How to save what overlays hold, before it is destroyed: from a rescue of each node, as it differs from
+/// the image.
+fn saving(overlays: &[Overlay]) -> String {
+    let mut told = String::new();
+    for overlay in overlays {
+        let (owner, name) = (&overlay.owner, &overlay.name);
+        for Shard { node, rank, last_image, .. } in &overlay.shards {
+            let image = last_image.as_deref().unwrap_or("IMAGE");
+            told += &format!(
+                "\n  haasctl switch {node} --image {image} --overlay {owner}/{name} --rescue --wait\n  \
+                 haasctl ssh {node} -l root -- 'tar -C /overlay -cf - .' > {owner}-{name}-{rank}.tar"
+            );
+        }
+    }
+    if told.is_empty() { told } else { format!("\nTo save what they hold until then:{told}") }
+}
+
+pub(crate) fn read_keys(files: &[PathBuf]) -> Result<Vec<String>, Error> {
     let mut keys = Vec::new();
     for file in files {
         let found = keys_in(&input::read(file)?).map_err(|line| {
@@ -315,6 +334,38 @@ fn tokens_table(tokens: &[Token]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_removed_user_has_can_be_saved_from_each_node_that_holds_it() {
+        let shard = |node: &str, rank, image: Option<&str>| Shard {
+            node: node.to_owned(),
+            rank,
+            bytes: None,
+            last_image: image.map(str::to_owned),
+            last_used_at: None,
+        };
+        let overlay = |name: &str, shards| Overlay {
+            id: String::new(),
+            owner: "alice".parse().unwrap(),
+            name: name.parse().unwrap(),
+            created_at: String::new(),
+            shards,
+            shares_disk: false,
+        };
+        assert_eq!(saving(&[overlay("empty", Vec::new())]), "");
+        let shards = vec![shard("n03", 0, Some("tools:latest")), shard("n07", 1, None)];
+        let told = saving(&[overlay("empty", Vec::new()), overlay("dev", shards)]);
+        let lines: Vec<_> = told.lines().skip(2).map(str::trim).collect();
+        assert_eq!(
+            lines,
+            [
+                "haasctl switch n03 --image tools:latest --overlay alice/dev --rescue --wait",
+                "haasctl ssh n03 -l root -- 'tar -C /overlay -cf - .' > alice-dev-0.tar",
+                "haasctl switch n07 --image IMAGE --overlay alice/dev --rescue --wait",
+                "haasctl ssh n07 -l root -- 'tar -C /overlay -cf - .' > alice-dev-1.tar",
+            ]
+        );
+    }
 
     #[test]
     fn keys_are_read_and_a_private_key_is_refused() {

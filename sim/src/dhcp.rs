@@ -11,6 +11,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::boot::parse_mac;
+
 pub(crate) const DISCOVER: u8 = 1;
 pub(crate) const OFFER: u8 = 2;
 pub(crate) const REQUEST: u8 = 3;
@@ -53,6 +55,16 @@ pub(crate) fn ask(mac: [u8; 6], program: Program) -> Result<Option<Lease>> {
         bail!("offered {}, acknowledged {}", offer.address, lease.address);
     }
     Ok(Some(lease))
+}
+
+/// What who asks as iPXE under this MAC, out of the `eth0` of the calling thread's namespace, is given: an
+/// address and the URL of a boot script. None: nobody answers with both.
+///
+/// # Errors
+/// When the MAC is none, or there is no `eth0`.
+pub fn offered(mac: &str) -> Result<Option<(Ipv4Addr, String)>> {
+    let lease = ask(parse_mac(mac)?, Program::Ipxe)?;
+    Ok(lease.and_then(|lease| Some((lease.address, lease.boot_file?))))
 }
 
 pub(crate) fn socket() -> Result<UdpSocket> {

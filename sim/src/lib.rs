@@ -29,8 +29,9 @@ pub mod redfish;
 mod sushy;
 
 pub use boot::run;
+pub use dhcp::offered;
 pub use fleet::{Fleet, FleetNode};
 pub use folder::{Behaviour, Bmc, Folder, Kexec, Lie, NodeConfig, PowerLine};
 pub use ipmi_sim::IpmiSim;
-pub use link::refusal;
+pub use link::{Called, call};
 pub use sushy::Sushy;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use haas_api::{
     agent::{Frame, Hello, HelloAnswer, HelloAuth, Kexec, PROTO, ToAgent, ToController, Welcome},
     pin::pinned_client_config,
@@ -49,15 +49,29 @@ pub(crate) struct Link {
     taken: u64,
 }
 
-/// Calls haasd once as an agent with this boot token. Answers why it is refused; none: it is not.
+/// What haasd answers to who calls as an agent.
+#[derive(Debug)]
+pub enum Called {
+    /// It is one.
+    Welcome(Box<Welcome>),
+    /// It is none, and why.
+    Refused(String),
+    /// The connection is ended without a word.
+    Ended,
+}
+
+/// Calls haasd once as an agent that knows this, from the namespace of the calling thread.
 ///
 /// # Errors
 /// When haasd does not answer, or is not the one with this fingerprint.
-pub fn refusal(url: &str, fingerprint: &str, token: &str) -> Result<Option<String>> {
-    match Link::new(url, fingerprint, token, None)?.connect()? {
-        Heard::Refused(reason) => Ok(Some(reason)),
-        Heard::Welcome(_) | Heard::Said(_) => Ok(None),
-    }
+pub fn call(url: &str, fingerprint: &str, auth: HelloAuth) -> Result<Called> {
+    let mut link = Link::new(url, fingerprint, "", None)?;
+    link.auth = auth;
+    Ok(match link.hello()? {
+        Some((HelloAnswer::Welcome(welcome), _)) => Called::Welcome(welcome),
+        Some((HelloAnswer::Refused { reason }, _)) => Called::Refused(reason),
+        None => Called::Ended,
+    })
 }
 
 impl Link {
@@ -163,7 +177,8 @@ impl Link {
         Some(frame.msg)
     }
 
-    fn connect(&mut self) -> Result<Heard> {
+    /// The answer to a hello, and the connection; none where it was ended in place of one.
+    fn hello(&self) -> Result<Option<(HelloAnswer, Socket)>> {
         let tcp = TcpStream::connect_timeout(&self.address, Duration::from_secs(2))?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(Duration::from_secs(20)))?;
@@ -179,13 +194,17 @@ impl Link {
             kexec: self.kexec.clone(),
         };
         socket.send(Message::text(serde_json::to_string(&hello)?))?;
-        let answer = loop {
-            match socket.read()? {
-                Message::Text(text) => break serde_json::from_str(&text)?,
-                Message::Close(_) => bail!("closed before the welcome"),
-                _ => {}
+        loop {
+            match socket.read() {
+                Ok(Message::Text(text)) => return Ok(Some((serde_json::from_str(&text)?, socket))),
+                Ok(Message::Close(_)) | Err(_) => return Ok(None),
+                Ok(_) => {}
             }
-        };
+        }
+    }
+
+    fn connect(&mut self) -> Result<Heard> {
+        let (answer, socket) = self.hello()?.context("closed before the welcome")?;
         let welcome = match answer {
             HelloAnswer::Welcome(welcome) => welcome,
             HelloAnswer::Refused { reason } => return Ok(Heard::Refused(reason)),

@@ -1,6 +1,7 @@
 //! The documentation says what is so: its commands are taken by the programs, those that need no node
 //! run for real, its links lead somewhere, its examples are read, and every fault code is explained.
 
+mod attacks;
 mod invariants;
 
 use std::fs;

@@ -47,6 +47,17 @@ fn decisions_read_no_clock() -> Result<()> {
     Ok(())
 }
 
+/// A route that is written where it is served would be seen by no test of who may.
+#[test]
+fn routes_stand_in_lists_that_the_test_of_roles_walks() -> Result<()> {
+    let found = sources_with(".route(\"", &["webhooks/tests.rs"])?;
+    ensure!(
+        found.is_empty(),
+        "routes outside of the lists of api/mod.rs and netboot/http.rs: {found:?}"
+    );
+    Ok(())
+}
+
 /// The files of controller/src that contain `text`, but for those below `allowed`.
 fn sources_with(text: &str, allowed: &[&str]) -> Result<Vec<String>> {
     let source = root().join("controller/src");

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use controller::tokens::MasterKey;
+use haas_api::agent::HelloAuth;
 use tests::story::Story;
 use tests::{CONTROLLER, NodeHw, Output, Rack, RackSpec};
 
@@ -90,8 +91,9 @@ impl Attack<'_> {
         story.check("its token as the agent's call from another address", {
             let pin = fs::read_to_string(lab.rack.dir().join("state/fingerprint"))?;
             let url = format!("https://{CONTROLLER}:8443");
-            match lab.rack.in_netns(|| sim::refusal(&url, pin.trim(), &token))?? {
-                Some(reason) if reason.contains("another address") => Ok(()),
+            let auth = HelloAuth::Token(token.clone());
+            match lab.rack.in_netns(|| sim::call(&url, pin.trim(), auth))?? {
+                sim::Called::Refused(reason) if reason.contains("another address") => Ok(()),
                 other => Err(anyhow::anyhow!("{other:?}")),
             }
         });

@@ -1,7 +1,9 @@
 //! Known secrets are looked for wherever none may stand.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -9,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use controller::tokens::MasterKey;
 use haas_api::user::{Login, NewUser, Password, PasswordChange, Role, TokenRequest, UserKind};
 
-use crate::rack::{Controller, PATIENT, SimRack};
+use crate::rack::{Controller, LONG, PATIENT, SimRack};
 
 /// Where secrets are at home, below the rack's folder: haasd's own keys and the first admin's token,
 /// haasctl's contexts, and what simulated nodes remember.
@@ -23,9 +25,12 @@ const HOMES: [&str; 7] = [
     "sim",
 ];
 
+/// A user who is not root.
+const NOBODY: u32 = 65_534;
+
 #[test]
 #[ignore = "needs root and built binaries; run: cargo xtask e2e"]
-fn no_secret_stands_in_a_log_an_argument_the_kernels_log_or_the_database() -> Result<()> {
+fn no_secret_stands_in_a_log_an_argument_the_kernels_log_the_database_or_a_core() -> Result<()> {
     let sim = SimRack::start("canary", 2)?;
     let mut haas = sim.haasd(PATIENT)?;
     let mut secrets = secrets_of_people(&haas)?;
@@ -33,16 +38,11 @@ fn no_secret_stands_in_a_log_an_argument_the_kernels_log_or_the_database() -> Re
     haas.switched("n[1-2]", "b")?;
     secrets.extend(secrets_of_boots(&haas)?);
     ensure!(secrets.len() > 15, "too few secrets were planted: {:?}", secrets.keys());
-    let no_core =
-        fs::read_to_string(format!("/proc/{}/limits", haas.haasd.pid().context("haasd runs")?))?;
-    let cores = no_core.lines().find(|line| line.starts_with("Max core file size"));
-    let sizes: Vec<_> = cores.unwrap_or_default().split_whitespace().skip(4).take(2).collect();
-    ensure!(sizes == ["0", "0"], "haasd would leave a core: {cores:?}");
     // While it runs, and as a crash leaves it: with its write-ahead log and free pages.
     let place = sim.rack.dir().to_owned();
     let found = found(&place, &secrets)?;
     ensure!(found.is_empty(), "while haasd runs:\n{}", found.join("\n"));
-    haas.haasd.kill()?;
+    crashes_without_a_core(&mut haas)?;
     let found = found_in_files(&place, &secrets)?;
     ensure!(found.is_empty(), "after a crash:\n{}", found.join("\n"));
     // And it would find one.
@@ -50,6 +50,41 @@ fn no_secret_stands_in_a_log_an_argument_the_kernels_log_or_the_database() -> Re
     fs::write(place.join("careless.log"), format!("DEBUG got {secret} from alice\n"))?;
     let found = found_in_files(&place, &secrets)?;
     ensure!(found.len() == 1 && found[0].contains(name), "{found:?}");
+    Ok(())
+}
+
+/// What haasd has in use stands in its memory. Root reads that, as a debugger must; nobody else does, and a
+/// crash makes no file of it, on a machine that makes one of others.
+fn crashes_without_a_core(haas: &mut Controller<'_>) -> Result<()> {
+    let pid = haas.haasd.pid().context("haasd runs")?;
+    let proc = Path::new("/proc").join(pid.to_string());
+    let maps = fs::read_to_string(proc.join("maps"))?;
+    let heap = maps.lines().find(|line| line.contains(" rw-p ")).context("it has memory")?;
+    let start = u64::from_str_radix(heap.split('-').next().unwrap_or_default(), 16)?;
+    let mut bytes = [0; 64];
+    File::open(proc.join("mem"))?.read_exact_at(&mut bytes, start).context("root, as gdb reads")?;
+    for file in ["maps", "mem", "environ", "fd"] {
+        let path = proc.join(file);
+        // `ls` for the folder, `head` for the others: both open it.
+        let program = if file == "fd" { "ls" } else { "head" };
+        let mut look = Command::new(program);
+        let output = look.arg(&path).uid(NOBODY).gid(NOBODY).output()?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success() && told.contains("denied"), "{}: {told}", path.display());
+    }
+
+    let limits = fs::read_to_string(proc.join("limits"))?;
+    let cores = limits.lines().find(|line| line.starts_with("Max core file size"));
+    let sizes: Vec<_> = cores.unwrap_or_default().split_whitespace().skip(4).take(2).collect();
+    ensure!(sizes == ["0", "0"], "haasd would leave a core: {cores:?}");
+    // Another program leaves one here, as a service manager may have it.
+    let mut other = Command::new("prlimit");
+    other.args(["--core=unlimited:unlimited", "sh", "-c", "kill -ABRT $$"]);
+    let other = other.current_dir(haas.sim.rack.dir()).status().context("prlimit (util-linux)")?;
+    ensure!(other.core_dumped(), "this machine leaves no core of anything: {other}");
+    ensure!(Command::new("kill").args(["-ABRT", &pid.to_string()]).status()?.success());
+    let status = haas.haasd.wait_exit(LONG)?;
+    ensure!(status.signal() == Some(6) && !status.core_dumped(), "haasd left a core: {status}");
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use tests::{CONTROLLER, Haasd, Rack, built, files, wait_for, wait_some};
 use crate::rack::{Controller, LONG, QUICK, SimRack, copy_tree, request, seed};
 
 /// A BMC in the rack, and what its machine is to print.
-struct Bmc {
+pub(crate) struct Bmc {
     child: Child,
     orders: ChildStdin,
     /// Its answers are for nobody, but without a reader it ends.
@@ -22,7 +22,7 @@ struct Bmc {
 }
 
 impl Bmc {
-    fn start(rack: &Rack, port: u16) -> Result<Bmc> {
+    pub(crate) fn start(rack: &Rack, port: u16) -> Result<Bmc> {
         let mut command = rack.command(built("haas-sim-bmc")?);
         command.args(["1", &format!("{CONTROLLER}:{port}")]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
@@ -32,7 +32,7 @@ impl Bmc {
         Ok(Bmc { child, orders, _said: said })
     }
 
-    fn say(&mut self, text: &str) -> Result<()> {
+    pub(crate) fn say(&mut self, text: &str) -> Result<()> {
         Ok(writeln!(self.orders, "say {text}")?)
     }
 }

@@ -3,6 +3,7 @@
 //! QEMU; `cargo xtask e2e` builds what they start and runs them.
 
 mod api;
+mod attacks;
 mod backup;
 mod baseline;
 mod bmcs;
@@ -22,5 +23,6 @@ mod rack;
 mod redfish;
 mod requests;
 mod reservations;
+mod tenants;
 mod transactions;
 mod watch;

@@ -1,5 +1,7 @@
 //! Boot attempts: one that lives per node, one token each, only forward.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use controller::model::{Attempt, AttemptState, Cause};
 use haas_api::{
     agent::{BootStage, Failure, Kexec},
@@ -10,6 +12,9 @@ use crate::{
     promises::Db,
     samples::{attempt, node, open, want, wanted},
 };
+
+/// Where an agent calls from.
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 11));
 
 promises!(
     an_attempt_is_found_as_it_was_opened,
@@ -48,7 +53,7 @@ async fn what_is_read_of_all_nodes_is_what_is_read_of_each(db: Db) {
     let second = crate::samples::reread(&db.store, 2).await;
     let runs = open(&db.store, &second, "runs", 10).await;
     let mut tx = db.store.write().await.unwrap();
-    tx.spend_token("runs", "credential").await.unwrap();
+    tx.spend_token("runs", "credential", HERE).await.unwrap();
     assert!(tx.advance(&runs, BootStage::Ready, 20).await.unwrap());
     tx.commit().await.unwrap();
     want(&db.store, 2, &wanted("b", None)).await;
@@ -87,7 +92,7 @@ async fn one_that_stands_beside_is_the_nodes_own_when_its_kernel_was_started_and
     let node = crate::samples::reread(&db.store, 1).await;
     let runs = open(&db.store, &node, "runs", 10).await;
     let mut tx = db.store.write().await.unwrap();
-    tx.spend_token("runs", "credential").await.unwrap();
+    tx.spend_token("runs", "credential", HERE).await.unwrap();
     assert!(tx.advance(&runs, BootStage::Ready, 20).await.unwrap());
     let kexec = Kexec { machine: "x86_64".into(), memory_mib: 7, obstacle: None };
     tx.set_can_kexec("runs", Some(&kexec)).await.unwrap();
@@ -216,7 +221,7 @@ async fn a_token_is_spent_once_though_many_try(db: Db) {
         let store = db.store.clone();
         tasks.spawn(async move {
             let mut tx = store.write().await.unwrap();
-            let won = tx.spend_token("b1", &format!("credential {n}")).await.unwrap();
+            let won = tx.spend_token("b1", &format!("credential {n}"), HERE).await.unwrap();
             if won {
                 tx.set_agent_seq("b1", 1).await.unwrap();
             }
@@ -226,7 +231,9 @@ async fn a_token_is_spent_once_though_many_try(db: Db) {
     }
     let winners: Vec<i32> = tasks.join_all().await.into_iter().flatten().collect();
     let [winner] = winners[..] else { panic!("spent by {winners:?}") };
-    assert!(the(&db, "b1").await.token_spent);
+    let attempt = the(&db, "b1").await;
+    assert!(attempt.token_spent);
+    assert_eq!(attempt.agent_address, Some(HERE));
     let mut tx = db.store.read().await.unwrap();
     let found = tx.attempt_by_credential(&format!("credential {winner}")).await.unwrap();
     assert_eq!(found.map(|a| a.id).as_deref(), Some("b1"));
@@ -236,11 +243,11 @@ async fn a_credential_whose_answer_was_lost_is_replaced(db: Db) {
     let node = node(&db.store, 1).await;
     open(&db.store, &node, "b1", 10).await;
     let mut tx = db.store.write().await.unwrap();
-    assert!(tx.spend_token("b1", "lost").await.unwrap());
-    assert!(tx.spend_token("b1", "second").await.unwrap());
+    assert!(tx.spend_token("b1", "lost", HERE).await.unwrap());
+    assert!(tx.spend_token("b1", "second", HERE).await.unwrap());
     assert!(tx.attempt_by_credential("lost").await.unwrap().is_none());
     tx.set_agent_seq("b1", 1).await.unwrap();
-    assert!(!tx.spend_token("b1", "replayed").await.unwrap());
+    assert!(!tx.spend_token("b1", "replayed", HERE).await.unwrap());
     assert!(tx.attempt_by_credential("second").await.unwrap().is_some());
 }
 
@@ -249,10 +256,10 @@ async fn the_token_of_an_attempt_that_is_over_is_worthless(db: Db) {
     open(&db.store, &node, "b1", 10).await;
     open(&db.store, &node, "b2", 20).await;
     let mut tx = db.store.write().await.unwrap();
-    assert!(!tx.spend_token("b1", "credential").await.unwrap());
+    assert!(!tx.spend_token("b1", "credential", HERE).await.unwrap());
     tx.fail_attempt("b2", &failure(), 30).await.unwrap();
-    assert!(!tx.spend_token("b2", "credential").await.unwrap());
-    assert!(!tx.spend_token("never", "credential").await.unwrap());
+    assert!(!tx.spend_token("b2", "credential", HERE).await.unwrap());
+    assert!(!tx.spend_token("never", "credential", HERE).await.unwrap());
 }
 
 async fn an_attempt_goes_only_forward(db: Db) {

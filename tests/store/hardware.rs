@@ -22,14 +22,15 @@ async fn what_was_told_last_of_a_nodes_hardware_is_kept(db: Db) {
     let (one, two) = (node(&db.store, 1).await, node(&db.store, 2).await);
     let mut tx = db.store.write().await.unwrap();
     assert_eq!(tx.hardware(&one.id).await.unwrap().inventory, None);
-    tx.set_inventory(&one.id, &inventory(4), 10).await.unwrap();
-    tx.set_inventory(&one.id, &inventory(8), 20).await.unwrap();
+    tx.set_inventory(&one.id, &inventory(4), "b1", 10).await.unwrap();
+    tx.set_inventory(&one.id, &inventory(8), "b2", 20).await.unwrap();
     let health = Health { level: Level::Warning, reasons: vec!["hot".to_owned()] };
     tx.set_health(&one.id, &health).await.unwrap();
     tx.commit().await.unwrap();
     let mut tx = db.store.read().await.unwrap();
     let row = tx.hardware(&one.id).await.unwrap();
     assert_eq!(row.inventory, Some((inventory(8), 20)));
+    assert_eq!(row.inventory_boot.as_deref(), Some("b2"));
     assert_eq!(row.health, health);
     let all = tx.healths().await.unwrap();
     let HealthRow { health: known, summary, watts } = &all[&one.id];

@@ -100,6 +100,7 @@ pub(crate) fn attempt(node: &Node, id: &str, opened_at: i64) -> Attempt {
         stage_since: opened_at,
         stages: vec![(BootStage::Power, opened_at)],
         token_spent: false,
+        agent_address: None,
         agent_seq: 0,
         initiator: format!("iqn.x:{id}"),
         chap: true,

@@ -97,6 +97,10 @@ enum ChannelError {
     Silent,
     #[error("its boot attempt is over")]
     Over,
+    /// It is not refused in words: an agent that is told so never calls again, and a node's own one comes
+    /// from its address when its network is as it was.
+    #[error("the credential of boot {0} comes from another address than its boot token did")]
+    Elsewhere(String),
     #[error(
         "there is no plan for it at the moment: its image is gone, or its address is in no network \
          of haasd.toml"
@@ -183,6 +187,9 @@ async fn admit(
     if !matches!(attempt.state, AttemptState::Open | AttemptState::Ready) {
         return Ok(Err("its boot attempt is over"));
     }
+    if !by_token && attempt.agent_address.is_some_and(|address| address != peer) {
+        return Err(ChannelError::Elsewhere(attempt.id));
+    }
     if by_token && !lifecycle::is_confirmed(&node, &attempt) {
         return Ok(Err(BY_ITSELF));
     }
@@ -190,7 +197,8 @@ async fn admit(
     let credential = match &hello.auth {
         HelloAuth::Token(_) => {
             let credential = tokens::random();
-            if !tx.spend_token(&attempt.id, &tokens::hash(credential.expose())).await? {
+            let hash = tokens::hash(credential.expose());
+            if !tx.spend_token(&attempt.id, &hash, peer).await? {
                 return Ok(Err("the boot token was used before, or its attempt is over"));
             }
             Some(credential.expose().clone())

@@ -97,10 +97,9 @@ pub(super) async fn accept(
         caller.note(&mut tx, node, "baseline-accepted", data).await?;
     }
     let shown = shown_all(&mut tx, &nodes).await?;
-    tx.commit().await?;
+    caller.commit(tx, StatusCode::OK, format!("baseline accept {}", request.nodeset)).await?;
     tell(&context, &held).await?;
     context.changed();
-    caller.did(format!("baseline accept {}", request.nodeset));
     Ok(Json(shown))
 }
 
@@ -120,9 +119,8 @@ pub(super) async fn forget(
         caller.note(&mut tx, node, "baseline-forgotten", json!({})).await?;
     }
     let shown = shown_all(&mut tx, &nodes).await?;
-    tx.commit().await?;
+    caller.commit(tx, StatusCode::OK, format!("baseline forget {}", request.nodeset)).await?;
     context.told();
-    caller.did(format!("baseline forget {}", request.nodeset));
     Ok(Json(shown))
 }
 

@@ -27,7 +27,24 @@ impl Caller {
         authorize(&self.0, verb, object).map_err(Fail::from)
     }
 
-    /// Says for the audit log what the request has come to: names and numbers, never a secret.
+    /// Ends the transaction of a request that will be answered with `status`, and says for the audit log
+    /// what it has come to: names and numbers, never a secret. The entry is of the same transaction, so
+    /// that nothing is done without one.
+    pub(super) async fn commit(
+        &self,
+        mut tx: Tx,
+        status: StatusCode,
+        what: impl Into<String>,
+    ) -> Result<(), Fail> {
+        let mut entry = self.1.ended(&self.0, status);
+        entry.detail = what.into();
+        tx.add_audit(&entry).await?;
+        tx.commit().await?;
+        self.1.noted(status);
+        Ok(())
+    }
+
+    /// Says the same of what was done by somebody else's transaction, which is over.
     pub(super) fn did(&self, what: impl Into<String>) {
         self.1.came_to(what.into());
     }

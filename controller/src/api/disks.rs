@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::{extract::State, http::StatusCode};
 use haas_api::{
     List,
     agent::{Disk, DiskState, ToAgent},
@@ -63,8 +63,8 @@ pub(super) async fn claim(
     tx.claim_disk(&node.id, &request.serial, true).await?;
     let data = serde_json::json!({ "serial": request.serial });
     caller.note(&mut tx, &node, "disk-claimed", data).await?;
-    go_on(&context, tx, &node).await?;
-    caller.did(format!("the disk {} may be wiped", request.serial));
+    go_on(&context, &caller, tx, &node, format!("the disk {} may be wiped", request.serial))
+        .await?;
     shown(&context, &node, &disk).await
 }
 
@@ -121,8 +121,7 @@ pub(super) async fn accept(
     let data = serde_json::json!({ "serial": disk.serial, "store": store_id,
         "from": holder.map(|holder| holder.name) });
     caller.note(&mut tx, &node, "disk-accepted", data).await?;
-    go_on(&context, tx, &node).await?;
-    caller.did(format!("store {store_id} accepted"));
+    go_on(&context, &caller, tx, &node, format!("store {store_id} accepted")).await?;
     shown(&context, &node, &disk).await
 }
 
@@ -158,8 +157,7 @@ pub(super) async fn repair(
     tx.allow_repair(&node.id).await?;
     let data = serde_json::json!({ "serial": disk.serial });
     caller.note(&mut tx, &node, "repair-allowed", data).await?;
-    go_on(&context, tx, &node).await?;
-    caller.did("the store may be repaired, and lose files");
+    go_on(&context, &caller, tx, &node, "the store may be repaired, and lose files").await?;
     shown(&context, &node, &disk).await
 }
 
@@ -270,12 +268,18 @@ async fn open_attempt(tx: &mut Tx, node: &Node) -> Answer<Option<Attempt>> {
 }
 
 /// Commits, and tells an agent that waits for its disk to go on.
-async fn go_on(context: &Context, mut tx: Tx, node: &Node) -> Answer<()> {
+async fn go_on(
+    context: &Context,
+    caller: &Caller,
+    mut tx: Tx,
+    node: &Node,
+    what: impl Into<String>,
+) -> Answer<()> {
     let held = open_attempt(&mut tx, node).await?;
     if let Some(attempt) = &held {
         tx.restart_stage(&attempt.id, context.clock.now()).await?;
     }
-    tx.commit().await?;
+    caller.commit(tx, StatusCode::OK, what).await?;
     if let Some(attempt) = held
         && let Some(plan) = boots::plan(context, &attempt).await.map_err(|e| Fail::internal(&e))?
     {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::{extract::State, http::StatusCode};
 use haas_api::{
     List,
     node::{self, DrainRequest, Node, ResumeRequest},
@@ -51,9 +51,10 @@ pub(super) async fn drain(
         let data = json!({ "state": state.as_str(), "reason": reason });
         caller.note(&mut tx, &node, "drained", data).await?;
     }
-    tx.commit().await?;
+    caller
+        .commit(tx, StatusCode::OK, format!("{} {}: {reason}", state.as_str(), request.nodeset))
+        .await?;
     context.changed();
-    caller.did(format!("{} {}: {reason}", state.as_str(), request.nodeset));
     answer(&context, &caller, &request.nodeset).await
 }
 
@@ -82,10 +83,15 @@ pub(super) async fn resume(
         held.extend(baseline::go_on(&context, &mut tx, &node).await?);
         caller.note(&mut tx, &node, "resumed", json!({ "reason": reason })).await?;
     }
-    tx.commit().await?;
+    caller
+        .commit(
+            tx,
+            StatusCode::OK,
+            format!("resume {}: {}", request.nodeset, reason.as_deref().unwrap_or("-")),
+        )
+        .await?;
     tell(&context, &held).await?;
     context.changed();
-    caller.did(format!("resume {}: {}", request.nodeset, reason.as_deref().unwrap_or("-")));
     answer(&context, &caller, &request.nodeset).await
 }
 

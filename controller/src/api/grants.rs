@@ -57,8 +57,13 @@ pub(super) async fn add(
     let (actor, at) = (caller.0.name.as_str(), clock::wall());
     let id =
         tx.add_grant(NewGrantRow { to: &to, object: &object, role: new.role, actor, at }).await?;
-    tx.commit().await?;
-    caller.did(format!("{} may {:?} {} (grant {id})", new.subject, new.role, new.object));
+    caller
+        .commit(
+            tx,
+            StatusCode::CREATED,
+            format!("{} may {:?} {} (grant {id})", new.subject, new.role, new.object),
+        )
+        .await?;
     let grant = Grant {
         id,
         subject: new.subject,
@@ -83,8 +88,7 @@ pub(super) async fn remove(
     let row = tx.grants().await?.into_iter().find(|row| row.id == id).ok_or_else(absent)?;
     may_grant(&mut tx, &caller, &row.object).await??;
     tx.remove_grant(&id).await?;
-    tx.commit().await?;
-    caller.did(format!("ended grant {id}"));
+    caller.commit(tx, StatusCode::NO_CONTENT, format!("ended grant {id}")).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -60,8 +60,7 @@ pub(super) async fn add(
     let id = tx.add_group(&new.name, me, clock::wall()).await?;
     tx.add_group_member(&id, me).await?;
     let group = find(&mut tx, new.name.as_str()).await?;
-    tx.commit().await?;
-    caller.did(format!("group {} ({id})", new.name));
+    caller.commit(tx, StatusCode::CREATED, format!("group {} ({id})", new.name)).await?;
     Ok((StatusCode::CREATED, Json(group.shown())))
 }
 
@@ -106,8 +105,7 @@ pub(super) async fn change(
         }
     }
     let group = find(&mut tx, &name).await?;
-    tx.commit().await?;
-    caller.did(changes(&change.add, &change.remove));
+    caller.commit(tx, StatusCode::OK, changes(&change.add, &change.remove)).await?;
     Ok(Tagged(group.shown()))
 }
 
@@ -123,8 +121,9 @@ pub(super) async fn remove(
     let group = find(&mut tx, &name).await?;
     caller.may(Verb::Manage, group.object(&caller))?;
     tx.remove_group(&group.row.id).await?;
-    tx.commit().await?;
-    caller.did(format!("removed group {name} ({})", group.row.id));
+    caller
+        .commit(tx, StatusCode::NO_CONTENT, format!("removed group {name} ({})", group.row.id))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Instant,
 };
 
@@ -43,11 +43,19 @@ pub(super) struct Deed {
     /// Method and path.
     pub(super) action: String,
     came_to: Arc<Mutex<String>>,
+    /// The status that stands in the log already, written with what was done.
+    noted: Arc<OnceLock<StatusCode>>,
 }
 
 impl Deed {
     pub(super) fn came_to(&self, what: String) {
         *self.came_to.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    /// The log has it, with this status.
+    pub(super) fn noted(&self, status: StatusCode) {
+        // A request has one transaction that is told; of more the first is it.
+        let _ = self.noted.set(status);
     }
 
     fn entry(self, principal: Principal, response: &Response) -> NewAudit {
@@ -105,7 +113,9 @@ pub(super) async fn guard(
             request.extensions_mut().insert(deed.clone());
             next.run(request).await
         };
-        if changes || response.status() == StatusCode::FORBIDDEN {
+        let status = response.status();
+        let is_noted = deed.noted.get() == Some(&status);
+        if (changes && !is_noted) || status == StatusCode::FORBIDDEN {
             note(&context, deed.entry(principal, &response)).await;
         }
         response

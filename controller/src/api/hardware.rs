@@ -77,7 +77,8 @@ pub(super) async fn clear_sel(
     }
     tx.set_clear(&node.id, Some(caller.0.name.as_str())).await?;
     let row = tx.hardware(&node.id).await?;
-    tx.commit().await?;
+    let what = format!("the log of the BMC of {name} is to be cleared");
+    caller.commit(tx, StatusCode::ACCEPTED, what).await?;
     context.bmc_wake.notify_one();
     Ok((StatusCode::ACCEPTED, Json(shown_sel(row))))
 }

@@ -173,8 +173,9 @@ pub(super) async fn tag(
     let digest = requests::image(&mut tx, &caller.0, Verb::Manage, &request.image).await?;
     tx.set_tag(&request.name, &request.tag, &digest).await?;
     let image = find(&context, &mut tx, &caller, &digest).await?;
-    tx.commit().await?;
-    caller.did(format!("{}:{} is {digest}", request.name, request.tag));
+    caller
+        .commit(tx, StatusCode::OK, format!("{}:{} is {digest}", request.name, request.tag))
+        .await?;
     Ok(Json(image))
 }
 
@@ -212,11 +213,10 @@ pub(super) async fn change(
         .await?;
     }
     let after = find(&context, &mut tx, &caller, &digest).await?;
-    tx.commit().await?;
+    caller.commit(tx, StatusCode::OK, format!("{kind}: {digest}")).await?;
     context.exports.reload(&context.store).await?;
     context.told();
     info!(%image, %digest, kind, "image changed");
-    caller.did(format!("{kind}: {digest}"));
     Ok(Tagged(after))
 }
 
@@ -238,8 +238,9 @@ pub(super) async fn remove(
     if let (ImageRef::Tag(name, tag), true) = (&image, tags > 1) {
         tx.remove_tag(name, tag).await?;
         tx.forget_image_owner(name).await?;
-        tx.commit().await?;
-        caller.did(format!("removed the name {image} of {digest}"));
+        caller
+            .commit(tx, StatusCode::NO_CONTENT, format!("removed the name {image} of {digest}"))
+            .await?;
         return Ok(StatusCode::NO_CONTENT);
     }
     let users = tx.image_users(&digest).await?;
@@ -265,8 +266,7 @@ pub(super) async fn remove(
     for (name, _) in &names {
         tx.forget_image_owner(name).await?;
     }
-    tx.commit().await?;
-    caller.did(format!("removed {digest}"));
+    caller.commit(tx, StatusCode::NO_CONTENT, format!("removed {digest}")).await?;
     // The files go once nothing exports them any more.
     context.exports.reload(&context.store).await?;
     let images = context.images.clone();

@@ -52,8 +52,8 @@ pub(super) async fn login(
     drop(tx);
     let is_right = passwords::is_right(login.password, kept.clone()).await?;
     let Some(user) = user.filter(|_| is_right) else {
-        let refused = (StatusCode::UNAUTHORIZED, "wrong-login");
-        audit(&context, name, "", from, "POST /v1/login", refused).await;
+        let refused = (StatusCode::UNAUTHORIZED, "wrong-login".to_owned());
+        guard::note(&context, entry((name, ""), from, "POST /v1/login", refused)).await;
         let detail = "the name or the password is wrong, or this user has no password";
         return Err(Fail::new(StatusCode::UNAUTHORIZED, "wrong-login", detail));
     };
@@ -65,10 +65,9 @@ pub(super) async fn login(
         return Err(Fail::conflict("conflict", "the password was changed meanwhile"));
     }
     let token = make_token(&mut tx, &user, TokenRequest { expires_in_s, ..login.token }).await?;
+    let done = (StatusCode::CREATED, format!("token {}", token.id));
+    tx.add_audit(&entry((name, &user.id), from, "POST /v1/login", done)).await?;
     tx.commit().await?;
-    let came_to = format!("token {}", token.id);
-    let done = (StatusCode::CREATED, came_to.as_str());
-    audit(&context, name, &user.id, from, "POST /v1/login", done).await;
     Ok((StatusCode::CREATED, Json(token)).into_response())
 }
 
@@ -97,11 +96,10 @@ pub(super) async fn register(
     let user =
         tx.add_user(&new.name, UserKind::Person, Role::User, &new.ssh_keys, clock::wall()).await?;
     tx.set_password(&user.id, &hash).await?;
-    tx.commit().await?;
     let (name, id) = (user.name.as_str(), user.id.as_str());
-    let came_to = format!("user {name} ({id})");
-    let done = (StatusCode::CREATED, came_to.as_str());
-    audit(&context, name, id, from, "POST /v1/register", done).await;
+    let done = (StatusCode::CREATED, format!("user {name} ({id})"));
+    tx.add_audit(&entry((name, id), from, "POST /v1/register", done)).await?;
+    tx.commit().await?;
     Ok((StatusCode::CREATED, Json(shown(user))).into_response())
 }
 
@@ -113,8 +111,7 @@ pub(super) async fn logout(
 ) -> Answer<StatusCode> {
     let mut tx = context.store.write().await?;
     tx.remove_token(&caller.0.user_id, &caller.0.token_id).await?;
-    tx.commit().await?;
-    caller.did(format!("ended token {}", caller.0.token_id));
+    caller.commit(tx, StatusCode::NO_CONTENT, format!("ended token {}", caller.0.token_id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -175,11 +172,11 @@ pub(super) async fn change_password(
         true => Some(make_token(&mut tx, &user, wanted).await?),
         false => None,
     };
-    tx.commit().await?;
-    caller.did(format!("a new password for {name}, whose tokens are ended"));
+    let status = if is_own { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
+    caller.commit(tx, status, format!("a new password for {name}, whose tokens are ended")).await?;
     Ok(match token {
-        Some(token) => (StatusCode::CREATED, Json(token)).into_response(),
-        None => StatusCode::NO_CONTENT.into_response(),
+        Some(token) => (status, Json(token)).into_response(),
+        None => status.into_response(),
     })
 }
 
@@ -190,15 +187,14 @@ fn check_password(password: &haas_api::user::Password, name: &str) -> Answer<()>
     }
 }
 
-async fn audit(
-    context: &Context,
-    actor: &str,
-    actor_id: &str,
+/// An entry of the audit log by who has no token yet.
+fn entry(
+    (actor, actor_id): (&str, &str),
     from: SocketAddr,
     action: &str,
-    (status, came_to): (StatusCode, &str),
-) {
-    let entry = NewAudit {
+    (status, detail): (StatusCode, String),
+) -> NewAudit {
+    NewAudit {
         at: clock::wall(),
         actor: actor.to_owned(),
         actor_id: actor_id.to_owned(),
@@ -206,7 +202,6 @@ async fn audit(
         peer: from.ip().to_string(),
         action: action.to_owned(),
         status: status.as_u16(),
-        detail: came_to.to_owned(),
-    };
-    guard::note(context, entry).await;
+        detail,
+    }
 }

@@ -65,6 +65,10 @@ use fail::{Answer, Fail};
 ))]
 struct Document;
 
+/// The routes that are not of this description: what haasd counts, the agents' channel, whether haasd lives and
+/// is ready, and the description itself. They only look.
+const BESIDE: [&str; 5] = ["/metrics", "/v1/agent", "/healthz", "/readyz", "/openapi.json"];
+
 fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
     let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(users::whoami))
@@ -151,14 +155,15 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
 pub fn router(context: Arc<Context>) -> Router {
     let (router, document) = routes();
     let document = Arc::new(document);
+    let [metrics, agent, .., description] = BESIDE;
     router
-        .route("/metrics", get(watch::for_admins))
+        .route(metrics, get(watch::for_admins))
         // Image uploads are streamed to disk; everything else is small.
         .layer(DefaultBodyLimit::max(4 << 20))
         .route_layer(middleware::from_fn_with_state(context.clone(), guard::guard))
-        .route("/v1/agent", get(agent::connect))
+        .route(agent, get(agent::connect))
         .merge(watch::open())
-        .route("/openapi.json", get(async move || Json((*document).clone())))
+        .route(description, get(async move || Json((*document).clone())))
         .method_not_allowed_fallback(async || {
             Fail::new(
                 StatusCode::METHOD_NOT_ALLOWED,

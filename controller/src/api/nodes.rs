@@ -2,7 +2,7 @@
 
 use std::{path::Path as FilePath, sync::Arc};
 
-use axum::extract::State;
+use axum::{extract::State, http::StatusCode};
 use haas_api::{
     List,
     hardware::Hardware,
@@ -173,10 +173,11 @@ pub(super) async fn manage(
         })
         .await?;
     }
-    tx.commit().await?;
-    context.changed();
     let what = if request.managed { "managed" } else { "unmanaged" };
-    caller.did(format!("{what} {} ({} nodes)", request.nodeset, nodes.len()));
+    caller
+        .commit(tx, StatusCode::OK, format!("{what} {} ({} nodes)", request.nodeset, nodes.len()))
+        .await?;
+    context.changed();
     let mut tx = context.store.read().await?;
     let nodes = nodeset::resolve(&request.nodeset, tx.nodes().await?)?;
     let items = shown_all(&context, &mut tx, &caller, nodes).await?;

@@ -61,8 +61,13 @@ pub(super) async fn add(
         .await?
         .ok_or_else(|| Fail::not_found("no-overlay", "the overlay was removed meanwhile"))?;
     let overlay = shown(&mut tx, overlay).await?;
-    tx.commit().await?;
-    caller.did(format!("overlay {}/{} ({})", overlay.owner, overlay.name, overlay.id));
+    caller
+        .commit(
+            tx,
+            StatusCode::CREATED,
+            format!("overlay {}/{} ({})", overlay.owner, overlay.name, overlay.id),
+        )
+        .await?;
     Ok((StatusCode::CREATED, Json(overlay)))
 }
 
@@ -81,9 +86,10 @@ pub(super) async fn change(
     tx.set_shares_disk(&overlay.id, change.shares_disk).await?;
     let changed = OverlayRow { shares_disk: change.shares_disk, ..overlay };
     let shown = shown(&mut tx, changed).await?;
-    tx.commit().await?;
     let word = if change.shares_disk { "shares" } else { "does not share" };
-    caller.did(format!("overlay {owner}/{name} {word} its nodes' disks"));
+    caller
+        .commit(tx, StatusCode::OK, format!("overlay {owner}/{name} {word} its nodes' disks"))
+        .await?;
     Ok(Json(shown))
 }
 
@@ -133,8 +139,13 @@ pub(super) async fn remove(
         return Err(Fail::conflict("overlay-in-use", detail));
     }
     tx.remove_overlay(&overlay.id).await?;
-    tx.commit().await?;
-    caller.did(format!("removed overlay {owner}/{name} ({})", overlay.id));
+    caller
+        .commit(
+            tx,
+            StatusCode::NO_CONTENT,
+            format!("removed overlay {owner}/{name} ({})", overlay.id),
+        )
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -60,8 +60,13 @@ pub(super) async fn add(
     tx.set_member(&id, &MemberId::User(owner.id), MemberRole::Owner).await?;
     let row = find(&mut tx, new.name.as_str()).await?;
     let project = shown(&mut tx, row).await?;
-    tx.commit().await?;
-    caller.did(format!("project {} ({id}), owner {}", new.name, new.owner));
+    caller
+        .commit(
+            tx,
+            StatusCode::CREATED,
+            format!("project {} ({id}), owner {}", new.name, new.owner),
+        )
+        .await?;
     Ok((StatusCode::CREATED, Json(project)))
 }
 
@@ -101,8 +106,9 @@ pub(super) async fn change(
     tx.set_project(&row.id, access, limits).await?;
     let row = find(&mut tx, &name).await?;
     let project = shown(&mut tx, row).await?;
-    tx.commit().await?;
-    caller.did(format!("access {:?}, {:?}", project.access, project.limits));
+    caller
+        .commit(tx, StatusCode::OK, format!("access {:?}, {:?}", project.access, project.limits))
+        .await?;
     Ok(Tagged(project))
 }
 
@@ -123,8 +129,9 @@ pub(super) async fn remove(
             format!("{name} still has nodes, overlays or images; take them away first"),
         ));
     }
-    tx.commit().await?;
-    caller.did(format!("removed project {name} ({})", row.id));
+    caller
+        .commit(tx, StatusCode::NO_CONTENT, format!("removed project {name} ({})", row.id))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -171,9 +178,8 @@ pub(super) async fn members(
         let detail = format!("{name} would have no owner any more; name another one first");
         return Err(Fail::conflict("no-owner", detail));
     }
-    tx.commit().await?;
     let set = change.set.iter().map(|one| format!("{} {:?}", one.member, one.role));
-    caller.did(changes(&set.collect::<Vec<_>>(), &change.remove));
+    caller.commit(tx, StatusCode::OK, changes(&set.collect::<Vec<_>>(), &change.remove)).await?;
     Ok(Tagged(project))
 }
 

@@ -112,10 +112,9 @@ pub(super) async fn add(
     calendar::check_queue(&mut tx, &spec).await?;
     tx.set_queue(&QueueRow { spec: spec.clone(), from_file: false }).await?;
     note(&mut tx, &caller, "queue-added", &spec.name).await?;
-    tx.commit().await?;
+    caller.commit(tx, StatusCode::CREATED, format!("queue {}", spec.name)).await?;
     context.told();
     context.calendar_wake.notify_one();
-    caller.did(format!("queue {}", spec.name));
     Ok((StatusCode::CREATED, Json(spec)))
 }
 
@@ -142,9 +141,8 @@ pub(super) async fn remove(
     }
     tx.remove_queue(&row.spec.name).await?;
     note(&mut tx, &caller, "queue-removed", &row.spec.name).await?;
-    tx.commit().await?;
+    caller.commit(tx, StatusCode::NO_CONTENT, format!("removed queue {name}")).await?;
     context.told();
-    caller.did(format!("removed queue {name}"));
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -12,6 +12,7 @@ mod kexec;
 mod out_of_service;
 mod probes;
 mod requests;
+mod roles;
 mod sessions;
 mod slow;
 mod tenants;
@@ -65,110 +66,6 @@ async fn no_route_answers_without_a_token() {
             }
             assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"), "{path}");
         }
-    }
-}
-
-/// The table of docs/security.md: who may, by method and path.
-fn table_of_roles() -> std::collections::BTreeMap<(String, String), String> {
-    let page = include_str!("../../../docs/security.md");
-    let row = |line: &str| {
-        let (route, who) = line.strip_prefix("| `")?.split_once("` | ")?;
-        let (method, path) = route.split_once(' ')?;
-        let who = who.strip_suffix(" |")?.to_owned();
-        path.starts_with("/v1/").then(|| ((method.to_owned(), path.to_owned()), who))
-    };
-    page.lines().filter_map(row).collect()
-}
-
-/// A body that a route takes, so that it comes to the question who may.
-fn body_for(path: &str) -> Value {
-    let set = json!({ "nodeset": "n01" });
-    match path {
-        "/v1/switch" | "/v1/rollback" => set,
-        "/v1/power" => json!({ "nodeset": "n01", "action": "off" }),
-        "/v1/probes" => json!({ "of": "node", "node": "n01" }),
-        "/v1/nodes/manage" => json!({ "nodeset": "n01", "managed": false }),
-        "/v1/nodes/drain" => json!({ "nodeset": "n01", "state": "drain", "reason": "bad DIMM" }),
-        "/v1/nodes/resume" => set,
-        "/v1/nodes/baseline/check" | "/v1/nodes/baseline/accept" | "/v1/nodes/baseline/forget" => {
-            set
-        }
-        "/v1/overlays/{owner}/{name}" => json!({ "shares_disk": true }),
-        "/v1/nodes/apply" => json!({ "text": "", "file": "nodes.toml", "dry_run": false }),
-        "/v1/nodes/{name}/disks/claim" => json!({ "serial": "S1", "wipe": true }),
-        "/v1/nodes/{name}/disks/accept" => json!({ "serial": "S1" }),
-        "/v1/nodes/{name}/disks/repair" => json!({ "may_lose_files": true }),
-        "/v1/users" => json!({ "name": "eve", "role": "admin", "ssh_keys": [] }),
-        "/v1/users/{name}" => json!({ "ssh_keys": [] }),
-        "/v1/users/{name}/password" => json!({ "new": "correct horse battery" }),
-        "/v1/users/{name}/tokens" => json!({}),
-        "/v1/overlays" => json!({ "name": "x", "owner": "alice" }),
-        "/v1/groups" => json!({ "name": "guests" }),
-        "/v1/groups/{name}" => json!({ "add": ["alice"] }),
-        "/v1/projects" => json!({ "name": "speech", "owner": "alice" }),
-        "/v1/projects/{name}" => json!({ "access": "user" }),
-        "/v1/projects/{name}/members" => json!({ "set": [{ "member": "admin", "role": "user" }] }),
-        "/v1/grants" => json!({ "subject": "admin", "object": "overlay:alice/dev", "role": "use" }),
-        "/v1/images/tags" => json!({ "image": "a:latest", "name": "b", "tag": "latest" }),
-        "/v1/images/{image}" => json!({ "open": true }),
-        "/v1/queues" => json!({ "name": "gpu" }),
-        "/v1/reservations" => json!({ "nodes": 1, "image": "a" }),
-        "/v1/reservations/{id}/extend" => json!({ "by_s": 60 }),
-        "/v1/webhooks" => json!({ "name": "chat", "url": "http://hooks.example/" }),
-        "/v1/login" => json!({ "name": "alice", "password": "wrong" }),
-        "/v1/register" => json!({ "name": "eve", "password": "correct horse battery" }),
-        _ => Value::Null,
-    }
-}
-
-#[tokio::test]
-async fn every_route_has_its_row_in_the_table_of_roles_and_keeps_it() {
-    let table = table_of_roles();
-    let document: Value = serde_json::from_str(&openapi_json()).unwrap();
-    let mut routes = std::collections::BTreeSet::new();
-    for (path, methods) in document["paths"].as_object().unwrap() {
-        let methods = methods.as_object().unwrap().keys();
-        routes.extend(methods.map(|method| (method.to_uppercase(), path.clone())));
-    }
-    assert_eq!(table.keys().collect::<Vec<_>>(), routes.iter().collect::<Vec<_>>());
-    for ((method, template), who) in table {
-        // A controller for each, since some routes take the user away.
-        let bench = Bench::open_to_all().await;
-        bench.add_nodes([1]).await;
-        bench.add_image("a").await;
-        bench.add_overlay("alice", "dev").await;
-        let grant = bench.add_tenants().await;
-        let bob = bench.add_user("bob", haas_api::user::Role::User).await;
-        let path = template.replace("{image}", "a:latest").replace("{owner}/{name}", "alice/dev");
-        let name = match path.split('/').nth(2) {
-            Some("users") => "alice",
-            Some("groups") => "staff",
-            Some("projects") => "vision",
-            _ => "n01",
-        };
-        let id = if path.starts_with("/v1/grants") { grant.as_str() } else { "x" };
-        let mut path = path.replace("{name}", name).replace("{id}", id);
-        if template.starts_with("/v1/images/") && method == "POST" {
-            path += "?name=a&kind=root";
-        }
-        let body = body_for(&template);
-        let ask = async |token: &str| bench.call(token, &method, &path, body.clone()).await;
-        let nobody = ask("").await;
-        let stopped = nobody.status == 401 && nobody.code() == "unauthorized";
-        assert_eq!(stopped, who != "anybody", "{method} {path} with no token: {nobody:?}");
-        let other = ask(&bob).await;
-        let may = ["anybody", "everybody"].contains(&who.as_str());
-        assert_eq!(other.status != 403, may, "{method} {path} by another user: {other:?}");
-        if ["self", "owner"].contains(&who.as_str()) {
-            let own = ask(&bench.alice).await;
-            assert!(own.status < 400 || own.status == 404, "{method} {path} by its own: {own:?}");
-        }
-        let admin = ask(&bench.admin).await;
-        let is_in = who == "anybody" || ![401, 403].contains(&admin.status);
-        assert!(is_in, "{method} {path} by an admin: {admin:?}");
-        // The bench's image is its manifest only: it has no files that could be removed.
-        let lacks_files = method == "DELETE" && template.starts_with("/v1/images");
-        assert!(admin.status < 500 || lacks_files, "{method} {path} by an admin: {admin:?}");
     }
 }
 

@@ -53,8 +53,7 @@ pub(super) async fn add(
     caller.may(Verb::Manage, Object::User { id: Some(&user.id) })?;
     check(&wanted)?;
     let token = make_token(&mut tx, &user, wanted).await?;
-    tx.commit().await?;
-    caller.did(format!("token {} of {name}", token.id));
+    caller.commit(tx, StatusCode::CREATED, format!("token {} of {name}", token.id)).await?;
     Ok((StatusCode::CREATED, Json(token)))
 }
 
@@ -73,8 +72,7 @@ pub(super) async fn remove(
     if !tx.remove_token(&user.id, &id).await? {
         return Err(Fail::not_found("no-token", format!("{name} has no token {id}")));
     }
-    tx.commit().await?;
-    caller.did(format!("ended token {id} of {name}"));
+    caller.commit(tx, StatusCode::NO_CONTENT, format!("ended token {id} of {name}")).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

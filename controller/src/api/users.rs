@@ -62,8 +62,7 @@ pub(super) async fn add(
     let mut tx = context.store.write().await?;
     check_name(&new.name)?;
     let user = tx.add_user(&new.name, new.kind, new.role, &new.ssh_keys, clock::wall()).await?;
-    tx.commit().await?;
-    caller.did(format!("user {} ({})", user.name, user.id));
+    caller.commit(tx, StatusCode::CREATED, format!("user {} ({})", user.name, user.id)).await?;
     Ok((StatusCode::CREATED, Json(shown(user))))
 }
 
@@ -154,8 +153,7 @@ pub(super) async fn change(
     check_keys(&change.ssh_keys)?;
     tx.set_ssh_keys(&user.id, &change.ssh_keys).await?;
     let user = find(&mut tx, &name).await?;
-    tx.commit().await?;
-    caller.did(format!("{} ssh keys", user.ssh_keys.len()));
+    caller.commit(tx, StatusCode::OK, format!("{} ssh keys", user.ssh_keys.len())).await?;
     Ok(Tagged(shown(user)))
 }
 
@@ -193,8 +191,7 @@ pub(super) async fn remove(
     if removal.now || overlays.is_empty() || keep_s == 0 {
         return match housekeeping::destroy(&mut tx, user).await? {
             Destroyed::Gone(had) => {
-                tx.commit().await?;
-                caller.did(format!("destroyed: {had}"));
+                caller.commit(tx, StatusCode::NO_CONTENT, format!("destroyed: {had}")).await?;
                 Ok(StatusCode::NO_CONTENT.into_response())
             }
             Destroyed::InUse(nodes) => Err(Fail::conflict(
@@ -213,8 +210,7 @@ pub(super) async fn remove(
     for overlay in overlays {
         kept.overlays.push(overlays::shown(&mut tx, overlay).await?);
     }
-    tx.commit().await?;
-    caller.did(format!("removed user {name} ({})", kept.user.id));
+    caller.commit(tx, StatusCode::OK, format!("removed user {name} ({})", kept.user.id)).await?;
     Ok(Json(kept).into_response())
 }
 
@@ -235,7 +231,7 @@ pub(super) async fn restore(
     }
     tx.set_destroy_at(&user.id, None).await?;
     let user = find(&mut tx, &name).await?;
-    tx.commit().await?;
+    caller.commit(tx, StatusCode::OK, format!("restored user {name} ({})", user.id)).await?;
     Ok(Json(shown(user)))
 }
 

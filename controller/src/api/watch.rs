@@ -14,7 +14,7 @@ use axum::{
     routing::get,
 };
 
-use super::{Answer, Caller, Fail, Json};
+use super::{Answer, BESIDE, Caller, Fail, Json};
 use crate::{
     auth::{Object, Verb},
     context::Context,
@@ -24,13 +24,15 @@ use crate::{
 
 /// What anybody may ask.
 pub(super) fn open() -> Router<Arc<Context>> {
-    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(ready))
+    let [.., alive, is_ready, _] = BESIDE;
+    Router::new().route(alive, get(async || "ok\n")).route(is_ready, get(ready))
 }
 
 /// The router of the ports for metrics.
 pub fn router(context: Arc<Context>) -> Router {
+    let [metrics, ..] = BESIDE;
     open()
-        .route("/metrics", get(for_the_allowed))
+        .route(metrics, get(for_the_allowed))
         .layer(middleware::from_fn_with_state(context.clone(), only_the_allowed))
         .with_state(context)
 }

@@ -83,9 +83,8 @@ pub(super) async fn add(
     };
     tx.add_webhook(&row).await?;
     note(&mut tx, &caller, "webhook-added", &row).await?;
-    tx.commit().await?;
+    caller.commit(tx, StatusCode::CREATED, format!("webhook {} ({})", row.name, row.id)).await?;
     context.told();
-    caller.did(format!("webhook {} ({})", row.name, row.id));
     let secret = webhooks::secret(&context, &row.id).expose().clone();
     let made = MadeWebhook { webhook: shown(row, last), secret };
     Ok((StatusCode::CREATED, Json(made)))
@@ -104,10 +103,11 @@ pub(super) async fn remove(
     let row = find(&mut tx, &name).await?;
     tx.remove_webhook(&row.id).await?;
     note(&mut tx, &caller, "webhook-removed", &row).await?;
-    tx.commit().await?;
+    caller
+        .commit(tx, StatusCode::NO_CONTENT, format!("removed webhook {name} ({})", row.id))
+        .await?;
     METRICS.forget_webhook(row.name.as_str());
     context.told();
-    caller.did(format!("removed webhook {name} ({})", row.id));
     Ok(StatusCode::NO_CONTENT)
 }
 

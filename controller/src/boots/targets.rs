@@ -1,7 +1,7 @@
 //! Netboot's questions, answered from the store.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -523,6 +523,11 @@ impl BootTargets for Targets {
             error!(mac = %seen.mac, error = &e as &dyn std::error::Error, "cannot answer DHCP");
             DhcpVerdict::Silent("the store failed")
         })
+    }
+
+    async fn boot_macs(&self) -> Option<HashSet<Mac>> {
+        let look = async { self.context.store.read().await?.boot_macs().await };
+        self.or_log("look which MACs are nodes'", look).await
     }
 
     async fn lease(&self, event: LeaseEvent) {

@@ -46,7 +46,7 @@ pub async fn found(context: &Context, attempt: &str, inventory: Inventory) -> Re
             event(&mut tx, &node, "hardware-changed", "haasd", data).await?;
         }
     }
-    tx.set_inventory(&node.id, &inventory, clock::wall()).await?;
+    tx.set_inventory(&node.id, &inventory, &attempt.id, clock::wall()).await?;
     reckon(&mut tx, &node).await?;
     tx.commit().await?;
     context.told();

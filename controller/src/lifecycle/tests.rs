@@ -259,6 +259,7 @@ fn attempt(stage: BootStage, since: Micros) -> Attempt {
         stage_since: since,
         stages: vec![(stage, since)],
         token_spent: stage >= BootStage::Agent,
+        agent_address: None,
         agent_seq: 0,
         initiator: "iqn.x:boot-1".into(),
         chap: true,

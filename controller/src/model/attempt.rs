@@ -1,5 +1,7 @@
 //! Boot attempts: one row, one token and one `boot` field in every log line for each.
 
+use std::net::IpAddr;
+
 use haas_api::{
     agent::{BootStage, Failure, Kexec},
     check::CheckReport,
@@ -60,6 +62,9 @@ pub struct Attempt {
     pub stages: Vec<(BootStage, Micros)>,
     /// Whether the boot token was exchanged.
     pub token_spent: bool,
+    /// Where it was exchanged from: the credential for it opens nothing from elsewhere. None: it was not
+    /// exchanged, or by a haasd that did not note it.
+    pub agent_address: Option<IpAddr>,
     /// The last frame of its agent that was taken.
     pub agent_seq: u64,
     /// The iSCSI initiator name that only this attempt has.
@@ -114,6 +119,7 @@ impl Attempt {
             stage_since: now,
             stages: vec![(BootStage::Power, now)],
             token_spent: false,
+            agent_address: None,
             agent_seq: 0,
             initiator,
             chap: true,

@@ -5,6 +5,7 @@
 //! daemon implements over the store and the tests over a map. Nothing here does I/O.
 
 use std::{
+    collections::HashSet,
     fmt,
     future::Future,
     net::{IpAddr, Ipv4Addr},
@@ -25,6 +26,9 @@ pub trait BootTargets: Send + Sync + 'static {
     /// also for strangers (who are recorded as discovered). A boot client ([`Client::boots`]) joins
     /// or opens an attempt; a mere operating system asking for its address never does.
     fn dhcp(&self, seen: DhcpSeen) -> impl Future<Output = DhcpVerdict> + Send;
+
+    /// The MACs by which managed nodes boot; none: that cannot be told at the moment.
+    fn boot_macs(&self) -> impl Future<Output = Option<HashSet<Mac>>> + Send;
 
     /// An address was bound, given back or found in use by somebody else. Only `own` networks.
     fn lease(&self, event: LeaseEvent) -> impl Future<Output = ()> + Send;

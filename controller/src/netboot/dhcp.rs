@@ -8,6 +8,7 @@
 pub mod answer;
 pub mod codec;
 pub mod outlook;
+mod shares;
 pub mod wire;
 
 use std::{
@@ -18,7 +19,7 @@ use std::{
 };
 
 use dhcproto::v4::{MessageType, SERVER_PORT};
-use tokio::{net::UdpSocket, sync::Semaphore};
+use tokio::net::UdpSocket;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
@@ -26,6 +27,7 @@ use self::{
     answer::{Answer, Door, answer},
     codec::Request,
     outlook::{Outlook, Seen},
+    shares::Shares,
 };
 use super::{
     boot_target::{BootTargets, DhcpKind, DhcpSeen, DhcpVerdict, Hindrance, RelaySeen},
@@ -36,18 +38,10 @@ use super::{
 use crate::{
     busy::Busy,
     config::{DhcpMode, Network},
-    rates::{Rate, Rates},
 };
 
 /// Where DHCP clients listen.
 const CLIENT_PORT: u16 = 68;
-
-/// Requests answered at the same time; more are dropped, and their clients ask again.
-const MAX_IN_FLIGHT: usize = 1024;
-/// Requests of one MAC, and not of one address: a whole rack's come from its relay.
-const PER_MAC: Rate = Rate { burst: 40, per_second: 2 };
-/// Requests of all; racks that are switched on at once fit into it.
-const IN_ALL: Rate = Rate { burst: 20_000, per_second: 2000 };
 
 /// One interface and port.
 #[derive(Debug)]
@@ -72,11 +66,15 @@ pub async fn run<T: BootTargets>(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let listener = Arc::new(listener);
-    let slots = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
     let tasks = TaskTracker::new();
     let mut buffer = [0; 2048];
-    let rates = Rates::new(PER_MAC, IN_ALL);
     let answering = Busy::default();
+    let shares = Arc::new(Shares::default());
+    shares.look(&*targets).await;
+    {
+        let (shares, targets, stop) = (shares.clone(), targets.clone(), stop.clone());
+        tasks.spawn(async move { shares.keep_looking(&*targets, &stop).await });
+    }
     if let Some(network) = listener.direct().cloned() {
         let (listener, targets, stop) = (listener.clone(), targets.clone(), stop.clone());
         tasks.spawn(async move {
@@ -103,16 +101,16 @@ pub async fn run<T: BootTargets>(
             debug!(%from, length, "not a DHCP request");
             continue;
         };
-        if rates.ask(request.mac, Instant::now()).is_err() {
+        let Some(share) = shares.ask(request.mac, Instant::now()) else {
             debug!(%from, mac = %request.mac, "too many DHCP requests, dropped one");
             continue;
-        }
+        };
         // Who waits for an answer asks again, and must not make it come later still.
         let Some(mine) = answering.take(&format!("{} {:?}", request.mac, request.kind)) else {
             debug!(%from, mac = %request.mac, "the same DHCP request is being answered");
             continue;
         };
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
+        let Ok(slot) = share.slots.clone().try_acquire_owned() else {
             debug!(%from, "too many DHCP requests at once, dropped one");
             continue;
         };
@@ -375,9 +373,6 @@ mod tests {
             outlook: Outlook::new(None),
         };
         let address = listener.socket.local_addr().unwrap();
-        let targets = Arc::new(MemoryTargets::default());
-        let stop = CancellationToken::new();
-        let running = tokio::spawn(run(listener, targets.clone(), stop.clone()));
         let relay = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let discover = |mac: u16| {
             datagram(&[(53, &[1])], |bytes: &mut [u8]| {
@@ -385,6 +380,14 @@ mod tests {
                 bytes[32..34].copy_from_slice(&mac.to_be_bytes());
             })
         };
+        let of_node = |mac| {
+            let mac = Request::parse(&discover(mac)).unwrap().mac;
+            (mac, DhcpVerdict::Silent("a test's"))
+        };
+        let nodes = (0..640).map(of_node).collect();
+        let targets = Arc::new(MemoryTargets { nodes, ..MemoryTargets::default() });
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(run(listener, targets.clone(), stop.clone()));
         let seen = || targets.seen.lock().unwrap().dhcp.len();
         // Firmware, iPXE and the agent ask twice each, all at once. What is under way at a time is what a
         // socket's buffer holds.

@@ -47,7 +47,7 @@ use self::{counted::counted, held::Held};
 use super::{
     Serving,
     boot_target::{BootResource, BootTarget, BootTargets, Refusal, Served},
-    firmware::{BinaryError, GRUB_CONFIG},
+    firmware::BinaryError,
     script::{Loader, Templates},
 };
 use crate::rates::{Rate, Rates, asker};
@@ -145,12 +145,16 @@ async fn not_too_often(
     }
 }
 
+/// The paths of [`router`]; the last is `firmware::GRUB_CONFIG`.
+pub(crate) const PATHS: [&str; 3] = ["/boot/{token}/{resource}", "/ipxe/{file}", "/grub/grub.cfg"];
+
 /// The routes; the peer's address is expected as [`ConnectInfo`].
 pub fn router<T: BootTargets>(serving: Serving<T>) -> Router {
+    let [boots, programs, grubs] = PATHS;
     Router::new()
-        .route("/boot/{token}/{resource}", get(boot::<T>))
-        .route("/ipxe/{file}", get(ipxe::<T>))
-        .route(&format!("/{GRUB_CONFIG}"), get(grub::<T>))
+        .route(boots, get(boot::<T>))
+        .route(programs, get(ipxe::<T>))
+        .route(grubs, get(grub::<T>))
         .fallback(|| async { line(StatusCode::NOT_FOUND, "nothing here") })
         .layer(Extension(Held::default()))
         .with_state(serving)

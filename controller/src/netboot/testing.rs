@@ -1,7 +1,7 @@
 //! A [`BootTargets`] over a map, for tests: one known MAC per entry, everything served is recorded.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -93,6 +93,10 @@ impl BootTargets for MemoryTargets {
         let verdict = self.nodes.get(&seen.mac).cloned().unwrap_or(DhcpVerdict::Unknown);
         self.seen.lock().unwrap().dhcp.push(seen);
         verdict
+    }
+
+    async fn boot_macs(&self) -> Option<HashSet<Mac>> {
+        Some(self.nodes.keys().copied().collect())
     }
 
     async fn lease(&self, event: LeaseEvent) {

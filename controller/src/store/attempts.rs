@@ -1,6 +1,9 @@
 //! Boot attempts.
 
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use haas_api::{
     agent::{BootStage, Failure, Kexec},
@@ -23,6 +26,7 @@ struct Row {
     stage_since: i64,
     stages: String,
     credential_hash: Option<String>,
+    agent_address: Option<String>,
     agent_seq: i64,
     initiator: String,
     chap: bool,
@@ -110,6 +114,7 @@ impl Row {
             stage_since: self.stage_since,
             stages: from_json("attempts", &self.stages)?,
             token_spent: self.credential_hash.is_some(),
+            agent_address: self.agent_address.map(|a| from_text("attempts", &a)).transpose()?,
             agent_seq: u64::try_from(self.agent_seq)
                 .map_err(|e| StoreError::Corrupt { table: "attempts", problem: e.to_string() })?,
             initiator: self.initiator,
@@ -424,16 +429,22 @@ impl Tx {
     ///
     /// It is spent once the agent has said something with the credential. Until then the answer that
     /// carried the credential may have been lost, with its connection or with haasd, and the agent
-    /// asks again: the newer credential replaces the lost one.
-    pub async fn spend_token(&mut self, id: &str, credential_hash: &str) -> Result<bool> {
+    /// asks again: the newer credential replaces the lost one. `from` is where the agent called from.
+    pub async fn spend_token(
+        &mut self,
+        id: &str,
+        credential_hash: &str,
+        from: IpAddr,
+    ) -> Result<bool> {
         let done = changed!(
             self,
             query(
-                "update attempts set credential_hash = $2
+                "update attempts set credential_hash = $2, agent_address = $3
                  where id = $1 and agent_seq = 0 and state = 'open'",
             )
             .bind(id)
             .bind(credential_hash)
+            .bind(from.to_string())
         )?;
         Ok(done == 1)
     }

@@ -84,6 +84,13 @@ impl Tx {
         Ok(())
     }
 
+    /// Breaks the log, so that nothing can be added any more.
+    #[cfg(test)]
+    pub(crate) async fn break_audit(&mut self) -> Result<()> {
+        changed!(self, query("drop table audit"))?;
+        Ok(())
+    }
+
     /// Rows after `seq` in their order, of this actor if one is named, at most `limit`.
     pub async fn audit(
         &mut self,

@@ -16,6 +16,8 @@ use crate::{
 pub struct HardwareRow {
     /// What its agent has found, and when (wall clock).
     pub inventory: Option<(Inventory, Micros)>,
+    /// The boot whose agent has told that.
+    pub inventory_boot: Option<String>,
     /// What its BMC has told of itself.
     pub bmc: Option<BmcInfo>,
     /// What its sensors measured.
@@ -62,6 +64,7 @@ pub struct AskedRow {
 struct Row {
     inventory: Option<String>,
     inventory_at: Option<i64>,
+    inventory_boot: Option<String>,
     bmc: Option<String>,
     sensors: Option<String>,
     watts: Option<i64>,
@@ -79,6 +82,7 @@ impl Row {
         let inventory = self.inventory.map(|text| from_json("hardware", &text)).transpose()?;
         Ok(HardwareRow {
             inventory: inventory.zip(self.inventory_at),
+            inventory_boot: self.inventory_boot,
             bmc: self.bmc.map(|text| from_json("hardware", &text)).transpose()?,
             sensors: optional(self.sensors)?,
             watts: self.watts.map(watts).transpose()?,
@@ -153,23 +157,26 @@ impl Tx {
         Ok(rows.into_iter().map(row).collect())
     }
 
-    /// What a node's agent has found.
+    /// What a node's agent has found in this boot.
     pub async fn set_inventory(
         &mut self,
         node_id: &str,
         inventory: &Inventory,
+        boot: &str,
         at: Micros,
     ) -> Result<()> {
         self.begin_hardware(node_id).await?;
         changed!(
             self,
             query(
-                "update hardware set inventory = $2, summary = $3, inventory_at = $4 where node_id = $1"
+                "update hardware set inventory = $2, summary = $3, inventory_at = $4, inventory_boot = $5
+                 where node_id = $1",
             )
             .bind(node_id)
             .bind(to_json(inventory))
             .bind(to_json(&inventory.summary()))
             .bind(at)
+            .bind(boot)
         )?;
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Nodes: the inventory's truth, and what is seen of them.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{collections::HashSet, net::Ipv4Addr, sync::Arc};
 
 use haas_api::{
     agent::{Heartbeat, ShutdownHow},
@@ -205,6 +205,15 @@ impl Tx {
                 .fetch_optional(c)
         )?;
         row.map(Row::parse).transpose()
+    }
+
+    /// The MACs by which managed nodes boot.
+    pub async fn boot_macs(&mut self) -> Result<HashSet<Mac>> {
+        let rows: Vec<(String,)> = on!(
+            self,
+            c => query_as("select boot_mac from nodes where present and managed").fetch_all(c)
+        )?;
+        rows.into_iter().map(|(mac,)| from_text("nodes", &mac)).collect()
     }
 
     /// Adds a node that is new in the inventory: unmanaged, with nothing wanted of it.

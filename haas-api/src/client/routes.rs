@@ -26,8 +26,8 @@ use crate::{
     project::{MembersChange, NewProject, Project, ProjectChange},
     ssh::SshCa,
     user::{
-        Login, NewToken, NewUser, PasswordChange, RemovedUser, Token, TokenRequest, User,
-        UserChange,
+        Login, NewToken, NewUser, PasswordChange, Registration, RemovedUser, Token, TokenRequest,
+        User, UserChange,
     },
     webhook::{DeadEvent, MadeWebhook, NewWebhook, Webhook, WebhookTest},
 };
@@ -107,6 +107,11 @@ impl Client {
     /// `POST /v1/users/{name}/restore`.
     pub async fn restore_user(&self, name: &UserName) -> Result<User, ClientError> {
         self.post(&["v1", "users", name.as_str(), "restore"], &()).await
+    }
+
+    /// `POST /v1/register`: a new user, where people may register.
+    pub async fn register(&self, new: &Registration) -> Result<User, ClientError> {
+        self.post(&["v1", "register"], new).await
     }
 
     /// `POST /v1/login`: a token for a name and a password.

@@ -375,6 +375,54 @@ async fn the_audit_log_has_every_change_and_every_refusal_and_no_secret() {
 }
 
 #[tokio::test]
+async fn what_the_audit_log_cannot_tell_is_not_done() {
+    let bench = Bench::open_to_all().await;
+    bench.add_nodes([1]).await;
+    bench.add_overlay("alice", "dev").await;
+    let grant = format!("/v1/grants/{}", bench.add_tenants().await);
+    let mut tx = bench.context.store.write().await.unwrap();
+    tx.break_audit().await.unwrap();
+    tx.commit().await.unwrap();
+    for (method, path, body) in [
+        ("POST", "/v1/users", json!({ "name": "eve", "role": "admin" })),
+        ("POST", "/v1/register", json!({ "name": "dora", "password": WORD })),
+        ("POST", "/v1/projects", json!({ "name": "speech", "owner": "alice" })),
+        (
+            "PATCH",
+            "/v1/projects/vision/members",
+            json!({ "set": [{ "member": "admin", "role": "owner" }] }),
+        ),
+        ("POST", "/v1/nodes/manage", json!({ "nodeset": "n01", "managed": false })),
+        ("DELETE", grant.as_str(), Value::Null),
+        ("DELETE", "/v1/overlays/alice/dev", Value::Null),
+        ("DELETE", "/v1/users/alice?now=true", Value::Null),
+    ] {
+        assert_eq!(
+            bench.call(&bench.admin, method, path, body).await.status,
+            500,
+            "{method} {path}"
+        );
+    }
+    let left = async |path: &str| {
+        bench.call(&bench.admin, "GET", path, Value::Null).await.json()["items"].clone()
+    };
+    let names = |items: Value| -> Vec<String> {
+        items
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names(left("/v1/users").await), ["admin", "alice"]);
+    assert_eq!(names(left("/v1/projects").await), ["vision"]);
+    assert_eq!(left("/v1/projects").await[0]["members"].as_array().unwrap().len(), 1);
+    assert_eq!(names(left("/v1/overlays").await), ["dev"]);
+    assert_eq!(left("/v1/grants").await.as_array().unwrap().len(), 1);
+    assert!(bench.node(1).await.managed);
+}
+
+#[tokio::test]
 async fn a_stream_of_events_ends_with_its_token() {
     let bench = Bench::new().await;
     bench.add_nodes([1]).await;

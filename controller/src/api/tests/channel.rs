@@ -286,6 +286,19 @@ async fn the_credential_of_an_attempt_that_is_over_opens_nothing() {
 }
 
 #[tokio::test]
+async fn a_credential_from_another_address_than_its_token_opens_nothing() {
+    let served = Served::start().await;
+    let (_, welcome) = served.welcome(token(&served.token)).await;
+    let credential = HelloAuth::Credential(welcome.credential.unwrap());
+    let mut thief = served.call_from([127, 77, 0, 2]).await;
+    let (version, auth) = ("1".to_owned(), credential.clone());
+    thief.say(&Hello { proto: PROTO, version, auth, kexec: None }).await;
+    // No word: an agent that is refused in words does not call again.
+    thief.is_gone().await;
+    served.welcome(credential).await;
+}
+
+#[tokio::test]
 async fn garbage_ends_the_connection_and_changes_nothing() {
     let served = Served::start().await;
     for garbage in [
