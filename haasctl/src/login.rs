@@ -90,6 +90,7 @@ impl LoginArgs {
         let token = TokenRequest {
             name: format!("haasctl login {}", host.trim()).trim().to_owned(),
             read_only: self.read_only,
+            feed_only: false,
             expires_in_s: Some(self.days * 24 * 3600),
         };
         let token = client.login(&Login { name: self.name.clone(), password, token }).await?;

@@ -16,12 +16,14 @@ mod drain;
 mod events;
 mod extract;
 mod fail;
+mod feed;
 mod grants;
 mod groups;
 mod guard;
 mod hardware;
 mod images;
 mod login;
+mod maintenance;
 mod nodes;
 mod operations;
 mod overlays;
@@ -33,6 +35,7 @@ pub mod server;
 mod sessions;
 mod ssh;
 mod tokens;
+mod usage;
 mod users;
 mod watch;
 mod webhooks;
@@ -140,6 +143,10 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(reservations::calendar))
         .routes(routes!(queues::list, queues::add))
         .routes(routes!(queues::remove))
+        .routes(routes!(maintenance::list, maintenance::add))
+        .routes(routes!(maintenance::remove))
+        .routes(routes!(usage::list))
+        .routes(routes!(feed::show))
         .split_for_parts();
     document::complete(&mut document);
     (router, document)
