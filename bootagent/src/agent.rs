@@ -27,7 +27,7 @@ use crate::{
     ready::Way,
     shutdown,
     ssh::Renewal,
-    store, usage,
+    store, terminals, usage,
 };
 
 const CONTROL: &str = "/run/haas/control";
@@ -85,6 +85,7 @@ impl Agent {
                     log::error(&format!("haasd refuses the agent: {reason}"));
                 }
                 Some(Heard::Said(ToAgent::SshCertificates(made))) => renewal.take(made),
+                Some(Heard::Said(ToAgent::Notice { text })) => terminals::tell(&text),
                 Some(Heard::Welcome(welcome)) => {
                     renewal.welcomed(welcome.plan.ssh.is_some());
                     way.prove_again();

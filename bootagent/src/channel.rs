@@ -208,6 +208,7 @@ impl Line {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             auth: self.auth.clone(),
             kexec: Some(kexec::ability()),
+            notices: true,
         };
         socket.send(Message::text(serde_json::to_string(&hello)?))?;
         let answer = loop {

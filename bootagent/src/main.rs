@@ -43,6 +43,7 @@ mod signature;
 mod ssh;
 mod store;
 mod sys;
+mod terminals;
 mod usage;
 
 use std::process::ExitCode;

@@ -24,8 +24,18 @@ impl Default for Agents {
     }
 }
 
-/// By attempt: the number of its newest connection, and the way to it.
-type Links = HashMap<String, (u64, mpsc::Sender<ToAgent>)>;
+/// The newest connection of each attempt.
+type Links = HashMap<String, Way>;
+
+/// The way to an agent.
+#[derive(Debug)]
+struct Way {
+    /// The connection's number.
+    number: u64,
+    sender: mpsc::Sender<ToAgent>,
+    /// Whether it knows [`ToAgent::Notice`].
+    takes_notices: bool,
+}
 
 /// One connection of an agent; it is forgotten when this is dropped.
 #[derive(Debug)]
@@ -38,11 +48,11 @@ pub struct Link {
 impl Agents {
     /// Notes a connection. A newer one of the same attempt takes the place of the older, whose
     /// receiver then ends.
-    pub fn connect(&self, attempt: &str) -> (Link, mpsc::Receiver<ToAgent>) {
+    pub fn connect(&self, attempt: &str, takes_notices: bool) -> (Link, mpsc::Receiver<ToAgent>) {
         let (sender, receiver) = mpsc::channel(32);
         let mut links = self.lock();
-        let number = links.get(attempt).map_or(1, |(n, _)| n + 1);
-        links.insert(attempt.to_owned(), (number, sender));
+        let number = links.get(attempt).map_or(1, |way| way.number + 1);
+        links.insert(attempt.to_owned(), Way { number, sender, takes_notices });
         (Link { agents: self.clone(), attempt: attempt.to_owned(), number }, receiver)
     }
 
@@ -54,8 +64,17 @@ impl Agents {
 
     /// Says something to an attempt's agent; false when it is not connected.
     pub fn tell(&self, attempt: &str, message: ToAgent) -> bool {
-        let sender = self.lock().get(attempt).map(|(_, sender)| sender.clone());
+        let sender = self.lock().get(attempt).map(|way| way.sender.clone());
         sender.is_some_and(|sender| sender.try_send(message).is_ok())
+    }
+
+    /// Has an attempt's agent tell something to who is logged in; nobody is told if it is not connected
+    /// or of an earlier version.
+    pub fn notify(&self, attempt: &str, text: &str) {
+        let takes = self.lock().get(attempt).is_some_and(|way| way.takes_notices);
+        if takes {
+            self.tell(attempt, ToAgent::Notice { text: text.to_owned() });
+        }
     }
 
     /// How many there are.
@@ -71,7 +90,7 @@ impl Agents {
 impl Drop for Link {
     fn drop(&mut self) {
         let mut links = self.agents.lock();
-        if links.get(&self.attempt).is_some_and(|(number, _)| *number == self.number) {
+        if links.get(&self.attempt).is_some_and(|way| way.number == self.number) {
             links.remove(&self.attempt);
         }
     }

@@ -34,6 +34,8 @@ pub struct Principal {
     pub token_id: String,
     /// The token only looks.
     pub read_only: bool,
+    /// The token is good for the calendar's feed only.
+    pub feed_only: bool,
 }
 
 /// What a user may do beyond its role: as a member of projects, and by grants to it, its groups and
@@ -299,6 +301,7 @@ mod tests {
             powers: Arc::default(),
             token_id: "t".into(),
             read_only: false,
+            feed_only: false,
         }
     }
 

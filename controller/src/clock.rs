@@ -16,6 +16,9 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     offset: Micros,
+    /// What it shows instead, in tests that make months of their own.
+    #[cfg(test)]
+    made_up: Option<&'static std::sync::atomic::AtomicI64>,
 }
 
 impl Clock {
@@ -36,16 +39,34 @@ impl Clock {
         };
         tx.set_cluster(&cluster, boot_id, offset, wall()).await?;
         tx.commit().await?;
-        Ok((Self { offset }, cluster))
+        Ok((Self::ahead(offset), cluster))
     }
 
     /// The steady clock with an offset of nothing, for tests that make their own time.
     pub fn bare() -> Self {
-        Self { offset: 0 }
+        Self::ahead(0)
+    }
+
+    fn ahead(offset: Micros) -> Self {
+        Self {
+            offset,
+            #[cfg(test)]
+            made_up: None,
+        }
+    }
+
+    /// A clock that shows what the test sets.
+    #[cfg(test)]
+    pub(crate) fn made_up(shows: &'static std::sync::atomic::AtomicI64) -> Self {
+        Self { offset: 0, made_up: Some(shows) }
     }
 
     /// Microseconds on the steady clock.
     pub fn now(&self) -> Micros {
+        #[cfg(test)]
+        if let Some(shows) = self.made_up {
+            return shows.load(std::sync::atomic::Ordering::Relaxed);
+        }
         since_boot() + self.offset
     }
 

@@ -5,6 +5,8 @@
 //! out of reach; and the only copy of what another tenant has must not be on one of them, unless its owner
 //! has agreed. What an admin asks for is his own decision.
 
+use std::collections::{HashMap, HashSet};
+
 use haas_api::{
     agent::{BootStage, DiskName, DiskSelector, DiskState, Failure},
     hardware::DiskDrive,
@@ -16,8 +18,14 @@ use crate::{
     boots,
     context::Context,
     model::{Attempt, NewDesired, Node},
-    store::{DiskRow, Result, Tx},
+    store::{CopyRow, DiskRow, Result, Tx},
 };
+
+/// A disk of which nodes.toml says nothing.
+pub(crate) const UNDECLARED: &str = "disk-undeclared";
+
+/// The only copy of what another tenant has.
+pub(crate) const ONLY_COPY: &str = "only-copy";
 
 /// Why a node is not lent with root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,14 +60,16 @@ pub(crate) async fn refusal(
                  undeclared_disks in haasd.toml",
                 disks.join(", ")
             );
-            return Ok(Some(Refusal { code: "disk-undeclared", reason }));
+            return Ok(Some(Refusal { code: UNDECLARED, reason }));
         }
     }
-    if !rules.root_beside_others && has_others_copy(tx, node, wanted).await? {
+    if !rules.root_beside_others
+        && tx.copies(Some(&node.id)).await?.iter().any(|copy| is_others(copy, wanted))
+    {
         let reason = "its disk holds the only copy of what another tenant has there, and root could read and \
                       destroy it: whose it is may agree (`haasctl overlay share-disk`); take another node"
             .to_owned();
-        return Ok(Some(Refusal { code: "only-copy", reason }));
+        return Ok(Some(Refusal { code: ONLY_COPY, reason }));
     }
     Ok(None)
 }
@@ -115,18 +125,66 @@ async fn gives_root(tx: &mut Tx, wanted: &NewDesired) -> Result<bool> {
 
 /// Each shard is on one node only, so that there is no other copy of any. Who asks has agreed for what is
 /// his own.
-async fn has_others_copy(tx: &mut Tx, node: &Node, wanted: &NewDesired) -> Result<bool> {
-    for shard in tx.shards_on(&node.id).await? {
-        if wanted.overlay_id.as_ref() == Some(&shard.overlay_id) {
-            continue;
+fn is_others(copy: &CopyRow, wanted: &NewDesired) -> bool {
+    let is_own = [&wanted.tenant, &wanted.actor_id].contains(&&copy.owner_id);
+    wanted.overlay_id.as_ref() != Some(&copy.overlay_id) && !is_own
+}
+
+/// What keeps nodes from being lent with root, of all nodes at once, for those who plan.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Obstacles {
+    /// Nodes with a disk of which nodes.toml says nothing, by id.
+    undeclared: HashSet<String>,
+    /// What owners have there and have not agreed that others are root beside.
+    copies: Vec<CopyRow>,
+}
+
+impl Obstacles {
+    /// Looks for them.
+    pub(crate) async fn load<'n>(
+        context: &Context,
+        tx: &mut Tx,
+        nodes: impl Iterator<Item = &'n Node>,
+    ) -> Result<Self> {
+        let rules = context.config.tenants;
+        let mut found = Self::default();
+        if !rules.undeclared_disks {
+            let (drives, seen) = (tx.drives().await?, tx.all_disks().await?);
+            let has_undeclared = |node: &&Node| {
+                let seen = seen.get(&node.id).map_or(&[][..], Vec::as_slice);
+                drives.get(&node.id).is_some_and(|all| !undeclared(node, all, seen).is_empty())
+            };
+            let nodes = nodes.filter(has_undeclared);
+            found.undeclared = nodes.map(|node| node.id.clone()).collect();
         }
-        let Some(overlay) = tx.overlay_by_id(&shard.overlay_id).await? else { continue };
-        let is_own = [&wanted.tenant, &wanted.actor_id].contains(&&overlay.owner_id);
-        if !is_own && !overlay.shares_disk {
-            return Ok(true);
+        if !rules.root_beside_others {
+            found.copies = tx.copies(None).await?;
         }
+        Ok(found)
     }
-    Ok(false)
+
+    /// Whether there are none, for whomever.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.undeclared.is_empty() && self.copies.is_empty()
+    }
+
+    /// The nodes that cannot be lent for this, by id, each with the code of [`Refusal`]. Admins are not
+    /// looked at: what they ask for is their own decision.
+    pub(crate) async fn bar(
+        &self,
+        tx: &mut Tx,
+        wanted: &NewDesired,
+    ) -> Result<HashMap<String, &'static str>> {
+        let asker = tx.user_by_id(&wanted.actor_id).await?;
+        let is_admins = asker.is_none_or(|user| user.role == Role::Admin);
+        if self.is_empty() || is_admins || !gives_root(tx, wanted).await? {
+            return Ok(HashMap::new());
+        }
+        let copies = self.copies.iter().filter(|copy| is_others(copy, wanted));
+        let copies = copies.map(|copy| (copy.node_id.clone(), ONLY_COPY));
+        let undeclared = self.undeclared.iter().map(|id| (id.clone(), UNDECLARED));
+        Ok(copies.chain(undeclared).collect())
+    }
 }
 
 /// The node's own disks of which nodes.toml says nothing, as people know them. `seen` is what its agent

@@ -110,6 +110,15 @@ impl Bench {
         Self::build(network(), change).await
     }
 
+    /// The same where the steady clock shows what the test sets.
+    pub(crate) async fn at_time(
+        shows: &'static std::sync::atomic::AtomicI64,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let clock = Clock::made_up(shows);
+        Self::build_at(network(), change, Some(clock)).await
+    }
+
     /// Where people may register.
     pub(crate) async fn open_to_all() -> Self {
         Self::with(|config| config.auth.register = true).await
@@ -131,12 +140,21 @@ impl Bench {
     }
 
     async fn build(network: Network, change: impl FnOnce(&mut Config)) -> Self {
+        Self::build_at(network, change, None).await
+    }
+
+    async fn build_at(
+        network: Network,
+        change: impl FnOnce(&mut Config),
+        made_up: Option<Clock>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = dir.path().to_owned();
         let templates_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../templates");
         let database_url = format!("sqlite://{}/haas.db", state_dir.display());
         let store = Store::open(&database_url).await.unwrap();
         let (clock, cluster_id) = Clock::open(&store).await.unwrap();
+        let clock = made_up.unwrap_or(clock);
         let worker = WorkerCommand { program: "/bin/false".into(), args: Vec::new() };
         let images = Images::open(&state_dir, worker).unwrap();
         let mut config = Config {
@@ -218,6 +236,7 @@ impl Bench {
             id: name.to_owned(),
             name: String::new(),
             read_only: false,
+            feed_only: false,
             created_at: 1,
             expires_at: None,
             last_used_at: None,

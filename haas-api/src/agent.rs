@@ -47,6 +47,9 @@ pub struct Hello {
     /// version, which does not know [`ToAgent::Kexec`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kexec: Option<Kexec>,
+    /// It knows [`ToAgent::Notice`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub notices: bool,
 }
 
 /// Whether a node can load and start another kernel (kexec_file_load(2)).
@@ -391,6 +394,12 @@ pub enum ToAgent {
     /// Certificates for the keys that the agent has named. Lost with a connection: the agent asks
     /// again.
     SshCertificates(SshCertificates),
+    /// Something for who is logged in: to be written on every terminal. Only to an agent whose
+    /// [`Hello::notices`] is set. Lost with a connection.
+    Notice {
+        /// A line.
+        text: String,
+    },
     /// Nothing but an acknowledgement.
     Ack,
 }

@@ -99,6 +99,8 @@ pub enum ReasonCode {
     Overdue,
     /// Its time passed without a plan: haasd was away.
     Late,
+    /// Nodes are worked on then: a maintenance window.
+    Maintenance,
     /// Limits were changed.
     Limits,
     /// Its nodes are free.
@@ -152,6 +154,7 @@ impl ReasonCode {
             Self::NodeLost => "node-lost",
             Self::Overdue => "overdue",
             Self::Late => "late",
+            Self::Maintenance => "maintenance",
             Self::Limits => "limits",
             Self::NodesFree => "nodes-free",
             Self::LeadTime => "lead-time",

@@ -146,6 +146,9 @@ pub struct TokenRequest {
     /// It only looks.
     #[serde(default)]
     pub read_only: bool,
+    /// It is good for the calendar's feed only, for programs that show calendars.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub feed_only: bool,
     /// Seconds until it ends, at most a year; none: it stays until it is revoked, and that of a
     /// login 30 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,6 +164,9 @@ pub struct Token {
     pub name: String,
     /// It only looks.
     pub read_only: bool,
+    /// It is good for the calendar's feed only.
+    #[serde(default)]
+    pub feed_only: bool,
     /// When it was made.
     pub created_at: String,
     /// When it ends.

@@ -6,9 +6,10 @@ use haas_api::client::Client;
 use crate::{
     audit, calendar, completion, config, console, context, disk, doctor, drift,
     error::Error,
-    events, grant, group, image, login, node, operation,
+    events, grant, group, image, login, maintenance, node, operation,
     out::{Format, Out},
-    overlay, power, project, queue, reservation, reserve, ssh, status, switch, user, webhook,
+    overlay, power, project, queue, reservation, reserve, ssh, status, switch, usage, user,
+    webhook,
 };
 
 /// Exit codes, as `--help` shows them.
@@ -66,6 +67,11 @@ enum Command {
     /// Queues: where reservations wait.
     #[command(subcommand)]
     Queue(queue::Command),
+    /// Maintenance: nodes and times in which nothing is planned on them.
+    #[command(subcommand)]
+    Maintenance(maintenance::Command),
+    /// Show how many node-hours were used, by project, user and queue.
+    Usage(usage::UsageArgs),
     /// Show what nodes run and what they are doing.
     Status(status::StatusArgs),
     /// Show whether a reboot would change what nodes run, and what of it.
@@ -185,6 +191,8 @@ impl Cli {
             Command::Explain(args) => args.run(&session).await,
             Command::Calendar(args) => args.run(&session).await,
             Command::Queue(command) => command.run(&session).await,
+            Command::Maintenance(command) => command.run(&session).await,
+            Command::Usage(args) => args.run(&session).await,
             Command::Status(args) => args.run(&session).await,
             Command::Drift(args) => args.run(&session).await,
             Command::Ssh(args) => args.run(&session).await,

@@ -117,6 +117,7 @@ impl LoginArgs {
         let password = self.password.read(&format!("Password of {}: ", self.name))?;
         let token = TokenRequest {
             read_only: self.read_only,
+            feed_only: false,
             expires_in_s: Some(self.days * 24 * 3600),
             ..TokenRequest::default()
         };

@@ -14,7 +14,7 @@ use haas_api::{
 use crate::{
     cli::{Session, nodeset},
     error::Error,
-    format, reservation,
+    format, reservation, series,
     table::{Table, or_dash},
     times,
     wait::Backoff,
@@ -25,6 +25,7 @@ use crate::{
 Examples:
   haasctl reserve -N 4 -t 8:00:00 --image minimal --overlay dev --wait
   haasctl reserve -N 2 -t 2h --begin 16:00 --image debian-12 --dry-run
+  haasctl reserve -N 8 -t 4h --begin 2026-12-01T08:00 --every 7d --times 10 --image minimal
   haasctl reserve -N 32 -t 1-00:00:00 -p gpu -A vision -C 'memory>=64G' -x n07 --image minimal")]
 pub(crate) struct ReserveArgs {
     /// How many nodes.
@@ -36,6 +37,14 @@ pub(crate) struct ReserveArgs {
     /// From when: 16:00, 2026-12-01T08:00, now+2h; as soon as can be where none is given.
     #[arg(long, value_name = "MOMENT")]
     begin: Option<String>,
+    /// The same again each 1d, 7d or 2w, at the same time of day; each is accepted or refused for itself.
+    #[arg(long, value_name = "DAYS", value_parser = series::days,
+          requires_all = ["begin", "times"], conflicts_with = "wait")]
+    every: Option<u32>,
+    /// With --every: how many in all.
+    #[arg(long, value_name = "N", requires = "every",
+          value_parser = clap::value_parser!(u32).range(2..=366))]
+    times: Option<u32>,
     /// The queue, where you may use several.
     #[arg(short = 'p', long, value_name = "QUEUE")]
     queue: Option<QueueName>,
@@ -97,10 +106,12 @@ enum OnNodeLossArg {
 
 impl ReserveArgs {
     pub(crate) async fn run(self, session: &Session<'_>) -> Result<(), Error> {
+        let now = jiff::Zoned::now();
         let begin = match &self.begin {
-            Some(text) => times::moment(text, &jiff::Zoned::now()).map_err(Error::Usage)?,
+            Some(text) => times::moment(text, &now).map_err(Error::Usage)?,
             None => None,
         };
+        let series = self.every.zip(self.times);
         let new = NewReservation {
             nodes: self.nodes,
             walltime_s: self.time,
@@ -122,6 +133,10 @@ impl ReserveArgs {
             dry_run: self.dry_run,
         };
         let client = session.client()?;
+        if let Some(series) = series {
+            let first = begin.unwrap_or(now.timestamp()).to_zoned(now.time_zone().clone());
+            return series::reserve(session, &client, &new, &first, series).await;
+        }
         match client.reserve(&new).await? {
             Reserved::Plan(plan) => session.out.show(&plan, || plan_table(&plan)),
             Reserved::Made(made) if self.wait => {

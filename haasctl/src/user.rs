@@ -103,6 +103,9 @@ Examples:
         /// It only looks.
         #[arg(long)]
         read_only: bool,
+        /// It is good for the calendar's feed only: for programs that show calendars.
+        #[arg(long)]
+        feed_only: bool,
         /// Days until it ends; without, it stays until it is revoked.
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..=366))]
         days: Option<u64>,
@@ -208,9 +211,9 @@ impl Command {
                 let user = client.restore_user(&name).await?;
                 out.show(&user, || table(std::slice::from_ref(&user)))
             }
-            Self::Token { name, file, purpose, read_only, days } => {
+            Self::Token { name, file, purpose, read_only, feed_only, days } => {
                 let expires_in_s = days.map(|days| days * 24 * 3600);
-                let wanted = TokenRequest { name: purpose, read_only, expires_in_s };
+                let wanted = TokenRequest { name: purpose, read_only, feed_only, expires_in_s };
                 let token = client.new_token(&name, &wanted).await?;
                 if file.as_os_str() == "-" {
                     return out.text(&token.token);
@@ -315,6 +318,15 @@ fn table(users: &[User]) -> Table {
     table
 }
 
+/// What a token is good for.
+fn may(token: &Token) -> &'static str {
+    match (token.feed_only, token.read_only) {
+        (true, _) => "feed",
+        (false, true) => "look",
+        (false, false) => "all",
+    }
+}
+
 fn tokens_table(tokens: &[Token]) -> Table {
     let mut table = Table::new(["ID", "FOR", "MAY", "CREATED", "LAST USED", "ENDS"]);
     for token in tokens {
@@ -322,7 +334,7 @@ fn tokens_table(tokens: &[Token]) -> Table {
         table.row([
             (&token.id).into(),
             (&token.name).into(),
-            if token.read_only { "look" } else { "all" }.into(),
+            may(token).into(),
             format::time(&token.created_at).into(),
             time(&token.last_used_at),
             time(&token.expires_at),

@@ -317,6 +317,7 @@ fn claim(dice: &mut Dice, id: u64) -> Claim {
         requests,
         image: ImageId(dice.roll(5) as u32),
         overlay,
+        barred: RoaringBitmap::new(),
         preemptible: dice.roll(4) == 0,
         on_node_loss: OnNodeLoss::Replace,
         promise: None,

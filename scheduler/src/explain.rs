@@ -74,6 +74,7 @@ pub fn explain(
             Rule::Ahead => alone(snapshot, now, waiting),
             Rule::Health
             | Rule::Grant
+            | Rule::Barred
             | Rule::Shape
             | Rule::Label
             | Rule::Location

@@ -42,7 +42,7 @@ struct Key {
     rack: Option<RackId>,
     /// In these named sets, and not in those.
     inside: [Option<usize>; 2],
-    outside: Option<usize>,
+    outside: [Option<usize>; 2],
     /// In so many racks.
     racks: Option<u32>,
     without: Option<Rule>,
@@ -91,6 +91,11 @@ impl Sets {
             self.of_room(snapshot, claim);
             ranks += request.count as usize;
         }
+        self.of_barred(claim);
+    }
+
+    fn of_barred(&mut self, claim: &Claim) -> Option<usize> {
+        (!claim.barred.is_empty()).then(|| self.number(claim.barred.clone()))
     }
 
     fn of_location(&mut self, request: &Request) -> Option<usize> {
@@ -228,7 +233,7 @@ pub(crate) fn lone_class(
         Location::Rack(_, Need::Preferred) | Location::Racks(_, Need::Preferred) => (None, None),
         Location::Nodes(..) => return None,
     };
-    let room = sets.of_room(snapshot, claim);
+    let (room, barred) = (sets.of_room(snapshot, claim), sets.of_barred(claim));
     let mut find = Finder { snapshot, cells, sets, classes, claim, without: None };
     Some(find.class(Key {
         project: claim.project,
@@ -236,7 +241,7 @@ pub(crate) fn lone_class(
         labels: request.labels,
         rack,
         inside: [None, room],
-        outside: None,
+        outside: [None, barred],
         racks,
         without: None,
     }))
@@ -270,13 +275,17 @@ impl Finder<'_> {
             }
         };
         let nodes = if location { self.sets.of_location(request) } else { None };
+        let barred = match self.without {
+            Some(Rule::Barred) => None,
+            Some(_) | None => self.sets.of_barred(self.claim),
+        };
         let mut key = Key {
             project: self.claim.project,
             shape,
             labels: if self.without == Some(Rule::Label) { 0 } else { request.labels },
             rack,
             inside: [nodes, None],
-            outside: None,
+            outside: [None, barred],
             racks,
             without: self.without,
         };
@@ -291,7 +300,7 @@ impl Finder<'_> {
             way.push(Part { is_home: true, ..part });
         }
         if request.count > at_home {
-            key.outside = homes;
+            key.outside[0] = homes;
             key.inside[1] = match self.without {
                 Some(Rule::Disk) => None,
                 Some(_) | None => self.sets.of_room(self.snapshot, self.claim),
@@ -346,7 +355,7 @@ impl Finder<'_> {
                 && cell.labels & key.labels == key.labels
                 && key.rack.is_none_or(|rack| rack == cell.rack)
                 && key.inside.iter().flatten().all(is_in)
-                && !key.outside.iter().any(is_in)
+                && !key.outside.iter().flatten().any(is_in)
         };
         let mut cells: Vec<u32> = (0..all.len() as u32).filter(serves).collect();
         if self.classes.weights.is_empty() {
@@ -388,6 +397,8 @@ pub struct Excluded {
     pub health: u32,
     /// Not granted to the project.
     pub grant: u32,
+    /// Barred to the claim.
+    pub barred: u32,
     /// Of another shape.
     pub shape: u32,
     /// Without the labels.
@@ -415,6 +426,7 @@ pub(crate) fn excluded(snapshot: &Snapshot, sets: &mut Sets, claim: &Claim) -> E
         let count = |rule: &mut u32, out: bool| *rule += u32::from(out);
         count(&mut excluded.health, node.health != Health::Ready);
         count(&mut excluded.grant, !granted.contains(id.0));
+        count(&mut excluded.barred, claim.barred.contains(id.0));
         let shape = |r: &Request| r.shapes.is_empty() || r.shapes.contains(&node.shape);
         count(&mut excluded.shape, none(&shape));
         count(&mut excluded.label, none(&|r| node.labels & r.labels == r.labels));

@@ -476,6 +476,9 @@ impl<'a> Planner<'a> {
         if let Some(node) = nodes().find(|node| !self.is_ready(**node)) {
             return Why::NodeLost(*node);
         }
+        if let Some(node) = nodes().find(|node| claim.barred.contains(node.0)) {
+            return Why::Barred(*node);
+        }
         for window in
             snapshot.maintenance.iter().filter(|w| w.from < end && promise.start < w.until)
         {

@@ -149,6 +149,8 @@ pub enum Why {
     NodeLost(NodeId),
     /// Back: a node is worked on then, as was not known before.
     Maintenance(NodeId),
+    /// Back: a node is barred to it, as was not known before.
+    Barred(NodeId),
     /// Back: a claim still has a node whose time should have been over.
     Overdue(ClaimId),
     /// Back: its time, or that of one before it, passed without a plan.
@@ -175,6 +177,8 @@ pub enum Rule {
     Health,
     /// Only nodes that the project has a grant for.
     Grant,
+    /// Nodes that the claim names as barred to it.
+    Barred,
     /// The shapes that the claim names.
     Shape,
     /// The labels that it names.
@@ -199,9 +203,10 @@ pub enum Rule {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Rule; 12] = [
+    pub const ALL: [Rule; 13] = [
         Rule::Health,
         Rule::Grant,
+        Rule::Barred,
         Rule::Shape,
         Rule::Label,
         Rule::Location,

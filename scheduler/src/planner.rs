@@ -576,7 +576,12 @@ fn settle<'a>(snapshot: &'a Snapshot, now: Time, plan: &mut Plan) -> (Vec<Held<'
         let health = |node: &NodeId| snapshot.nodes[node.index()].health;
         let is_down = |node: &NodeId| health(node) == Health::Down;
         let has_begun = assignment.has_begun(now);
-        if !has_begun && assignment.all_nodes().any(|node| health(&node) != Health::Ready) {
+        let is_kept_off = |node: NodeId| {
+            health(&node) != Health::Ready
+                || assignment.claim.barred.contains(node.0)
+                || is_worked_on(snapshot, node, assignment.start, assignment.end)
+        };
+        if !has_begun && assignment.all_nodes().any(is_kept_off) {
             let promise =
                 crate::Promise { start: assignment.start, nodes: assignment.nodes.clone() };
             displaced.push(Claim { promise: Some(promise), ..assignment.claim.clone() });
@@ -609,4 +614,10 @@ fn settle<'a>(snapshot: &'a Snapshot, now: Time, plan: &mut Plan) -> (Vec<Held<'
         held.push((assignment, nodes));
     }
     (held, displaced)
+}
+
+/// Whether work is planned on a node within a time.
+fn is_worked_on(snapshot: &Snapshot, node: NodeId, from: Time, until: Time) -> bool {
+    let mut windows = snapshot.maintenance.iter();
+    windows.any(|w| w.from < until && from < w.until && w.nodes.contains(node.0))
 }

@@ -188,6 +188,8 @@ pub struct Claim {
     pub image: ImageId,
     /// What to lay over it.
     pub overlay: Option<OverlayUse>,
+    /// Nodes that it must not have, for a reason of the site's.
+    pub barred: RoaringBitmap,
     /// Whether it may be ended for others, where preemption is on.
     pub preemptible: bool,
     /// What to do when one of its nodes is lost.
@@ -496,6 +498,9 @@ impl Snapshot {
         let promised = claim.promise.iter().flat_map(|promise| promise.nodes.iter().flatten());
         if let Some(node) = promised.into_iter().find(|node| node.index() >= self.nodes.len()) {
             return Err(SnapshotError::Unknown(format!("{node:?}")));
+        }
+        if let Some(last) = claim.barred.max().filter(|last| *last as usize >= self.nodes.len()) {
+            return Err(SnapshotError::Unknown(format!("{:?}", NodeId(last))));
         }
         let shapes = claim.requests.iter().flat_map(|request| &request.shapes);
         match shapes.into_iter().find(|shape| shape.0 as usize >= self.shapes.len()) {

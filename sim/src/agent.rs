@@ -233,6 +233,9 @@ impl Agent<'_> {
                         }),
                     }
                 }
+                Some(Heard::Said(ToAgent::Notice { text })) => {
+                    self.folder.note(&format!("notice: {text}"))?;
+                }
                 Some(Heard::Welcome(_)) => self.prove(&running)?,
                 Some(Heard::Refused(reason)) => {
                     self.folder.note(&format!("refused: {reason}"))?;

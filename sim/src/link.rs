@@ -192,6 +192,7 @@ impl Link {
             version: "sim".to_owned(),
             auth: self.auth.clone(),
             kexec: self.kexec.clone(),
+            notices: true,
         };
         socket.send(Message::text(serde_json::to_string(&hello)?))?;
         loop {

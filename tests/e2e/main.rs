@@ -24,6 +24,7 @@ mod persistence;
 mod rack_powers_and_boots;
 mod ready_checks;
 mod rescue;
+mod reservations;
 mod support;
 mod tenants;
 mod transaction;

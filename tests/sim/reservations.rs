@@ -13,6 +13,8 @@ use haas_api::reservation::{
     ExtendReservation, NewReservation, OnNodeLoss, ReasonCode, Reservation, ReservationState,
 };
 use haas_api::user::{NewUser, Role, TokenRequest, UserKind};
+use tests::postgres::Postgres;
+use tests::{Haasd, files};
 
 use crate::rack::{Controller, LONG, SimRack, behave, refusal};
 
@@ -28,13 +30,28 @@ const LIMITS: &str = "\n[boot]\nfirmware = \"20s\"\nstage = \"20s\"\ntotal = \"4
 
 /// haasd with all nodes managed, in one node group.
 fn controller(sim: &SimRack) -> Result<Controller<'_>> {
+    let controller = sim.haasd_with_inventory(LIMITS, &inventory(sim)?)?;
+    controller.manage(&format!("n[1-{}]", sim.nodes.len()), true)?;
+    Ok(controller)
+}
+
+/// The same on an empty PostgreSQL.
+fn controller_on<'sim>(sim: &'sim SimRack, postgres: &Postgres) -> Result<Controller<'sim>> {
+    let url = postgres.socket_url();
+    let config = format!("database_url = \"{url}\"\n{}{LIMITS}", files::haasd_toml(&sim.rack)?);
+    let haasd = Haasd::start(&sim.rack, &config, &inventory(sim)?)?;
+    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../images/minimal");
+    haasd.ctl(&["image", "build", recipe])?.ok()?;
+    let controller = Controller { sim, haasd };
+    controller.manage(&format!("n[1-{}]", sim.nodes.len()), true)?;
+    Ok(controller)
+}
+
+fn inventory(sim: &SimRack) -> Result<String> {
     let all: Vec<usize> = (1..=sim.nodes.len()).collect();
     let nodes = sim.nodes_toml_of(&all)?;
     let nodes = nodes.replace("\naddress = ", "\ngroups = [\"rack1\"]\naddress = ");
-    let controller =
-        sim.haasd_with_inventory(LIMITS, &format!("{nodes}\n[[group]]\nname = \"rack1\"\n"))?;
-    controller.manage(&format!("n[1-{}]", sim.nodes.len()), true)?;
-    Ok(controller)
+    Ok(format!("{nodes}\n[[group]]\nname = \"rack1\"\n"))
 }
 
 /// A tenant with a token and an overlay `dev`.
@@ -188,6 +205,11 @@ fn slow_two_tenants_share_a_rack_by_the_calendar() -> Result<()> {
 
     // The end: in order, and the nodes go off, since a rule says so.
     bob.until(&haas, second.id, ReservationState::Ended)?;
+    let told = format!("notice: reservation {}: its time is over in", second.id);
+    for number in [3, 4] {
+        let diary = sim.node(number).diary();
+        ensure!(diary.contains(&told), "nobody was told on n{number}:\n{diary}");
+    }
     haas.api_as(&alice.token, async |client| client.release_reservation(first).await)??;
     alice.until(&haas, first, ReservationState::Ended)?;
     for number in [2, 3, 4, 5] {
@@ -212,9 +234,20 @@ fn slow_two_tenants_share_a_rack_by_the_calendar() -> Result<()> {
 #[test]
 #[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
 fn slow_a_reservation_survives_a_crash_after_any_commit() -> Result<()> {
-    let begun = Instant::now();
     let sim = SimRack::start("calcrash", 2)?;
-    let mut haas = controller(&sim)?;
+    survives_any_crash(&sim, controller(&sim)?)
+}
+
+#[test]
+#[ignore = "needs root and built binaries; run: cargo xtask e2e --slow"]
+fn slow_a_reservation_survives_a_crash_after_any_commit_to_postgresql() -> Result<()> {
+    let postgres = Postgres::start()?;
+    let sim = SimRack::start("calcrashpg", 2)?;
+    survives_any_crash(&sim, controller_on(&sim, &postgres)?)
+}
+
+fn survives_any_crash(sim: &SimRack, mut haas: Controller<'_>) -> Result<()> {
+    let begun = Instant::now();
     let alice = Tenant::new(&haas, "alice")?;
     let mut crashes = 0;
     for k in 1..MOST {

@@ -95,6 +95,11 @@ impl Postgres {
         format!("postgres://haas@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// The URL of the database `postgres` for processes in other network namespaces: by its socket.
+    pub fn socket_url(&self) -> String {
+        format!("postgres://haas@localhost:{}/postgres?host={}", self.port, self.dir.display())
+    }
+
     fn end(&mut self) {
         if let Some(process) = Process::of(self.child.id()) {
             // Immediate shutdown: ends the backends too.

@@ -3,7 +3,7 @@
 use controller::{
     auth::Granted,
     model::{Assigned, ImageWanted, Reservation},
-    store::{GrantTo, NewGrantRow, QueueRow, StepRow, Store, StoreError},
+    store::{CopyRow, GrantTo, MaintenanceRow, NewGrantRow, QueueRow, StepRow, Store, StoreError},
 };
 use haas_api::{
     grant::GrantRole,
@@ -24,6 +24,9 @@ promises!(
     what_plans_are_made_from_is_counted,
     a_node_is_lent_while_its_reservation_has_it,
     what_is_over_is_past_use,
+    node_hours_are_those_within_the_time_that_is_asked_for,
+    maintenance_is_there_until_it_is_over_and_changes_plans,
+    copies_are_those_whose_owners_have_not_agreed,
     the_line_of_time_is_kept_in_order,
     nodes_stand_as_is_wanted_and_as_they_run,
     places_that_were_never_made_are_forgotten_where_nothing_wants_them,
@@ -269,4 +272,71 @@ async fn the_image_that_ran_over_an_overlay_is_known_by_the_name_that_was_asked_
     assert_eq!(tx.image_over(&overlay, "b").await.unwrap(), None);
     tx.remove_image(&digest("a")).await.unwrap();
     assert_eq!(tx.image_over(&overlay, "a").await.unwrap(), None);
+}
+
+async fn node_hours_are_those_within_the_time_that_is_asked_for(db: Db) {
+    let mut tx = db.store.write().await.unwrap();
+    let one = Reservation { id: 7, ..sample(ReservationState::Active, Vec::new()) };
+    let other = Reservation { id: 8, owner_id: "other".into(), ..one.clone() };
+    for node in ["x", "y"] {
+        tx.node_given(&one, node, ("alice", "vision"), 100).await.unwrap();
+    }
+    tx.node_back(7, "x", 200).await.unwrap();
+    // What is back already is not given back once more.
+    tx.node_back(7, "x", 900).await.unwrap();
+    tx.node_given(&other, "x", ("bob", "vision"), 250).await.unwrap();
+    let mut used = async |begin, end, now| {
+        let rows = tx.used(begin, end, now).await.unwrap();
+        let shown = rows.into_iter().map(|row| (row.user, row.project, row.reservations, row.held));
+        shown.collect::<Vec<_>>()
+    };
+    let line = |user: &str, held: i64| (user.to_owned(), "vision".to_owned(), 1u64, held);
+    assert_eq!(used(0, 1_000, 300).await, [line("alice", 300), line("bob", 50)]);
+    assert_eq!(used(150, 180, 300).await, [line("alice", 60)]);
+    assert_eq!(used(0, 100, 300).await, []);
+    assert_eq!(used(400, 500, 300).await, []);
+}
+
+async fn maintenance_is_there_until_it_is_over_and_changes_plans(db: Db) {
+    let mut tx = db.store.write().await.unwrap();
+    let before = tx.calendar_changes().await.unwrap();
+    let window = |begin_at| MaintenanceRow {
+        id: 0,
+        nodes: vec!["x".into(), "y".into()],
+        begin_at,
+        end_at: begin_at + 10,
+        reason: "a fan".into(),
+        actor: "admin".into(),
+    };
+    let later = tx.add_maintenance(&window(50)).await.unwrap();
+    let first = tx.add_maintenance(&window(5)).await.unwrap();
+    assert_ne!(tx.calendar_changes().await.unwrap(), before);
+    let (first, later) =
+        (MaintenanceRow { id: first, ..window(5) }, MaintenanceRow { id: later, ..window(50) });
+    assert_eq!(tx.maintenance(14).await.unwrap(), [first.clone(), later.clone()]);
+    let id = later.id;
+    assert_eq!(tx.maintenance(15).await.unwrap(), [later]);
+    assert!(tx.remove_maintenance(id).await.unwrap());
+    assert!(!tx.remove_maintenance(id).await.unwrap());
+    assert_eq!(tx.maintenance(0).await.unwrap(), [first]);
+}
+
+async fn copies_are_those_whose_owners_have_not_agreed(db: Db) {
+    let alice = user(&db.store, "alice").await;
+    let (x, y) = (node(&db.store, 1).await, node(&db.store, 2).await);
+    let mut tx = db.store.write().await.unwrap();
+    let own = tx.add_overlay(&alice, &"own".parse().unwrap(), 1).await.unwrap();
+    let shared = tx.add_overlay(&alice, &"shared".parse().unwrap(), 1).await.unwrap();
+    tx.set_shares_disk(&shared, true).await.unwrap();
+    for overlay in [&own, &shared] {
+        for node in [&x, &y] {
+            tx.add_shard(overlay, &node.id, 0).await.unwrap();
+        }
+        tx.shard_mounted(overlay, &x.id, "store", 1, None, 1).await.unwrap();
+    }
+    // A place that was never made holds nothing.
+    let copy = CopyRow { node_id: x.id.clone(), overlay_id: own.clone(), owner_id: alice.clone() };
+    assert_eq!(tx.copies(None).await.unwrap(), tx.copies(Some(&x.id)).await.unwrap());
+    assert_eq!(tx.copies(Some(&x.id)).await.unwrap(), [copy]);
+    assert_eq!(tx.copies(Some(&y.id)).await.unwrap(), []);
 }

@@ -23,6 +23,7 @@ fn token(id: &str, expires_at: Option<i64>) -> TokenRow {
         id: id.to_owned(),
         name: format!("for {id}"),
         read_only: id == "t2",
+        feed_only: id == "t3",
         created_at: 40,
         expires_at,
         last_used_at: None,

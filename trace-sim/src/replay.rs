@@ -189,6 +189,7 @@ impl<'a> World<'a> {
             requests: vec![Request::of(job.width)],
             image: IMAGE,
             overlay,
+            barred: Default::default(),
             preemptible: false,
             on_node_loss: OnNodeLoss::Fail,
             promise: None,

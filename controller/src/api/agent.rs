@@ -134,7 +134,7 @@ async fn serve(
     };
     info!(boot = %attempt.id, version = hello.version, "an agent is connected");
     // First the way to it, then its plan: what is told meanwhile is newer than the plan.
-    let (link, mut outbox) = context.agents.connect(&attempt.id);
+    let (link, mut outbox) = context.agents.connect(&attempt.id, hello.notices);
     // It is ours, so it is not refused for good: it calls again, and a person may have mended it.
     let plan = boots::plan(context, &attempt).await?.ok_or(ChannelError::NoPlan)?;
     let ack = attempt.agent_seq;

@@ -197,6 +197,7 @@ impl From<AskError> for Fail {
             AskError::NoSlot(_) => Self::conflict("no-slot", text),
             AskError::CannotExtend(_) => Self::conflict("cannot-extend", text),
             AskError::TooLate(_) => Self::conflict("too-late", text),
+            AskError::Reserved(_) => Self::conflict("reserved-then", text),
             AskError::KeyReused => Self::bad("key-reused", text),
             AskError::Snapshot(error) => Self::internal(&error),
             AskError::Store(error) => error.into(),

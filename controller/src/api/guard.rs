@@ -9,10 +9,11 @@ use std::{
 
 use axum::{
     extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use haas_api::user::Role;
 use tracing::{error, info};
 
@@ -33,6 +34,8 @@ use crate::{
 
 /// The routes for those who have no token yet. They keep their own audit.
 const OPEN: [&str; 2] = ["/v1/login", "/v1/register"];
+/// The calendar's feed, whose readers know names and passwords only.
+const FEED: &str = "/v1/calendar.ics";
 /// Characters of a method and path that are kept.
 const MOST_OF_ACTION: usize = 300;
 /// A request as the audit log has it. Its handler says by it what it came to.
@@ -94,9 +97,22 @@ pub(super) async fn guard(
         }
         return to_its_end(async move { next.run(request).await }).await;
     }
-    let principal = match authenticate(&context, from, request.headers()).await {
+    let is_feed = request.uri().path() == FEED;
+    let asks = match is_feed {
+        true => authenticate_feed(&context, from, request.headers()).await,
+        false => authenticate(&context, from, request.headers()).await,
+    };
+    let principal = match asks {
         Ok(principal) => principal,
-        Err(fail) => return fail.into_response(),
+        Err(fail) => {
+            let mut response = fail.into_response();
+            if is_feed && response.status() == StatusCode::UNAUTHORIZED {
+                // Programs that show calendars ask their user then.
+                let challenge = HeaderValue::from_static("Basic realm=\"haas\"");
+                response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
+            }
+            return response;
+        }
     };
     let changes = ![Method::GET, Method::HEAD].contains(request.method());
     let action = format!("{} {}", request.method(), request.uri().path());
@@ -151,13 +167,59 @@ pub(super) async fn authenticate(
     if is_open && !headers.contains_key(header::AUTHORIZATION) {
         return first_admin(context).await;
     }
-    let refuse =
-        |detail: &str| Fail::new(StatusCode::UNAUTHORIZED, "unauthorized", detail.to_owned());
-    let token = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
+    let token = authorization(headers)
         .and_then(|value| value.strip_prefix("Bearer "))
         .ok_or_else(|| refuse("this needs a token, as `Authorization: Bearer TOKEN`"))?;
+    let principal = holder(context, from, token).await?;
+    if principal.feed_only {
+        let detail = "this token is good for the calendar's feed only";
+        return Err(Fail::new(StatusCode::FORBIDDEN, "feed-token", detail));
+    }
+    Ok(principal)
+}
+
+fn authorization(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()
+}
+
+fn refuse(detail: &str) -> Fail {
+    Fail::new(StatusCode::UNAUTHORIZED, "unauthorized", detail.to_owned())
+}
+
+/// Who asks for the calendar's feed. Programs that show calendars send a name and a password: these are a
+/// user and a token that is good for nothing else. Others send a token as everywhere.
+async fn authenticate_feed(
+    context: &Arc<Context>,
+    from: SocketAddr,
+    headers: &HeaderMap,
+) -> Result<Principal, Fail> {
+    match authorization(headers) {
+        Some(value) if value.starts_with("Bearer ") => {
+            holder(context, from, value.trim_start_matches("Bearer ")).await
+        }
+        Some(value) => {
+            let pair =
+                value.strip_prefix("Basic ").and_then(|text| STANDARD.decode(text.trim()).ok());
+            let pair = pair.and_then(|bytes| String::from_utf8(bytes).ok());
+            let (name, token) =
+                pair.as_deref().and_then(|pair| pair.split_once(':')).ok_or_else(|| {
+                    refuse("this needs a user's name, and as password a token for the feed")
+                })?;
+            let principal = holder(context, from, token).await?;
+            if !principal.feed_only || principal.name.as_str() != name {
+                return Err(refuse(
+                    "calendar programs get a user's name and a token of his that is good for \
+                     nothing else: haasctl user token NAME --feed-only",
+                ));
+            }
+            Ok(principal)
+        }
+        None => authenticate(context, from, headers).await,
+    }
+}
+
+/// Whose token this is.
+async fn holder(context: &Arc<Context>, from: SocketAddr, token: &str) -> Result<Principal, Fail> {
     let hash = tokens::hash(token.trim());
     let now = clock::wall();
     let at = Moment { age: context.store.powers_age(), now: Instant::now(), wall: now };
@@ -186,6 +248,7 @@ pub(super) async fn authenticate(
         powers: Arc::new(powers),
         token_id: token.id,
         read_only: token.read_only,
+        feed_only: token.feed_only,
     };
     context.principals.put(hash, principal.clone(), token.expires_at, at);
     Ok(principal)
@@ -218,6 +281,7 @@ async fn first_admin(context: &Context) -> Result<Principal, Fail> {
         powers: Arc::default(),
         token_id: String::new(),
         read_only: false,
+        feed_only: false,
     })
 }
 

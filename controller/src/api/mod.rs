@@ -16,6 +16,7 @@ mod drain;
 mod events;
 mod extract;
 mod fail;
+mod feed;
 mod grants;
 mod groups;
 mod guard;
@@ -23,6 +24,7 @@ mod hardware;
 mod images;
 mod known;
 mod login;
+mod maintenance;
 mod nodes;
 mod operations;
 mod overlays;
@@ -35,6 +37,7 @@ pub mod server;
 mod sessions;
 mod ssh;
 mod tokens;
+mod usage;
 mod users;
 mod watch;
 mod webhooks;
@@ -146,6 +149,10 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(reservations::calendar))
         .routes(routes!(queues::list, queues::add))
         .routes(routes!(queues::remove))
+        .routes(routes!(maintenance::list, maintenance::add))
+        .routes(routes!(maintenance::remove))
+        .routes(routes!(usage::list))
+        .routes(routes!(feed::show))
         .split_for_parts();
     document::complete(&mut document);
     (router, document)

@@ -246,7 +246,7 @@ pub(super) async fn calendar(
     Ok(Json(calendar::calendar(&context, &queue, reach, wanted).await?))
 }
 
-fn object(one: &model::Reservation) -> Object<'_> {
+pub(super) fn object(one: &model::Reservation) -> Object<'_> {
     Object::Reservation { owner_id: &one.owner_id, tenant: &one.tenant, queue: &one.queue }
 }
 

@@ -99,7 +99,8 @@ pub(crate) async fn make_token(
     let row = TokenRow {
         id: ulid::Ulid::new().to_string(),
         name: wanted.name,
-        read_only: wanted.read_only,
+        read_only: wanted.read_only || wanted.feed_only,
+        feed_only: wanted.feed_only,
         created_at: now,
         expires_at: life.map(|life| now + life),
         last_used_at: None,
@@ -115,6 +116,7 @@ fn shown(row: TokenRow) -> Token {
         id: row.id,
         name: row.name,
         read_only: row.read_only,
+        feed_only: row.feed_only,
         created_at: clock::rfc3339(row.created_at),
         expires_at: row.expires_at.map(clock::rfc3339),
         last_used_at: row.last_used_at.map(clock::rfc3339),

@@ -150,6 +150,7 @@ mod tests {
             powers: Arc::default(),
             token_id: "t".into(),
             read_only: false,
+            feed_only: false,
         }
     }
 

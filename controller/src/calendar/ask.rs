@@ -1,7 +1,7 @@
 //! What tenants ask of the calendar: to reserve, extend, release, and why they wait. Each is answered at
 //! once, in one transaction, by the same planner that the loop asks.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use haas_api::{
     names::{Digest, QueueName},
@@ -25,6 +25,7 @@ use crate::{
     auth::{Denied, Object, Principal, Verb, authorize},
     clock,
     context::Context,
+    lend,
     model::{AccountKind, Micros, Reservation, SECOND},
     nodeset::NodeSetError,
     requests::RequestError,
@@ -89,6 +90,9 @@ pub enum AskError {
     /// It is too far for this.
     #[error("{0}")]
     TooLate(String),
+    /// Reservations are in the way of a maintenance window.
+    #[error("{0}")]
+    Reserved(String),
     /// The Idempotency-Key stands for something else.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,
@@ -122,7 +126,7 @@ pub async fn reserve(context: &Context, wish: Wish<'_>) -> Result<Asked> {
     let mut one = draft(context, &mut tx, &wish, &queue.spec, now).await?;
     one.request = request;
     let mut world = World::load(context, &mut tx).await?;
-    world.know_overlay(&mut tx, &one).await?;
+    world.know(&mut tx, &one).await?;
     enough_nodes(&world, &queue, &one)?;
     within_project(&world, &one)?;
     let mut taken = snapshot::take(&world, world.live.iter(), now);
@@ -167,6 +171,7 @@ pub(super) async fn principal(tx: &mut Tx, user_id: &str) -> Result<Option<Princ
         powers: Arc::new(powers),
         token_id: String::new(),
         read_only: false,
+        feed_only: false,
     }))
 }
 
@@ -215,11 +220,13 @@ fn enough_nodes(world: &World, queue: &QueueRow, one: &Reservation) -> Result<()
         Some(ids) => ids.contains(&world.nodes[*place].node.id),
     };
     let all = world.nodes_of(queue).count();
-    let has = world.nodes_of(queue).filter(serves).count();
-    if has >= one.count as usize {
-        return Ok(());
-    }
+    let serving: Vec<usize> = world.nodes_of(queue).filter(serves).collect();
+    let has = serving.len();
     let name = &queue.spec.name;
+    if has >= one.count as usize {
+        let serving = serving.into_iter().map(|place| world.nodes[place].node.id.as_str());
+        return enough_to_lend(world, name, one, serving.collect());
+    }
     let text = match has == all {
         true => format!("the queue {name} has {all} nodes, and {} are asked for", one.count),
         false => format!(
@@ -227,6 +234,38 @@ fn enough_nodes(world: &World, queue: &QueueRow, one: &Reservation) -> Result<()
             one.count
         ),
     };
+    Err(AskError::TooFew(text))
+}
+
+/// Refuses what could not start since too few of the nodes that serve may be lent to who asks.
+fn enough_to_lend(
+    world: &World,
+    queue: &QueueName,
+    one: &Reservation,
+    serving: HashSet<&str>,
+) -> Result<()> {
+    let barred: Vec<_> = world.barred(one).filter(|(id, _)| serving.contains(id)).collect();
+    let has = serving.len() - barred.len();
+    if has >= one.count as usize {
+        return Ok(());
+    }
+    let mut text = format!(
+        "of the {} nodes of the queue {queue} that serve {has} may be lent to you, and {} are asked for",
+        serving.len(),
+        one.count
+    );
+    for (code, why) in [
+        (lend::UNDECLARED, "have disks of which nodes.toml says nothing"),
+        (
+            lend::ONLY_COPY,
+            "hold what others have there, who have not agreed that you are root beside it",
+        ),
+    ] {
+        let nodes = barred.iter().filter(|(_, one)| *one == code).count();
+        if nodes > 0 {
+            text.push_str(&format!("; {nodes} {why}"));
+        }
+    }
     Err(AskError::TooFew(text))
 }
 
@@ -438,14 +477,17 @@ fn in_the_way(context: &Context, world: &World, one: &Reservation, end: Micros) 
     let others = world.live.iter().filter(|other| other.id != one.id);
     let next = others.filter_map(|other| {
         let node = other.held().find(|held| mine.contains(&held.node_id.as_str()))?;
-        Some((other.start_at.filter(|at| *at >= end)?, node.node_id.as_str()))
+        let what = "promised to another reservation";
+        Some((other.start_at.filter(|at| *at >= end)?, node.node_id.as_str(), what))
     });
-    match next.min() {
-        Some((at, node)) => format!(
-            "{} is promised to another reservation from {}",
-            world.name(node),
-            shown(context, at)
-        ),
+    let windows = world.windows.iter().filter_map(|window| {
+        let node = window.nodes.iter().find(|id| mine.contains(&id.as_str()))?;
+        Some((window.begin_at.max(end), node.as_str(), "in maintenance"))
+    });
+    match next.chain(windows).min() {
+        Some((at, node, what)) => {
+            format!("{} is {what} from {}", world.name(node), shown(context, at))
+        }
         None => "nodes like its own are promised to others, or its queue or user would hold more than it may"
             .to_owned(),
     }
@@ -528,7 +570,7 @@ pub async fn explain(
     (told.ahead, told.is_rough, told.busy) = (found.position, found.is_rough, found.busy);
     told.start_at = found.start.map(time);
     told.promised_at = found.band.latest.map(time);
-    told.excluded = excluded(&found.excluded);
+    told.excluded = excluded(&world, &one, &found.excluded);
     let without = found.without.into_iter();
     let without = without
         .map(|(rule, at)| Without { rule: words::rule(rule).to_owned(), start_at: time(at) });
@@ -536,10 +578,17 @@ pub async fn explain(
     Ok(Some(told))
 }
 
-fn excluded(by: &scheduler::Excluded) -> Vec<Excluded> {
+fn excluded(world: &World, one: &Reservation, by: &scheduler::Excluded) -> Vec<Excluded> {
+    let barred = |why: &str| {
+        let nodes =
+            world.barred(one).filter(|(id, code)| *code == why && world.place(id).is_some());
+        u32::try_from(nodes.count()).unwrap_or(u32::MAX)
+    };
     let rules = [
         ("health", by.health),
         ("queue-nodes", by.grant),
+        (lend::UNDECLARED, barred(lend::UNDECLARED)),
+        (lend::ONLY_COPY, barred(lend::ONLY_COPY)),
         ("named-nodes", by.location),
         ("overlay-home", by.overlay_home),
     ];

@@ -18,31 +18,52 @@ use crate::{
     auth::{Object, Verb, authorize},
     clock,
     context::Context,
-    model::{Drain, ImageWanted, Node, Reservation},
+    model::{Drain, ImageWanted, Micros, Node, Reservation},
     nodeset,
     requests::{self, RequestError},
     store::{NewEvent, Result, StepRow, StoreError, Tx},
 };
 
-/// Writes it.
+/// Something for who is logged in on a node.
+#[derive(Debug)]
+pub(super) struct Notice {
+    /// The boot that runs there.
+    pub(super) attempt: String,
+    pub(super) text: String,
+}
+
+/// Writes it, as of `at` (wall clock), and answers what is to be told on nodes once that is so.
 pub(super) async fn carry_out(
     context: &Context,
     tx: &mut Tx,
     world: &World,
     mut drafts: Vec<Draft>,
-) -> Result<()> {
+    at: Micros,
+) -> Result<Vec<Notice>> {
     // The generation that each node is given here.
     let mut given: HashMap<String, i64> = HashMap::new();
     for draft in drafts.iter_mut().filter(|draft| !draft.lend.is_empty()) {
-        lend(context, tx, world, draft, &mut given).await?;
+        let lent = lend(context, tx, world, draft).await?;
+        let (user, project) = names(tx, &draft.now).await?;
+        for node_id in lent.keys() {
+            tx.node_given(&draft.now, node_id, (&user, &project), at).await?;
+        }
+        given.extend(lent);
     }
     let mut spares = Spares::of(world);
     for draft in drafts.iter_mut().filter(|draft| !draft.back.is_empty()) {
+        for node_id in &draft.back {
+            tx.node_back(draft.now.id, node_id, at).await?;
+        }
         take_back(context, tx, world, draft, &mut given, &mut spares).await?;
     }
+    let mut notices = Vec::new();
     for draft in drafts {
         tx.set_reservation(&draft.now).await?;
         for step in draft.steps {
+            if step.code == ReasonCode::EndsSoon {
+                notices.extend(ends_soon(tx, &draft.now, &step).await?);
+            }
             info!(
                 reservation = draft.now.id,
                 what = step.what,
@@ -53,7 +74,22 @@ pub(super) async fn carry_out(
             tell(tx, world, &draft.now, &step, "haasd").await?;
         }
     }
-    Ok(())
+    Ok(notices)
+}
+
+/// For each node of a reservation, that its time is over soon.
+async fn ends_soon(tx: &mut Tx, one: &Reservation, step: &Step) -> Result<Vec<Notice>> {
+    let text = format!(
+        "reservation {0}: {1}; save your work, or ask for more time: haasctl extend {0} 1h",
+        one.id, step.detail
+    );
+    let mut notices = Vec::new();
+    for held in one.held() {
+        if let Some(attempt) = tx.last_attempt(&held.node_id).await? {
+            notices.push(Notice { attempt: attempt.id, text: text.clone() });
+        }
+    }
+    Ok(notices)
 }
 
 /// Notes what happened to a reservation, for its line of time and for everybody who listens.
@@ -88,17 +124,17 @@ pub(super) async fn tell(
     Ok(())
 }
 
+/// Lends what is due, and answers the generation of each node that was lent.
 async fn lend(
     context: &Context,
     tx: &mut Tx,
     world: &World,
     draft: &mut Draft,
-    given: &mut HashMap<String, i64>,
-) -> Result<()> {
+) -> Result<HashMap<String, i64>> {
     let is_first = draft.now.nodes.iter().all(|held| held.generation == 0);
     if is_first && let Err((code, reason)) = may_start(tx, &mut draft.now).await? {
         draft.give_up(code, reason);
-        return Ok(());
+        return Ok(HashMap::new());
     }
     let lent = draft.now.held().filter(|held| draft.lend.contains(&held.node_id));
     let nodes: Vec<(Node, u32)> = lent
@@ -109,7 +145,7 @@ async fn lend(
             true => draft.give_up(ReasonCode::NotAllowed, reason),
             false => draft.end(ReasonCode::NotAllowed, reason, context.clock.now()),
         }
-        return Ok(());
+        return Ok(HashMap::new());
     }
     let generations = match requests::lend(context, tx, &draft.now, nodes).await {
         Ok(generations) => generations,
@@ -117,7 +153,7 @@ async fn lend(
         // Its overlay was there a moment ago, in this transaction.
         Err(other) => {
             draft.give_up(ReasonCode::Gone, other.to_string());
-            return Ok(());
+            return Ok(HashMap::new());
         }
     };
     for held in &mut draft.now.nodes {
@@ -125,8 +161,16 @@ async fn lend(
             held.generation = *generation;
         }
     }
-    given.extend(generations);
-    Ok(())
+    Ok(generations)
+}
+
+/// The names of a reservation's user and of its tenant, which are accounted.
+async fn names(tx: &mut Tx, one: &Reservation) -> Result<(String, String)> {
+    let user = tx.user_by_id(&one.owner_id).await?;
+    let user = user.map_or_else(|| one.actor.clone(), |user| user.name.to_string());
+    let project = tx.project_by_id(&one.tenant).await?;
+    let project = project.map_or_else(|| user.clone(), |project| project.name.to_string());
+    Ok((user, project))
 }
 
 /// Why one of the nodes cannot be lent with root to who asked, who is no admin: see [`crate::lend`].

@@ -73,6 +73,19 @@ fn free(world: &World, queue: &QueueRow, now: Micros, until: Micros) -> Free {
         let held = one.held().filter(|held| ids.contains(&held.node_id.as_str()));
         taken.extend(held.map(|_| (from, end)));
     }
+    for window in world.windows.iter() {
+        let held = |one: &&Reservation, id: &str| one.held().any(|held| held.node_id == id);
+        let worked_on = window.nodes.iter().filter(|id| ids.contains(&id.as_str()));
+        for id in worked_on {
+            // Whoever has one of its nodes keeps it, and it is counted once.
+            let until = world.live.iter().filter(|one| held(one, id)).filter_map(|one| one.end_at);
+            let until = until.filter(|end| *end > window.begin_at).max();
+            let from = until.unwrap_or(window.begin_at).max(window.begin_at);
+            if from < window.end_at {
+                taken.push((from, window.end_at));
+            }
+        }
+    }
     let mut times: Vec<Micros> = taken.iter().flat_map(|(from, until)| [*from, *until]).collect();
     times.retain(|at| *at > now && *at < until);
     times.extend([now, until]);

@@ -28,9 +28,11 @@ mod carry_out;
 mod decide;
 mod draft;
 mod free;
+pub mod ical;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod windows;
 mod words;
 mod world;
 
@@ -47,6 +49,7 @@ pub use ask::{
     AskError, Asked, Wish, cancel_or_release, check_queue, explain, extend, leaf_queues, reserve,
 };
 pub use free::calendar;
+pub use windows::{add_window, remove_window, windows};
 
 use self::world::World;
 use crate::{
@@ -161,8 +164,12 @@ pub(crate) async fn pass_at(context: &Context, now: Micros) -> Result<Option<Mic
     if tx.calendar_changes().await? != made_from {
         return Err(StoreError::Conflict("the calendar".to_owned()).into());
     }
-    carry_out::carry_out(context, &mut tx, &world, decision.drafts).await?;
+    let at = context.clock.to_wall(now);
+    let notices = carry_out::carry_out(context, &mut tx, &world, decision.drafts, at).await?;
     tx.commit().await?;
+    for notice in notices {
+        context.agents.notify(&notice.attempt, &notice.text);
+    }
     context.changed();
     Ok(next)
 }

@@ -14,9 +14,9 @@ use haas_api::{
 use roaring::RoaringBitmap;
 use scheduler::{
     AdvanceLimits, Affinity, Assignment, BootTime, Claim, ClaimId, Grant, Idle, ImageId, Location,
-    Need, Node, NodeId, Overlay, OverlayId, OverlayUse, Policy, Power, ProjectId, Promise, Queue,
-    QueueId, RackId, Request, Settings, ShapeId, Shard, Share, Snapshot, Time, Usage, UserId,
-    Vector,
+    Maintenance, Need, Node, NodeId, Overlay, OverlayId, OverlayUse, Policy, Power, ProjectId,
+    Promise, Queue, QueueId, RackId, Request, Settings, ShapeId, Shard, Share, Snapshot, Time,
+    Usage, UserId, Vector,
 };
 
 use super::world::{Seen, World};
@@ -82,6 +82,7 @@ pub(super) fn take<'a>(
         nodes,
         queues: queues(world),
         grants: grants(world),
+        maintenance: maintenance(world),
         settings: Settings {
             boot_time: seconds(world.config.boot_time()),
             // Spares are switched off by `[[idle]]`, or not at all.
@@ -200,6 +201,19 @@ fn grants(world: &World) -> Vec<Grant> {
     queues.map(grant).collect()
 }
 
+/// Windows of maintenance; a second is worked on as a whole.
+fn maintenance(world: &World) -> Vec<Maintenance> {
+    let windows = world.windows.iter().map(|window| {
+        let places = window.nodes.iter().filter_map(|id| world.place(id));
+        Maintenance {
+            nodes: places.filter_map(|place| u32::try_from(place).ok()).collect(),
+            from: seconds(window.begin_at),
+            until: seconds(window.end_at) + 1,
+        }
+    });
+    windows.collect()
+}
+
 fn node(world: &World, names: &mut Names, seen: &Seen) -> Node {
     let rack = seen.node.spec.labels.get("rack").cloned().unwrap_or_default();
     let power = match &seen.standing {
@@ -287,6 +301,8 @@ fn claim(world: &World, names: &mut Names, one: &Reservation) -> Option<Claim> {
             Location::Nodes(nodes, Need::Required)
         }
     };
+    let barred = world.barred(one).filter_map(|(id, _)| world.place(id));
+    let barred = barred.filter_map(|place| u32::try_from(place).ok()).collect();
     Some(Claim {
         id: claim_id(one.id),
         queue,
@@ -297,6 +313,7 @@ fn claim(world: &World, names: &mut Names, one: &Reservation) -> Option<Claim> {
         requests: vec![Request { location, ..Request::of(one.count) }],
         image,
         overlay,
+        barred,
         preemptible: false,
         on_node_loss: on_node_loss(one),
         promise: None,

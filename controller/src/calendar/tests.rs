@@ -3,8 +3,10 @@
 
 mod life;
 mod losses;
+mod month;
 mod rights;
 mod times;
+mod windows;
 
 use haas_api::agent::BootStage;
 use haas_api::user::Role;

@@ -16,10 +16,13 @@ pub(super) fn reason(taken: &Taken, reason: Reason) -> (ReasonCode, String) {
             (ReasonCode::Never, "too few nodes serve; `haasctl explain` says what keeps the others")
         }
         Reason::Busy => (ReasonCode::Busy, "nodes that serve are in use"),
-        // What is worked on is out of service, and not in the plan.
-        Reason::Reserved | Reason::Maintenance => (
+        Reason::Reserved => (
             ReasonCode::Reserved,
             "nodes are free, but others have them before its time would be over",
+        ),
+        Reason::Maintenance => (
+            ReasonCode::Maintenance,
+            "nodes are free, but they are in maintenance before its time would be over",
         ),
         Reason::OverlayHome => (
             ReasonCode::OverlayHome,
@@ -50,8 +53,14 @@ pub(super) fn why(world: &World, why: Why) -> (ReasonCode, String) {
     };
     match why {
         Why::Freed => (ReasonCode::Freed, "something before it ended early".to_owned()),
-        Why::NodeLost(node) | Why::Maintenance(node) => {
+        Why::NodeLost(node) => {
             (ReasonCode::NodeLost, format!("{} is lost or out of service", name(node)))
+        }
+        Why::Maintenance(node) => {
+            (ReasonCode::Maintenance, format!("{} is in maintenance then", name(node)))
+        }
+        Why::Barred(node) => {
+            (ReasonCode::NotAllowed, format!("{} may not be lent to you any more", name(node)))
         }
         Why::Overdue(_) => (
             ReasonCode::Overdue,
@@ -71,6 +80,7 @@ pub(super) fn rule(rule: Rule) -> &'static str {
     match rule {
         Rule::Health => "health",
         Rule::Grant => "queue-nodes",
+        Rule::Barred => "may-not-be-lent",
         Rule::Shape => "shape",
         Rule::Label => "label",
         Rule::Location => "named-nodes",

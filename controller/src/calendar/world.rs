@@ -9,8 +9,10 @@ use crate::{
     config::{IdleRule, Reservations},
     context::Context,
     inventory::PowerSpec,
+    lend::Obstacles,
     model::{DrainState, Micros, Node, Power, Reservation, SECOND, Silence},
-    store::{QueueRow, Result, ShardRow, StandingRow, Tx},
+    requests,
+    store::{MaintenanceRow, QueueRow, Result, ShardRow, StandingRow, Tx},
 };
 
 /// Past use is remembered for five of its half-lives.
@@ -38,6 +40,13 @@ pub(super) struct World {
     pub(super) idle: Vec<IdleRule>,
     /// What the site says of reservations.
     pub(super) config: Reservations,
+    /// When nothing is planned on which nodes.
+    pub(super) windows: Vec<MaintenanceRow>,
+    /// What keeps nodes from being lent with root.
+    obstacles: Obstacles,
+    /// The nodes that cannot be lent, by id and with why, for each that asks with the same overlay for the
+    /// same tenant.
+    barred: HashMap<Asker, HashMap<String, &'static str>>,
     /// The place of each node, by its id.
     places: HashMap<String, usize>,
     /// Whose reservation has a node now, by the node's id.
@@ -62,6 +71,13 @@ pub(super) struct Past {
     pub(super) nodes: u64,
     pub(super) from: Micros,
     pub(super) until: Micros,
+}
+
+/// Who asks, for which tenant, with which overlay.
+type Asker = (String, String, Option<String>);
+
+fn asker(one: &Reservation) -> Asker {
+    (one.owner_id.clone(), one.tenant.clone(), one.overlay_id.clone())
 }
 
 impl World {
@@ -101,7 +117,8 @@ impl World {
             held.map(|held| (held.node_id.clone(), one.tenant.clone()))
         });
         let lent = lent.collect();
-        Ok(Self {
+        let obstacles = Obstacles::load(context, tx, nodes.iter().map(|seen| &seen.node)).await?;
+        let mut world = Self {
             nodes,
             queues: tx.queues().await?,
             live,
@@ -110,17 +127,42 @@ impl World {
             past: past.collect(),
             idle: context.config.idle.clone(),
             config: context.config.reservations,
+            windows: tx.maintenance(context.clock.now()).await?,
+            obstacles,
+            barred: HashMap::new(),
             places,
             lent,
-        })
+        };
+        if !world.obstacles.is_empty() {
+            for one in world.live.clone() {
+                world.know_barred(tx, &one).await?;
+            }
+        }
+        Ok(world)
     }
 
-    /// Reads also the shards of the overlay of a reservation that is only asked for.
-    pub(super) async fn know_overlay(&mut self, tx: &mut Tx, one: &Reservation) -> Result<()> {
+    /// Reads also what matters to a reservation that is only asked for: the shards of its overlay, and the
+    /// nodes that it may not have.
+    pub(super) async fn know(&mut self, tx: &mut Tx, one: &Reservation) -> Result<()> {
         if let Some(id) = &one.overlay_id {
             self.shards.insert(id.clone(), tx.shards(id).await?);
         }
+        self.know_barred(tx, one).await
+    }
+
+    async fn know_barred(&mut self, tx: &mut Tx, one: &Reservation) -> Result<()> {
+        let asker = asker(one);
+        if !self.barred.contains_key(&asker) {
+            let barred = self.obstacles.bar(tx, &requests::wanted_of(one)).await?;
+            self.barred.insert(asker, barred);
+        }
         Ok(())
+    }
+
+    /// The nodes that a reservation may not have, by id, each with the code of why.
+    pub(super) fn barred(&self, one: &Reservation) -> impl Iterator<Item = (&str, &'static str)> {
+        let barred = self.barred.get(&asker(one)).into_iter().flatten();
+        barred.map(|(id, code)| (id.as_str(), *code))
     }
 
     /// The place of a node in the list.

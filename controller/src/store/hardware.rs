@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use haas_api::hardware::{BmcInfo, Health, Inventory, Sensor, Summary};
+use haas_api::hardware::{BmcInfo, DiskDrive, Health, Inventory, Sensor, Summary};
 use sqlx::{query, query_as};
 
 use super::{Result, StoreError, Tx, changed, from_json, on, to_json};
@@ -131,6 +131,25 @@ impl Tx {
                 };
                 Ok((node, row))
             })
+            .collect()
+    }
+
+    /// The disks that each node's agent has found in it, by node. Nodes that nothing is known of are not
+    /// in it.
+    pub async fn drives(&mut self) -> Result<HashMap<String, Vec<DiskDrive>>> {
+        /// Of an inventory nothing else is looked at.
+        #[derive(serde::Deserialize)]
+        struct Drives {
+            #[serde(default)]
+            disks: Vec<DiskDrive>,
+        }
+        let rows: Vec<(String, String)> = on!(
+            self,
+            c => query_as("select node_id, inventory from hardware where inventory is not null")
+                .fetch_all(c)
+        )?;
+        rows.into_iter()
+            .map(|(node, text)| Ok((node, from_json::<Drives>("hardware", &text)?.disks)))
             .collect()
     }
 

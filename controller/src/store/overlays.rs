@@ -49,6 +49,17 @@ pub struct ShardRow {
     pub last_used_at: Option<i64>,
 }
 
+/// What a node holds for somebody who does not want others to be root beside it.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct CopyRow {
+    /// The node.
+    pub node_id: String,
+    /// The overlay.
+    pub overlay_id: String,
+    /// Whose it is.
+    pub owner_id: String,
+}
+
 #[derive(sqlx::FromRow)]
 struct Row {
     id: String,
@@ -170,6 +181,23 @@ impl Tx {
             self,
             c => query_as(
                 "select * from shards where node_id = $1 and store_id is not null order by overlay_id",
+            )
+            .bind(node_id)
+            .fetch_all(c)
+        )
+    }
+
+    /// What nodes hold whose owners have not agreed that others are root beside it: of one node, or of
+    /// all.
+    pub async fn copies(&mut self, node_id: Option<&str>) -> Result<Vec<CopyRow>> {
+        on!(
+            self,
+            c => query_as(
+                "select shards.node_id, shards.overlay_id, overlays.owner_id
+                 from shards join overlays on overlays.id = shards.overlay_id
+                 where shards.store_id is not null and not overlays.shares_disk
+                   and ($1 is null or shards.node_id = $1)
+                 order by shards.node_id, shards.overlay_id",
             )
             .bind(node_id)
             .fetch_all(c)

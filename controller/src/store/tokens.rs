@@ -14,6 +14,8 @@ pub struct TokenRow {
     pub name: String,
     /// It only looks.
     pub read_only: bool,
+    /// It is good for the calendar's feed only.
+    pub feed_only: bool,
     /// When it was made, wall clock.
     pub created_at: Micros,
     /// When it ends, wall clock; none: it does not.
@@ -28,6 +30,7 @@ struct Row {
     user_id: String,
     name: String,
     read_only: bool,
+    feed_only: bool,
     created_at: i64,
     expires_at: Option<i64>,
     last_used_at: Option<i64>,
@@ -35,8 +38,15 @@ struct Row {
 
 impl Row {
     fn token(self) -> TokenRow {
-        let Self { id, user_id: _, name, read_only, created_at, expires_at, last_used_at } = self;
-        TokenRow { id, name, read_only, created_at, expires_at, last_used_at }
+        TokenRow {
+            id: self.id,
+            name: self.name,
+            read_only: self.read_only,
+            feed_only: self.feed_only,
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            last_used_at: self.last_used_at,
+        }
     }
 }
 
@@ -46,14 +56,16 @@ impl Tx {
         changed!(
             self,
             query(
-                "insert into tokens (id, user_id, hash, name, read_only, created_at, expires_at)
-                 values ($1, $2, $3, $4, $5, $6, $7)",
+                "insert into tokens (id, user_id, hash, name, read_only, feed_only, created_at,
+                   expires_at)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8)",
             )
             .bind(&token.id)
             .bind(user)
             .bind(hash)
             .bind(&token.name)
             .bind(token.read_only)
+            .bind(token.feed_only)
             .bind(token.created_at)
             .bind(token.expires_at)
         )?;

@@ -5,11 +5,13 @@ use reqwest::{Method, StatusCode};
 use super::{Client, ClientError};
 use crate::{
     List,
+    maintenance::{Maintenance, NewMaintenance},
     names::QueueName,
     queue::{Queue, QueueSpec},
     reservation::{
         Calendar, Explanation, ExtendReservation, NewReservation, Reservation, ReservationPlan,
     },
+    usage::Usage,
 };
 
 /// What asking for a reservation came to.
@@ -108,5 +110,31 @@ impl Client {
     /// `DELETE /v1/queues/{name}`.
     pub async fn remove_queue(&self, name: &QueueName) -> Result<(), ClientError> {
         self.delete(&["v1", "queues", name.as_str()]).await
+    }
+
+    /// `GET /v1/maintenance`: the windows that are not over.
+    pub async fn maintenance(&self) -> Result<Vec<Maintenance>, ClientError> {
+        Ok(self.get::<List<_>>(&["v1", "maintenance"], &[]).await?.items)
+    }
+
+    /// `POST /v1/maintenance`.
+    pub async fn new_maintenance(&self, new: &NewMaintenance) -> Result<Maintenance, ClientError> {
+        self.post(&["v1", "maintenance"], new).await
+    }
+
+    /// `DELETE /v1/maintenance/{id}`.
+    pub async fn remove_maintenance(&self, id: i64) -> Result<(), ClientError> {
+        self.delete(&["v1", "maintenance", &id.to_string()]).await
+    }
+
+    /// `GET /v1/usage`: between two moments, as the API has them, or until now.
+    pub async fn usage(
+        &self,
+        begin: Option<&str>,
+        end: Option<&str>,
+    ) -> Result<Vec<Usage>, ClientError> {
+        let query = [("begin", begin), ("end", end)];
+        let query: Vec<_> = query.into_iter().filter_map(|(key, at)| Some((key, at?))).collect();
+        Ok(self.get::<List<_>>(&["v1", "usage"], &query).await?.items)
     }
 }

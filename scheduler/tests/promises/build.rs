@@ -46,6 +46,7 @@ pub(crate) fn claim(id: u64, count: u32, walltime: Time) -> Claim {
         requests: vec![Request::of(count)],
         image: ImageId(0),
         overlay: None,
+        barred: RoaringBitmap::new(),
         preemptible: false,
         on_node_loss: OnNodeLoss::Fail,
         promise: None,

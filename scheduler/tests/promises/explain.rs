@@ -99,6 +99,16 @@ fn without_location_it_starts_when_said() {
 }
 
 #[test]
+fn with_nodes_that_are_barred_to_it_it_starts_when_said() {
+    let mut snapshot = cluster(3);
+    snapshot.assignments = vec![running(1, &[0], 30)];
+    snapshot.claims = vec![Claim { barred: set(&[2]), ..claim(9, 2, 10) }, claim(8, 1, 10)];
+    let lift = |s: &mut Snapshot| ninth(s).barred.clear();
+    check(&snapshot, Rule::Barred, Reason::Busy, lift);
+    assert_eq!(explained(&snapshot, 9).excluded.barred, 1);
+}
+
+#[test]
 fn away_from_its_overlays_home_it_starts_when_said() {
     let mut snapshot = cluster(3);
     let overlay = with_overlay(&mut snapshot, &[2]);
@@ -229,7 +239,9 @@ fn any_small() -> impl Strategy<Value = Snapshot> {
         1 => Just(vec![ShapeId(1), ShapeId(0)]),
     ];
     let overlay = prop_oneof![3 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(1))];
-    let one = (1u32..4, 1i64..12, location, shapes, 0u64..2, overlay, 0u32..2);
+    let barred = prop_oneof![2 => Just(Vec::new()), 1 => Just(vec![0u32, 2])];
+    let whose = (0u32..2, barred);
+    let one = (1u32..4, 1i64..12, location, shapes, 0u64..2, overlay, whose);
     let claims = prop::collection::vec(one, 1..4);
     let busy = prop::collection::vec((0u32..5, 1i64..20), 0..4);
     let window = prop::option::of((0u32..4, 1i64..10, 1i64..10));
@@ -251,7 +263,7 @@ fn any_small() -> impl Strategy<Value = Snapshot> {
             }
             with_overlay(&mut snapshot, &[2, 4]);
             with_overlay(&mut snapshot, &[]);
-            for (id, (count, walltime, location, shapes, labels, overlay, project)) in
+            for (id, (count, walltime, location, shapes, labels, overlay, (project, barred))) in
                 claims.into_iter().enumerate()
             {
                 let request = Request { location, shapes, labels, ..Request::of(count) };
@@ -264,6 +276,7 @@ fn any_small() -> impl Strategy<Value = Snapshot> {
                     requests: vec![request],
                     overlay,
                     project: ProjectId(project),
+                    barred: set(&barred),
                     ..claim(id as u64, count, walltime)
                 });
             }
@@ -356,6 +369,7 @@ impl Referee<'_> {
             && shape.is_none_or(|shape| node.shape == shape)
             && (self.without == Some(Rule::Label) || node.labels & request.labels == request.labels)
             && (self.without == Some(Rule::Location) || is_in)
+            && (self.without == Some(Rule::Barred) || !self.target.barred.contains(id.0))
     }
 
     /// One rack where that is asked, and each rank at its home.
@@ -459,7 +473,7 @@ impl Referee<'_> {
                 let homes = &snapshot.overlays[wanted.overlay.0 as usize].homes;
                 homes.iter().take(count).flatten().any(|home| *home == id)
             });
-            [place, home]
+            [place, home, claim.barred.contains(id.0)]
         });
         let sets: Vec<bool> = grants.chain(windows).chain(later).chain(named).collect();
         format!("{:?}{:?}{}{:?}{sets:?}", node.shape, node.rack, node.labels, node.health)

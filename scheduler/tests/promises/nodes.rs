@@ -230,6 +230,30 @@ fn a_promise_that_moves_says_why() {
     assert_eq!(moved(&worked_on, 10), (170, Why::Maintenance(NodeId(1))));
 }
 
+#[test]
+fn an_accepted_hour_goes_to_other_nodes_where_its_own_may_not_be_had_any_more() {
+    let mut accepted = cluster(3);
+    accepted.assignments = vec![reserved(1, &[0], 100, 150)];
+    let moved = |snapshot: &Snapshot| {
+        let plan = plan_at(snapshot, 10);
+        let nodes = plan.planned.first().map(|one| one.nodes.concat());
+        match plan.changes[..] {
+            [Change::Moved { claim: ClaimId(1), from: 100, to, why }] => (to, why, nodes),
+            _ => panic!("{plan:?}"),
+        }
+    };
+    let mut barred = accepted.clone();
+    barred.assignments[0].claim.barred = set(&[0, 1]);
+    assert_eq!(moved(&barred), (100, Why::Barred(NodeId(0)), Some(ids(&[2]))));
+    let mut worked_on = accepted.clone();
+    let window = scheduler::Maintenance { nodes: set(&[0, 2]), from: 120, until: 130 };
+    worked_on.maintenance.push(window);
+    let why = Why::Maintenance(NodeId(0));
+    assert_eq!(moved(&worked_on), (100, why, Some(ids(&[1]))));
+    worked_on.maintenance[0].nodes.insert(1);
+    assert_eq!((moved(&worked_on).0, moved(&worked_on).1), (130, why));
+}
+
 /// Queue 1 has its guarantee and more, queue 2 is guaranteed what it lends.
 fn lent() -> Snapshot {
     let mut snapshot = cluster(4);

@@ -140,7 +140,10 @@ impl Agent<'_> {
                 ToAgent::Shutdown { how } => bail!("haasd asks for {how:?}"),
                 ToAgent::NotReady { reason } => bail!("not ready: {reason}"),
                 ToAgent::Kexec(_) => bail!("haasd asks for a kexec that this node has not offered"),
-                ToAgent::Retry { .. } | ToAgent::SshCertificates(_) | ToAgent::Ack => {}
+                ToAgent::Retry { .. }
+                | ToAgent::SshCertificates(_)
+                | ToAgent::Notice { .. }
+                | ToAgent::Ack => {}
             }
         }
     }
@@ -180,8 +183,13 @@ impl Agent<'_> {
         let stream = self.tls.connect(name, tcp).await?;
         let url = format!("wss://{}/v1/agent", self.api);
         let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await?;
-        let hello =
-            Hello { proto: PROTO, version: "sim".to_owned(), auth: self.auth.clone(), kexec: None };
+        let hello = Hello {
+            proto: PROTO,
+            version: "sim".to_owned(),
+            auth: self.auth.clone(),
+            kexec: None,
+            notices: false,
+        };
         socket.send(Message::text(serde_json::to_string(&hello)?)).await?;
         loop {
             let Message::Text(text) = socket.next().await.context("no welcome")?? else { continue };

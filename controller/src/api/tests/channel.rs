@@ -75,14 +75,18 @@ impl Served {
     /// What is answered to a hello from this address.
     pub(super) async fn hello_from(&self, source: [u8; 4], auth: HelloAuth) -> String {
         let mut agent = self.call_from(source).await;
-        agent.say(&Hello { proto: PROTO, version: "1".into(), auth, kexec: None }).await;
+        agent
+            .say(&Hello { proto: PROTO, version: "1".into(), auth, kexec: None, notices: false })
+            .await;
         agent.hear().await.expect("hello is answered")
     }
 
     /// An agent that has said hello with this.
     async fn hello(&self, auth: HelloAuth) -> (Agent, HelloAnswer) {
         let mut agent = self.call().await;
-        agent.say(&Hello { proto: PROTO, version: "1".into(), auth, kexec: None }).await;
+        agent
+            .say(&Hello { proto: PROTO, version: "1".into(), auth, kexec: None, notices: false })
+            .await;
         let answer = agent.hear().await.expect("hello is answered");
         (agent, serde_json::from_str(&answer).unwrap())
     }
@@ -91,7 +95,7 @@ impl Served {
     pub(super) async fn hello_as(&self, auth: HelloAuth, kexec: Kexec) -> (Agent, Option<String>) {
         let mut agent = self.call().await;
         let (version, kexec) = ("1".to_owned(), Some(kexec));
-        agent.say(&Hello { proto: PROTO, version, auth, kexec }).await;
+        agent.say(&Hello { proto: PROTO, version, auth, kexec, notices: false }).await;
         let answer = agent.hear().await.expect("hello is answered");
         match serde_json::from_str(&answer).unwrap() {
             HelloAnswer::Welcome(welcome) => (agent, welcome.credential),
@@ -269,7 +273,9 @@ async fn who_is_not_known_is_refused_with_a_reason() {
     assert!(served.refusal(as_credential).await.contains("unknown"));
     let mut agent = served.call().await;
     let auth = token(&served.token);
-    agent.say(&Hello { proto: PROTO + 1, version: "9".into(), auth, kexec: None }).await;
+    agent
+        .say(&Hello { proto: PROTO + 1, version: "9".into(), auth, kexec: None, notices: false })
+        .await;
     assert!(agent.hear().await.unwrap().contains("version"));
     assert!(!served.attempt().await.token_spent, "a refusal spends nothing");
 }

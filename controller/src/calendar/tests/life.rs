@@ -1,5 +1,7 @@
 //! From being asked for to the end.
 
+use haas_api::agent::ToAgent;
+
 use super::*;
 use crate::config::IdleRule;
 
@@ -197,4 +199,33 @@ async fn a_key_that_comes_again_is_the_same_reservation() {
     let first = id(&ask(wish(1, HOUR)).await);
     assert_eq!(id(&ask(wish(1, HOUR)).await), first);
     assert_eq!(refused(&ask(wish(2, HOUR)).await).1, "key-reused");
+}
+
+#[tokio::test]
+async fn who_is_logged_in_is_told_before_the_end() {
+    let rig = Rig::new(2).await;
+    rig.reserve(wish(2, HOUR)).await;
+    rig.pass(SECOND).await;
+    let mut inboxes = Vec::new();
+    for number in [1, 2] {
+        rig.boots(number).await;
+        let node = rig.bench.node(number).await;
+        let mut tx = rig.bench.context.store.read().await.unwrap();
+        let attempt = tx.last_attempt(&node.id).await.unwrap().unwrap();
+        // The agent of n02 is of an earlier version, which knows no notices.
+        inboxes.push(rig.bench.context.agents.connect(&attempt.id, number == 1));
+    }
+    rig.pass(MINUTE).await;
+    rig.pass(50 * MINUTE).await;
+    assert!(inboxes[0].1.try_recv().is_err(), "its end is not near");
+    rig.pass(52 * MINUTE).await;
+    rig.pass(53 * MINUTE).await;
+    match inboxes[0].1.try_recv() {
+        Ok(ToAgent::Notice { text }) => {
+            assert!(text.starts_with("reservation 1: its time is over in 540 s"), "{text}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(inboxes[0].1.try_recv().is_err(), "it is told once");
+    assert!(inboxes[1].1.try_recv().is_err(), "it would not understand");
 }

@@ -168,3 +168,59 @@ async fn an_overlays_ranks_go_home_and_it_serves_one_reservation_at_a_time() {
     assert_eq!(rig.nodes(next).await, ["n03", "n02", "n01"]);
     assert_eq!(rig.wanted(1).await.wanted.rank, 2);
 }
+
+/// Notes that a node holds data of an overlay.
+async fn hold(rig: &Rig, number: u8, overlay: &str) {
+    let node = rig.bench.node(number).await;
+    let mut tx = rig.bench.context.store.write().await.unwrap();
+    tx.add_shard(overlay, &node.id, 0).await.unwrap();
+    tx.shard_mounted(overlay, &node.id, "store", 1, None, 1).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn nodes_that_may_not_be_lent_are_not_planned_with() {
+    let rig = Rig::new(3).await;
+    // n01 has a disk of which nodes.toml says nothing, n02 the only copy of what is bob's.
+    let drive = haas_api::hardware::DiskDrive { name: "sda".into(), ..Default::default() };
+    let inventory = haas_api::hardware::Inventory { disks: vec![drive], ..Default::default() };
+    let first = rig.bench.node(1).await;
+    let mut tx = rig.bench.context.store.write().await.unwrap();
+    tx.set_inventory(&first.id, &inventory, 1).await.unwrap();
+    tx.commit().await.unwrap();
+    let his = rig.bench.add_overlay("bob", "his").await;
+    hold(&rig, 2, &his).await;
+
+    let (status, code, detail) = refused(&rig.ask(&rig.bench.alice, wish(2, HOUR)).await);
+    assert_eq!((status, code.as_str()), (409, "too-few-nodes"));
+    for part in ["1 may be lent to you", "1 have disks", "1 hold what others have"] {
+        assert!(detail.contains(part), "{part}: {detail}");
+    }
+    // An admin has decided so.
+    assert_eq!(
+        rig.ask(&rig.bench.admin, with(wish(3, HOUR), "dry_run", json!(true))).await.status,
+        200
+    );
+    let id = rig.reserve(wish(1, HOUR)).await;
+    rig.pass(SECOND).await;
+    assert_eq!(rig.nodes(id).await, ["n03"]);
+    let next = rig.reserve(wish(1, HOUR)).await;
+    let path = format!("/v1/reservations/{next}/explain");
+    let told = ok(rig.bench.call(&rig.bench.alice, "GET", &path, Value::Null).await);
+    let rule = |list: &str, name: &str| {
+        let mut rules = told[list].as_array().unwrap().iter();
+        rules.find(|one| one["rule"] == name).cloned().unwrap_or_default()
+    };
+    assert_eq!(rule("excluded", "disk-undeclared")["nodes"], 1, "{told}");
+    assert_eq!(rule("excluded", "only-copy")["nodes"], 1, "{told}");
+    assert_ne!(rule("without", "may-not-be-lent"), Value::Null, "{told}");
+    // Bob is root beside what is his, and others once he agrees.
+    let bobs = super::id(&rig.ask(&rig.bob, wish(1, HOUR)).await);
+    rig.pass(2 * SECOND).await;
+    assert_eq!(rig.nodes(bobs).await, ["n02"]);
+    ok(rig.post(&rig.bob, &format!("/v1/reservations/{bobs}/release"), Value::Null).await);
+    let shares = json!({ "shares_disk": true });
+    ok(rig.bench.call(&rig.bob, "PATCH", "/v1/overlays/bob/his", shares).await);
+    rig.pass(10 * MINUTE).await;
+    assert_eq!(rig.nodes(next).await, ["n02"]);
+}
