@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::pages::root;
+use tests::pages::root;
 use crate::sources;
 
 /// Where a file stands that the page names in short.

@@ -330,6 +330,10 @@ fn refused(context: &Context, one: &Reservation, refusal: &scheduler::Refusal) -
             "a maximum of its queue or user, or the overlay, is in the way".to_owned()
         }
     };
+    // Another hour or fewer nodes are of use where time and nodes are what is missing.
+    if matches!(refusal.why, Refused::TooLong { .. } | Refused::TooFarAhead { .. }) {
+        return AskError::NoSlot(why);
+    }
     let mut text = why;
     if refusal.largest > 0 {
         text.push_str(&format!("; {} could be had then", refusal.largest));

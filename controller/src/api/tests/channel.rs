@@ -298,7 +298,7 @@ async fn a_credential_from_another_address_than_its_token_opens_nothing() {
     let credential = HelloAuth::Credential(welcome.credential.unwrap());
     let mut thief = served.call_from([127, 77, 0, 2]).await;
     let (version, auth) = ("1".to_owned(), credential.clone());
-    thief.say(&Hello { proto: PROTO, version, auth, kexec: None }).await;
+    thief.say(&Hello { proto: PROTO, version, auth, kexec: None, notices: false }).await;
     // No word: an agent that is refused in words does not call again.
     thief.is_gone().await;
     served.welcome(credential).await;

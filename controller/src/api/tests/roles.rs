@@ -184,6 +184,7 @@ struct World {
     operation: String,
     reservation: String,
     probe: String,
+    window: String,
 }
 
 #[track_caller]
@@ -269,15 +270,16 @@ impl World {
         let reservation = ok(bench.call(olga, "POST", "/v1/reservations", body).await);
         let probe =
             ok(bench.post("/v1/probes", json!({ "of": "address", "address": "127.0.0.1" })).await);
+        let window = ok(bench.post("/v1/maintenance", body_for("/v1/maintenance")).await);
         let mut looking = BTreeMap::new();
         for caller in LOOKING {
             let path = format!("/v1/users/{}/tokens", caller.name());
             let made = ok(bench.post(&path, json!({ "read_only": true })).await);
             looking.insert(caller.name(), text(&made["token"]));
         }
-        let (operation, reservation, probe) =
-            (text(&operation["id"]), text(&reservation["id"]), text(&probe["id"]));
-        Self { bench, tokens, looking, grant, operation, reservation, probe }
+        let [operation, reservation, probe, window] =
+            [operation, reservation, probe, window].map(|made| text(&made["id"]));
+        Self { bench, tokens, looking, grant, operation, reservation, probe, window }
     }
 
     fn token(&self, caller: As) -> &str {
@@ -300,6 +302,7 @@ impl World {
             ("operations", self.operation.as_str()),
             ("reservations", self.reservation.as_str()),
             ("probes", self.probe.as_str()),
+            ("maintenance", self.window.as_str()),
         ];
         let names = [
             ("users", "alice"),
@@ -360,6 +363,8 @@ fn body_for(template: &str) -> Value {
         "/v1/images/tags" => json!({ "image": "cuda:latest", "name": "cuda", "tag": "next" }),
         "/v1/images/{image}" => json!({ "open": true }),
         "/v1/queues" => json!({ "name": "night" }),
+        "/v1/maintenance" => json!({ "nodeset": "n01", "begin": "2030-01-01T00:00:00Z",
+            "end": "2030-01-01T01:00:00Z", "reason": "new disks" }),
         "/v1/reservations" => json!({ "nodes": 1, "image": "a", "queue": "day" }),
         "/v1/reservations/{id}/extend" => json!({ "by_s": 60 }),
         "/v1/webhooks" => json!({ "name": "mail", "url": "https://hooks.example/" }),
@@ -379,6 +384,7 @@ fn leaves_all_as_it_was(method: &str, template: &str) -> bool {
         "/v1/images/import",
         "/v1/images/tags",
         "/v1/login",
+        "/v1/maintenance",
         "/v1/nodes/baseline/accept",
         "/v1/nodes/baseline/check",
         "/v1/nodes/baseline/forget",

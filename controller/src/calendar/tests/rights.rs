@@ -186,7 +186,7 @@ async fn nodes_that_may_not_be_lent_are_not_planned_with() {
     let inventory = haas_api::hardware::Inventory { disks: vec![drive], ..Default::default() };
     let first = rig.bench.node(1).await;
     let mut tx = rig.bench.context.store.write().await.unwrap();
-    tx.set_inventory(&first.id, &inventory, 1).await.unwrap();
+    tx.set_inventory(&first.id, &inventory, "a boot", 1).await.unwrap();
     tx.commit().await.unwrap();
     let his = rig.bench.add_overlay("bob", "his").await;
     hold(&rig, 2, &his).await;
