@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
-use tests::pages::root;
 use crate::sources;
+use tests::pages::root;
 
 /// Where a file stands that the page names in short.
 const PLACES: [&str; 3] = ["tests", "controller/src", ""];

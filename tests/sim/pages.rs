@@ -88,16 +88,19 @@ fn slow_what_the_pages_say_works_on_a_rack() -> Result<()> {
     // One broken line says little of the next: all of them are told.
     let (mut ran, mut broken) = (0, Vec::new());
     for page in pages()? {
+        // e2e/reservations.rs follows it on emulated nodes, as a tenant.
+        if page.name == "docs/tutorial-tenants.md" {
+            continue;
+        }
         let is_tutorial = page.name == "docs/tutorial.md";
         for line in page.lines() {
             let is_ours = line.command.starts_with("haasctl ");
-            if !line.on_the_rack && !(is_tutorial && is_ours) {
-                continue;
+            if line.on_the_rack || (is_tutorial && is_ours) {
+                if let Err(error) = reader.follow(&line) {
+                    broken.push(format!("{}: {}\n{error:#}", line.place, line.command));
+                }
+                ran += 1;
             }
-            if let Err(error) = reader.follow(&line) {
-                broken.push(format!("{}: {}\n{error:#}", line.place, line.command));
-            }
-            ran += 1;
         }
     }
     ensure!(broken.is_empty(), "{}\n{}", broken.join("\n\n"), sim.diaries());

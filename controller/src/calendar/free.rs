@@ -1,5 +1,7 @@
 //! How many nodes of a queue are free when. Whose the others are is nobody's matter here.
 
+use std::collections::HashSet;
+
 use haas_api::reservation::{Calendar, Slot};
 use scheduler::Health;
 
@@ -65,28 +67,22 @@ fn free(world: &World, queue: &QueueRow, now: Micros, until: Micros) -> Free {
     let nodes: Vec<usize> = world.nodes_of(queue).collect();
     let in_service =
         nodes.iter().filter(|place| world.health(&world.nodes[**place]) == Health::Ready);
-    let ids: Vec<&str> = in_service.map(|place| world.nodes[*place].node.id.as_str()).collect();
-    let mut taken: Vec<(Micros, Micros)> = Vec::new();
+    let ids = in_service.map(|place| world.nodes[*place].node.id.as_str());
+    let ids: HashSet<&str> = ids.collect();
+    // By node: one that is had in a window is counted once.
+    let mut taken: Vec<(&str, Micros, Micros)> = Vec::new();
     for one in &world.live {
         let (Some(start), Some(end)) = (one.start_at, one.end_at) else { continue };
         let from = if one.state.has_nodes() { now } else { start };
-        let held = one.held().filter(|held| ids.contains(&held.node_id.as_str()));
-        taken.extend(held.map(|_| (from, end)));
+        taken.extend(one.held().map(|held| (held.node_id.as_str(), from, end)));
     }
     for window in world.windows.iter() {
-        let held = |one: &&Reservation, id: &str| one.held().any(|held| held.node_id == id);
-        let worked_on = window.nodes.iter().filter(|id| ids.contains(&id.as_str()));
-        for id in worked_on {
-            // Whoever has one of its nodes keeps it, and it is counted once.
-            let until = world.live.iter().filter(|one| held(one, id)).filter_map(|one| one.end_at);
-            let until = until.filter(|end| *end > window.begin_at).max();
-            let from = until.unwrap_or(window.begin_at).max(window.begin_at);
-            if from < window.end_at {
-                taken.push((from, window.end_at));
-            }
-        }
+        let nodes = window.nodes.iter().map(String::as_str);
+        taken.extend(nodes.map(|id| (id, window.begin_at, window.end_at)));
     }
-    let mut times: Vec<Micros> = taken.iter().flat_map(|(from, until)| [*from, *until]).collect();
+    taken.retain(|(id, ..)| ids.contains(id));
+    let mut times: Vec<Micros> =
+        taken.iter().flat_map(|(_, from, until)| [*from, *until]).collect();
     times.retain(|at| *at > now && *at < until);
     times.extend([now, until]);
     times.sort_unstable();
@@ -94,8 +90,9 @@ fn free(world: &World, queue: &QueueRow, now: Micros, until: Micros) -> Free {
     let mut slots: Vec<Span> = Vec::new();
     for pair in times.windows(2) {
         let [from, until] = *pair else { continue };
-        let busy = taken.iter().filter(|(start, end)| *start <= from && from < *end).count();
-        let free = u32::try_from(ids.len().saturating_sub(busy)).unwrap_or(u32::MAX);
+        let then = taken.iter().filter(|(_, start, end)| *start <= from && from < *end);
+        let busy: HashSet<&str> = then.map(|(id, ..)| *id).collect();
+        let free = u32::try_from(ids.len().saturating_sub(busy.len())).unwrap_or(u32::MAX);
         match slots.last_mut() {
             Some(last) if last.free == free => last.until = until,
             Some(_) | None => slots.push(Span { from, until, free }),

@@ -12,9 +12,11 @@ use super::NodePlace;
 pub(super) struct Places {
     /// How often they have changed.
     pub(super) age: Arc<AtomicU64>,
-    /// With their age.
-    kept: Arc<Mutex<Option<(u64, Arc<[NodePlace]>)>>>,
+    kept: Arc<Mutex<Kept>>,
 }
+
+/// Places and their age.
+type Kept = Option<(u64, Arc<[NodePlace]>)>;
 
 /// The same for one transaction that reads.
 #[derive(Debug)]
@@ -33,7 +35,7 @@ impl Places {
         self.age.load(Ordering::Acquire)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Option<(u64, Arc<[NodePlace]>)>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

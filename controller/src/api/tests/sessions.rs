@@ -94,7 +94,7 @@ async fn sessions_are_counted_for_their_node_and_image_and_users_are_classes() {
     for (series, label, value) in [
         ("haas_iscsi_read_duration_seconds_count", "", "2"),
         ("haas_iscsi_read_duration_seconds_sum", "", "0.000103"),
-        ("haas_iscsi_read_duration_seconds_bucket", "le=\"0.000064\"", "1"),
+        ("haas_iscsi_read_duration_seconds_bucket", "le=\"6.4e-05\"", "1"),
         ("haas_iscsi_read_duration_seconds_bucket", "le=\"0.000256\"", "2"),
         ("haas_iscsi_errors_total", "sense=\"7/2700\"", "1"),
         ("haas_iscsi_errors_total", "sense=\"3/1100\"", "0"),

@@ -163,7 +163,7 @@ async fn programs_that_show_calendars_read_the_feed_with_a_token_for_nothing_els
     for line in [
         "BEGIN:VCALENDAR",
         "UID:reservation-1@",
-        "SUMMARY:1 node with a (planned)",
+        "SUMMARY:1 node with a:latest (planned)",
         "SUMMARY:Maintenance: a fan",
     ] {
         assert!(read.text.contains(line), "{line}: {}", read.text);
