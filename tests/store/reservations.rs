@@ -329,8 +329,8 @@ async fn copies_are_those_whose_owners_have_not_agreed(db: Db) {
     let shared = tx.add_overlay(&alice, &"shared".parse().unwrap(), 1).await.unwrap();
     tx.set_shares_disk(&shared, true).await.unwrap();
     for overlay in [&own, &shared] {
-        for node in [&x, &y] {
-            tx.add_shard(overlay, &node.id, 0).await.unwrap();
+        for (node, rank) in [(&x, 0), (&y, 1)] {
+            tx.add_shard(overlay, &node.id, rank).await.unwrap();
         }
         tx.shard_mounted(overlay, &x.id, "store", 1, None, 1).await.unwrap();
     }
