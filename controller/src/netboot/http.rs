@@ -11,7 +11,6 @@
 //! address, and is never logged. The seam decides who may fetch what and how often.
 
 mod counted;
-mod held;
 
 use std::{
     io,
@@ -21,7 +20,7 @@ use std::{
 };
 
 use axum::{
-    Extension, Router,
+    Router,
     body::Body,
     extract::{ConnectInfo, Path, Request, State},
     http::{HeaderMap, Method, StatusCode, header},
@@ -43,7 +42,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::services::ServeFile;
 use tracing::{debug, error, info, warn};
 
-use self::{counted::counted, held::Held};
+use self::counted::counted;
 use super::{
     Serving,
     boot_target::{BootResource, BootTarget, BootTargets, Refusal, Served},
@@ -119,7 +118,7 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router) {
     if let Err(error) = set {
         debug!(%peer, %error, "cannot set the options of an HTTP connection");
     }
-    let router = router.layer(Extension(ConnectInfo(peer)));
+    let router = router.layer(axum::Extension(ConnectInfo(peer)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -156,13 +155,11 @@ pub fn router<T: BootTargets>(serving: Serving<T>) -> Router {
         .route(programs, get(ipxe::<T>))
         .route(grubs, get(grub::<T>))
         .fallback(|| async { line(StatusCode::NOT_FOUND, "nothing here") })
-        .layer(Extension(Held::default()))
         .with_state(serving)
 }
 
 async fn boot<T: BootTargets>(
     State(serving): State<Serving<T>>,
-    Extension(held): Extension<Held>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path((token, resource)): Path<(String, String)>,
     request: Request,
@@ -182,8 +179,8 @@ async fn boot<T: BootTargets>(
     let method = request.method().clone();
     let response = match resource {
         BootResource::Script => script(&serving.templates, &target, Loader::Ipxe),
-        BootResource::Kernel => file(&held, &target.kernel, &target, resource, request).await,
-        BootResource::Initrd => file(&held, &target.initrd, &target, resource, request).await,
+        BootResource::Kernel => file(&target.kernel, &target, resource, request).await,
+        BootResource::Initrd => file(&target.initrd, &target, resource, request).await,
     };
     boot_reported(response, &method, serving.targets, &target, resource)
 }
@@ -235,15 +232,11 @@ fn script(templates: &Templates, target: &BootTarget, loader: Loader) -> Respons
 }
 
 async fn file(
-    held: &Held,
     path: &std::path::Path,
     target: &BootTarget,
     resource: BootResource,
     request: Request,
 ) -> Response {
-    if let Ok(Some(answer)) = held.answer(path, request.method(), request.headers()).await {
-        return answer;
-    }
     let response = ServeFile::new(path).try_call(request).await;
     let problem = match response {
         Ok(response) if response.status() != StatusCode::NOT_FOUND => {
