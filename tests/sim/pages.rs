@@ -270,6 +270,14 @@ impl Reader<'_> {
                 .with_context(|| format!("no reservation: {mine}"))?;
             self.reservation = id.to_string();
         }
+        if command.starts_with("haasctl release ") {
+            // What comes next is asked of nodes that nobody has.
+            let show = ["reservation", "show", &self.reservation];
+            self.haas.until("the reservation to be over", LONG, || {
+                let now: Value = self.haas.haasd.ctl_json(&show)?;
+                Ok((now["state"] == "ended").then_some(()))
+            })?;
+        }
         Ok(())
     }
 
