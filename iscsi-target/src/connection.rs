@@ -42,16 +42,15 @@ impl Shared {
     }
 }
 
-/// Serves one connection until it ends.
+/// Serves one connection until it ends. It is a newcomer until it has a session with a target.
 pub(crate) async fn serve(
     stream: std::net::TcpStream,
     peer: SocketAddr,
     shared: Arc<Shared>,
     ticket: Ticket,
-    newcomer: Newcomer,
+    newcomer: &mut Option<Newcomer>,
 ) {
-    let mut newcomer = Some(newcomer);
-    match live(stream, peer, &shared, ticket, &mut newcomer).await {
+    match live(stream, peer, &shared, ticket, newcomer).await {
         Ok(()) => debug!(%peer, "connection ended"),
         Err(error) => {
             let source = std::error::Error::source(&error).map(ToString::to_string);
@@ -74,16 +73,12 @@ async fn live(
     let stream = TcpStream::from_std(stream)?;
     tune(&stream, &shared.options)?;
     let mut wire = Wire::new(stream, shared.options.ping_interval, ticket.clone());
-    let login = Box::pin(log_in(&mut wire, peer, shared, ticket));
+    let login = Box::pin(log_in(&mut wire, peer, shared, ticket, newcomer));
     let Ok(login) = tokio::time::timeout(shared.options.login_timeout, login).await else {
         return Err(WireError::Protocol("the login was not finished in time"));
     };
     let Some((mut session, place)) = login? else { return Ok(()) };
-    let grant = session.grant();
-    if grant.is_some() {
-        newcomer.take();
-    }
-    let observer = grant.and_then(|grant| grant.observer.clone());
+    let observer = session.grant().and_then(|grant| grant.observer.clone());
     // Dropped last, so that the observer hears of the end, and the class has one session less,
     // before a successor takes the place.
     let _place = place;
@@ -106,6 +101,7 @@ async fn log_in(
     peer: SocketAddr,
     shared: &Shared,
     ticket: Ticket,
+    newcomer: &mut Option<Newcomer>,
 ) -> Result<Option<(Session, Place)>, WireError> {
     let mut login = Login::new(&*shared.exports, peer);
     let mut numbers = Numbers::default();
@@ -127,6 +123,10 @@ async fn log_in(
             Step::Done(header, text, established) => {
                 match admit(shared, &established, &ticket).await {
                     Ok((place, paces)) => {
+                        // Before its answer: whoever has a session does not give way.
+                        if matches!(established.kind, Kind::Normal { .. }) {
+                            newcomer.take();
+                        }
                         let header = header.put(14, place.tsih.to_be_bytes());
                         let session =
                             begin(wire, shared, header, &text, *established, numbers, paces);

@@ -1,5 +1,5 @@
-//! Waiting for disks on threads made for it, of which each class has a share: one whose nodes read
-//! what is not in memory leaves threads to the others.
+//! Waiting for disks on threads made for it, of which no class has all: one whose nodes read what is not
+//! in memory leaves threads to the others. (Two such classes can have all of one I/O thread's.)
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub(crate) const DISK_THREADS: usize = 32;
 pub(crate) struct DiskWaits(Arc<Semaphore>);
 
 impl Default for DiskWaits {
-    /// Half of the threads of an I/O thread.
+    /// Half of the threads of one I/O thread, for the class on all of them.
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(DISK_THREADS / 2)))
     }

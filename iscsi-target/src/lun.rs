@@ -146,7 +146,8 @@ impl Lun {
         &self.path
     }
 
-    /// Bytes of it that are in memory now. Waits for no disk, but may look at each page.
+    /// Bytes of it that are in memory now, or on their way there. Waits for no disk, but may look at each
+    /// page.
     ///
     /// # Errors
     /// When the file cannot be mapped.
@@ -204,6 +205,21 @@ impl Lun {
             self.warm.note(offset, len, now);
             return Ok(());
         }
+        self.read_in(offset, len, waits).await
+    }
+
+    /// Sees to it that a range can be read, and that nobody takes that for a look at all of its pages.
+    pub(crate) async fn read_through(
+        self: &Arc<Self>,
+        offset: u64,
+        len: u64,
+        waits: &DiskWaits,
+    ) -> io::Result<()> {
+        if self.is_cached(offset, len) { Ok(()) } else { self.read_in(offset, len, waits).await }
+    }
+
+    /// Reads a range into the page cache, on a blocking thread.
+    async fn read_in(self: &Arc<Self>, offset: u64, len: u64, waits: &DiskWaits) -> io::Result<()> {
         let lun = Arc::clone(self);
         waits
             .run(move || {

@@ -19,6 +19,8 @@ struct Waiting {
     last: u64,
     /// By number, which is also by age.
     tickets: BTreeMap<u64, Ticket>,
+    /// Those that were told to end and are not gone yet.
+    ending: usize,
 }
 
 /// A connection counts as such until this is dropped.
@@ -48,9 +50,18 @@ impl Newcomers {
 
     /// Ends the oldest. False where there is none.
     pub(crate) fn oldest_ends(&self) -> bool {
-        let oldest = self.lock().tickets.pop_first();
+        let mut waiting = self.lock();
+        let Some((_, ticket)) = waiting.tickets.pop_first() else { return false };
+        waiting.ending += 1;
         // Not under the lock: whoever ends leaves the table.
-        oldest.inspect(|(_, ticket)| ticket.end()).is_some()
+        drop(waiting);
+        ticket.end();
+        true
+    }
+
+    /// How many make room as soon as they have their turn.
+    pub(crate) fn ending(&self) -> usize {
+        self.lock().ending
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -60,6 +71,9 @@ impl Newcomers {
 
 impl Drop for Newcomer {
     fn drop(&mut self) {
-        self.all.lock().tickets.remove(&self.number);
+        let mut waiting = self.all.lock();
+        if waiting.tickets.remove(&self.number).is_none() {
+            waiting.ending -= 1;
+        }
     }
 }

@@ -167,7 +167,7 @@ pub(crate) struct Pdu {
 impl Pdu {
     /// How long it is, without what is only there to protect or to fill up.
     pub(crate) fn bytes(&self) -> u64 {
-        (BHS + self.data.len()) as u64
+        (BHS + self.bhs.data_len()) as u64
     }
 }
 

@@ -36,6 +36,7 @@ pub struct Options {
     pub max_connections_per_address: usize,
     /// Sessions of one initiator name with one target, told apart by their ISIDs. Further logins are
     /// told that the target is out of resources (status 0302). Multipath needs one for each path.
+    /// Discovery sessions, for which anyone may give any name, are bounded with `max_connections` only.
     pub max_sessions_per_initiator: usize,
     /// After this long in silence a session is pinged (NOP-In), and after as long again without any
     /// answer it is dropped. A peer that takes nothing of what is sent has four times as long.
@@ -133,14 +134,7 @@ pub async fn serve(
         first = first.wrapping_add(1);
         match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
             Ok((stream, peer)) => {
-                if threads.connections() >= shared.options.max_connections
-                    && !shared.newcomers.oldest_ends()
-                {
-                    if let Some(others) = refusals.line(Instant::now()) {
-                        warn!(%peer, others, "connection refused: too many in all");
-                    }
-                    continue;
-                }
+                // First, so that nobody gives way to who is refused anyway.
                 let limit = shared.options.max_connections_per_address;
                 let Some(counted) = census.count(peer.ip(), limit) else {
                     if let Some(others) = refusals.line(Instant::now()) {
@@ -148,6 +142,19 @@ pub async fn serve(
                     }
                     continue;
                 };
+                // In this order: one that goes meanwhile is not one that stays.
+                let ending = shared.newcomers.ending();
+                let mut staying = threads.connections().saturating_sub(ending);
+                let most = shared.options.max_connections;
+                while staying >= most && shared.newcomers.oldest_ends() {
+                    staying -= 1;
+                }
+                if staying >= most {
+                    if let Some(others) = refusals.line(Instant::now()) {
+                        warn!(%peer, others, "connection refused: too many in all");
+                    }
+                    continue;
+                }
                 debug!(%peer, "connection accepted");
                 threads.give(Accepted { stream, peer, counted });
             }

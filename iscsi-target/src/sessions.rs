@@ -97,7 +97,10 @@ impl Sessions {
         let mut table = self.lock();
         let of_nexus = table.entries.get(nexus);
         let old = of_nexus.and_then(|entries| entries.get(&port.isid));
-        if old.is_none() && of_nexus.is_some_and(|entries| entries.len() >= self.most) {
+        // Anyone may have discovery sessions under anyone's name, so they use up nothing of his.
+        let is_discovery = nexus.target.is_empty();
+        let is_full = of_nexus.is_some_and(|entries| entries.len() >= self.most);
+        if !is_discovery && old.is_none() && is_full {
             return Err(status::OUT_OF_RESOURCES);
         }
         let tsih = match (port.tsih, old) {

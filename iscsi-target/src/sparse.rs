@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 const MOST: u32 = 20;
 const SPAN: Duration = Duration::from_secs(10);
 
-/// Lines of one kind: of them 20 are written in ten seconds.
+/// Log lines of one kind that anyone who reaches a port can cause: at most 20 are written in each ten
+/// seconds, and the others are counted.
 #[derive(Debug, Default)]
 pub struct Sparse {
     /// When the present span began.

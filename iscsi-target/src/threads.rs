@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::census::Counted;
 use crate::connection::{self, Shared};
 use crate::disk_waits::DISK_THREADS;
+use crate::newcomers::Newcomer;
 use crate::spin::Spin;
 use crate::turns::Turns;
 
@@ -125,11 +126,12 @@ async fn run(
         let Some(Accepted { stream, peer, counted }) = accepted else { break };
         let (shared, connections) = (Arc::clone(&shared), Arc::clone(&connections));
         turns.admit(|ticket| {
-            let newcomer = shared.newcomers.enter(ticket.clone());
+            let newcomer = Some(shared.newcomers.enter(ticket.clone()));
+            // Here, since it may end before it begins.
+            let held = Held { _count: Count(connections), _counted: counted, newcomer };
             Box::pin(async move {
-                let _count = Count(connections);
-                let _counted = counted;
-                connection::serve(stream, peer, shared, ticket, newcomer).await;
+                let mut held = held;
+                connection::serve(stream, peer, shared, ticket, &mut held.newcomer).await;
             })
         });
         waiting.fetch_sub(1, Ordering::Relaxed);
@@ -137,6 +139,14 @@ async fn run(
     turns.stop();
     // Never ready, but for all connections to have ended.
     let _ = tokio::time::timeout(STOP_WITHIN, turns.finish()).await;
+}
+
+/// Where a connection counts. Dropped in this order, so that one that ends is known as such for as long
+/// as it counts.
+struct Held {
+    _count: Count,
+    _counted: Counted,
+    newcomer: Option<Newcomer>,
 }
 
 /// One connection less when it is dropped.

@@ -51,7 +51,7 @@ impl Session {
         let (mut at, end) = (extent.offset(), extent.offset() + extent.len());
         while at < end {
             let len = STEP.min(end - at);
-            if lun.load(at, len, &self.disk_waits).await.is_err() {
+            if lun.read_through(at, len, &self.disk_waits).await.is_err() {
                 return self.check(wire, command, Sense::UNREADABLE).await;
             }
             at += len;

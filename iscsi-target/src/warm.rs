@@ -6,7 +6,7 @@
 //! from the disk.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 const PAGE: u64 = 4096;
@@ -15,8 +15,8 @@ const PAGE: u64 = 4096;
 const PAGES: usize = 256;
 
 /// When a page was last seen in memory, for each: in seconds from the beginning on and never zero,
-/// which is for never. They begin anew after 18 hours.
-type Part = Box<[AtomicU16; PAGES]>;
+/// which is for never.
+type Part = Box<[AtomicU32; PAGES]>;
 
 #[derive(Debug)]
 pub(crate) struct Warm {
@@ -25,18 +25,18 @@ pub(crate) struct Warm {
 }
 
 impl Warm {
-    /// For a disk of so many bytes. It takes 16 bytes for each MiB, and 512 more where it was read.
+    /// For a disk of so many bytes. It takes 16 bytes for each MiB, and 1,024 more where it was read.
     pub(crate) fn new(len: u64) -> Self {
         let parts = len.div_ceil(PAGE * PAGES as u64);
         Self { begun: Instant::now(), parts: (0..parts).map(|_| OnceLock::new()).collect() }
     }
 
-    /// The range was found in memory.
+    /// The range was found in memory, as far as a look at some of its pages tells.
     pub(crate) fn note(&self, offset: u64, len: u64, now: Instant) {
         let second = self.second(now);
         for page in pages(offset, len) {
             let part = self.part(page).map(|part| {
-                part.get_or_init(|| Box::new(std::array::from_fn(|_| AtomicU16::new(0))))
+                part.get_or_init(|| Box::new(std::array::from_fn(|_| AtomicU32::new(0))))
             });
             if let Some(seen) = part.and_then(|part| part.get(in_part(page))) {
                 seen.store(second, Ordering::Relaxed);
@@ -52,7 +52,7 @@ impl Warm {
             let seen = part.and_then(|part| part.get(in_part(page)));
             seen.is_some_and(|seen| match seen.load(Ordering::Relaxed) {
                 0 => false,
-                seen => second.wrapping_sub(seen) <= 1,
+                seen => second.saturating_sub(seen) <= 1,
             })
         })
     }
@@ -61,9 +61,9 @@ impl Warm {
         self.parts.get(usize::try_from(page).ok()? / PAGES)
     }
 
-    fn second(&self, now: Instant) -> u16 {
-        let seconds = now.saturating_duration_since(self.begun).as_secs() % u64::from(u16::MAX);
-        u16::try_from(seconds + 1).unwrap_or(u16::MAX)
+    fn second(&self, now: Instant) -> u32 {
+        let seconds = now.saturating_duration_since(self.begun).as_secs();
+        u32::try_from(seconds + 1).unwrap_or(u32::MAX)
     }
 }
 

@@ -19,6 +19,15 @@ fn serve() -> Server {
     Server::start(OneTarget::new(TARGET, lun), options, 1)
 }
 
+/// Ends the other session also when a test fails, which would wait for it for ever.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// How many reads a session gets, one after the other, while something happens beside it.
 fn reads_beside(server: &Server, happens: impl FnOnce()) -> u64 {
     let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -30,8 +39,8 @@ fn reads_beside(server: &Server, happens: impl FnOnce()) -> u64 {
                 count.fetch_add(1, Ordering::Relaxed);
             }
         });
+        let _stops = Stops(&stop);
         happens();
-        stop.store(true, Ordering::Relaxed);
     });
     count.into_inner()
 }

@@ -68,7 +68,13 @@ impl Target {
     }
 
     fn log_in(&self, class: u64) -> Result<Client, u16> {
+        self.log_in_as(class, None)
+    }
+
+    /// With the ISID of a session that is to be replaced.
+    fn log_in_as(&self, class: u64, isid: Option<[u8; 6]>) -> Result<Client, u16> {
         let mut client = Client::connect(self.server.addresses[0]);
+        client.isid = isid.unwrap_or(client.isid);
         let names = format!("InitiatorName={INITIATOR}-{class}\0TargetName={TARGET}\0");
         client.send_login(0x87, &(names + "MaxRecvDataSegmentLength=262144\0"));
         match client.receive().login_status() {
@@ -106,11 +112,7 @@ fn a_class_has_so_many_sessions_and_a_replaced_one_does_not_count() {
     assert_eq!(target.log_in(1).err(), Some(0x0302));
     assert!(target.log_in(2).is_ok(), "another class");
     // The node comes back while its old session still hangs.
-    let mut again = Client::connect(target.server.addresses[0]);
-    again.isid = first.isid;
-    let names = format!("InitiatorName={INITIATOR}-1\0TargetName={TARGET}\0");
-    again.send_login(0x87, &names);
-    assert_eq!(again.receive().login_status(), 0);
+    assert!(target.log_in_as(1, Some(first.isid)).is_ok());
 }
 
 #[test]
@@ -122,11 +124,7 @@ fn an_initiator_has_so_many_sessions_with_a_target() {
     assert_eq!(target.log_in(1).err(), Some(0x0302));
     assert!(target.log_in(2).is_ok(), "another initiator");
     // One that comes back replaces its own session, and one that leaves makes room.
-    let mut again = Client::connect(target.server.addresses[0]);
-    again.isid = first.isid;
-    let names = format!("InitiatorName={INITIATOR}-1\0TargetName={TARGET}\0");
-    again.send_login(0x87, &names);
-    assert_eq!(again.receive().login_status(), 0);
+    let mut again = target.log_in_as(1, Some(first.isid)).unwrap();
     assert_eq!(again.request(0x06, 0, &[]).bhs[2], 0, "logged out");
     assert!(again.is_closed());
     assert!(target.log_in(1).is_ok());

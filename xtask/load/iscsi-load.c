@@ -43,6 +43,8 @@
 #define REPLAY_DEPTH 32
 /* Reads that each place of a queue must have had: with fewer, the queue is hardly ever full. */
 #define LEAST_READS 20
+/* Seconds after which a run ends all the same: the deepest cells would take a slow server minutes. */
+#define LONGEST 20
 
 static void fail(const char *format, ...)
 {
@@ -515,7 +517,7 @@ static void run_reads(char **argv)
 		sessions[at].cursor = load.disk_blocks / load.blocks * at / load.sessions;
 		issue(&sessions[at]);
 	}
-	while (now() < begun + seconds || done_reads < least)
+	while (now() < begun + seconds || (done_reads < least && now() < begun + LONGEST))
 		turn(sessions, 0.1, 0);
 	say(now() - begun);
 	/* The rest is not waited for: what was counted is counted. */
