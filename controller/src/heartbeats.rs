@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     model::Micros,
-    store::{Result, Store, Tx},
+    store::{Result, Store, StoreError, Tx},
 };
 
 /// What is not written yet.
@@ -35,19 +35,19 @@ pub struct Beat {
 }
 
 impl Heartbeats {
-    /// Comes back when it is written. False: the attempt is over, and nothing was.
+    /// Comes back when it is written. False: the attempt is over, and nothing was. Who was to write it
+    /// together with his own, and failed, has all of them fail.
     pub async fn write(&self, store: &Store, beat: Beat) -> Result<bool> {
         let (tell, mut told) = oneshot::channel();
         self.lock().push((beat, tell));
         let writing = tokio::select! {
             biased;
-            // What could not be written is followed by something else in a few seconds.
-            lives = &mut told => return Ok(lives.unwrap_or(true)),
+            lives = &mut told => return lives.map_err(|_| StoreError::of_another()),
             writing = self.writing.lock() => writing,
         };
         let waiting = std::mem::take(&mut *self.lock());
         if waiting.is_empty() {
-            return Ok(told.await.unwrap_or(true));
+            return told.await.map_err(|_| StoreError::of_another());
         }
         let mut tx = store.write().await?;
         let mut lives = Vec::with_capacity(waiting.len());
@@ -59,7 +59,7 @@ impl Heartbeats {
         for ((_, tell), lives) in waiting.into_iter().zip(lives) {
             let _ = tell.send(lives);
         }
-        Ok(told.await.unwrap_or(true))
+        told.await.map_err(|_| StoreError::of_another())
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Beat, oneshot::Sender<bool>)>> {

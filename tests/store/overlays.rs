@@ -60,11 +60,11 @@ async fn a_shard_is_known_to_exist_once_its_node_has_made_it(db: Db) {
     let mut tx = db.store.write().await.unwrap();
     let dev = tx.add_overlay(&alice, &"dev".parse().unwrap(), 1).await.unwrap();
     tx.add_shard(&dev, &n1, 0).await.unwrap();
-    assert_eq!(tx.shards_on(&n1).await.unwrap(), []);
+    assert_eq!(tx.copies(Some(&n1)).await.unwrap(), []);
     tx.shard_mounted(&dev, &n1, "store", 4096, Some("minimal:latest"), 7).await.unwrap();
     // Later the overlay lies on the node, and another one runs there.
     tx.shard_mounted(&dev, &n1, "store", 8192, None, 9).await.unwrap();
-    let [shard] = &tx.shards_on(&n1).await.unwrap()[..] else { panic!("it was made") };
+    let [shard] = &tx.shards(&dev).await.unwrap()[..] else { panic!("it was made") };
     assert_eq!((shard.bytes, shard.last_used_at), (Some(8192), Some(7)));
     assert_eq!(shard.last_image.as_deref(), Some("minimal:latest"));
 }
@@ -77,7 +77,7 @@ async fn what_a_given_up_disk_held_is_forgotten_and_ranks_are_kept(db: Db) {
     tx.add_shard(&dev, &n1, 3).await.unwrap();
     tx.shard_mounted(&dev, &n1, "store", 4096, None, 7).await.unwrap();
     tx.forget_shards(&n1).await.unwrap();
-    assert_eq!(tx.shards_on(&n1).await.unwrap(), []);
+    assert_eq!(tx.copies(Some(&n1)).await.unwrap(), []);
     let [shard] = &tx.shards(&dev).await.unwrap()[..] else { panic!("the rank is gone") };
     assert_eq!((shard.rank, shard.bytes), (3, None));
 }

@@ -92,7 +92,8 @@ impl Collector for ReadTimes {
             let mut histogram = metric.encode_family(image)?;
             histogram.encode_histogram::<NoLabelSet>(
                 sum,
-                counts.reads,
+                // Not `reads`, which is counted at another instant.
+                counts.took.iter().sum(),
                 &Self::buckets(counts),
                 None,
             )?;

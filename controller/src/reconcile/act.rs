@@ -186,7 +186,11 @@ async fn open(
     let last = tx.last_attempt(&node.id).await?;
     if last.as_ref().map(|a| &a.id) != after.map(|a| &a.id) {
         return match last {
-            Some(opened) if opened.state == AttemptState::Open => Ok(opened),
+            Some(opened) if opened.state == AttemptState::Open => {
+                // It may be of this moment, and not last yet.
+                tx.commit().await?;
+                Ok(opened)
+            }
             Some(_) | None => Err(StoreError::Conflict(format!("node {}", node.name))),
         };
     }

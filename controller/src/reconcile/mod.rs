@@ -265,10 +265,10 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), L
             () = stop.cancelled() => break,
             () = context.wake.notified() => {}
             () = tokio::time::sleep(pause) => {}
-            Some(ended) = tasks.join_next() => {
-                if let Err(error) = ended {
-                    error!(%error, "the task of a node panicked");
-                }
+        }
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended {
+                error!(%error, "the task of a node panicked");
             }
         }
     }
@@ -315,8 +315,10 @@ async fn pass(
                 }
                 observe::look(context, busy, tasks, entry.clone(), turn);
             }
-            Step::Do(_) => {
-                if let Some(mine) = busy.take(&entry.node.id) {
+            Step::Do(_) => match busy.take(&entry.node.id) {
+                // A look at its power ends without a word where nothing comes of it.
+                None => next = next.min(now + crate::model::SECOND),
+                Some(mine) => {
                     let may_start = ramp.is_limited(&entry.node, &step);
                     if may_start {
                         ramp.take(&entry.node, now);
@@ -330,7 +332,7 @@ async fn pass(
                         context.wake.notify_one();
                     });
                 }
-            }
+            },
         }
         if let Step::Converged(standing) = step
             && let Some(at) = observe::due(&entry.node, standing, now)

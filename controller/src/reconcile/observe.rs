@@ -30,10 +30,11 @@ pub(super) fn spawn(context: &Arc<Context>, busy: &Busy, tasks: &mut JoinSet<()>
     let Some(mine) = busy.take(&node.id) else { return };
     let context = context.clone();
     tasks.spawn(async move {
-        let _mine = mine;
         if let Err(error) = act::observe_power(&context, &node).await {
             tracing::error!(node = %node.name, error = &error as &dyn std::error::Error, "cannot note power");
         }
+        drop(mine);
+        context.wake.notify_one();
     });
 }
 

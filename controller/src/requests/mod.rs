@@ -120,6 +120,7 @@ pub async fn switch(
     let mut tx = begin(context, request.dry_run).await?;
     let asked = digest_of("switch", request);
     if let Some(started) = started_before(&mut tx, principal, &key, &asked).await? {
+        tx.commit().await?;
         return Ok(started);
     }
     let nodes = candidates(context, &mut tx, principal, &request.nodeset).await?;
@@ -176,6 +177,7 @@ pub async fn rollback(
     let mut tx = begin(context, request.dry_run).await?;
     let asked = digest_of("rollback", request);
     if let Some(started) = started_before(&mut tx, principal, &key, &asked).await? {
+        tx.commit().await?;
         return Ok(started);
     }
     let nodes = candidates(context, &mut tx, principal, &request.nodeset).await?;
@@ -199,6 +201,7 @@ pub async fn power(
     let mut tx = begin(context, request.dry_run).await?;
     let asked = digest_of("power", request);
     if let Some(started) = started_before(&mut tx, principal, &key, &asked).await? {
+        tx.commit().await?;
         return Ok(started);
     }
     match request.action {
@@ -232,7 +235,8 @@ impl Outcome {
     }
 }
 
-/// The operation that the same request has started before, where the caller gave it a key.
+/// The operation that the same request has started before, where the caller gave it a key. It may be one of
+/// this moment that does not last yet: who answers with it commits first.
 async fn started_before(
     tx: &mut Tx,
     principal: &Principal,

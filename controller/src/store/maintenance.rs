@@ -43,7 +43,7 @@ impl Tx {
         Ok(id)
     }
 
-    /// The windows that are not over at `now`, by their begin.
+    /// The windows that are not over at `now` (steady clock), by their begin.
     pub async fn maintenance(&mut self, now: Micros) -> Result<Vec<MaintenanceRow>> {
         let rows: Vec<(i64, String, i64, i64, String, String)> = on!(
             self,

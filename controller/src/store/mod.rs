@@ -87,7 +87,7 @@ use crate::metrics::{Held, METRICS};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
-/// So long a reader waits for one of SQLite's connections.
+/// So long one of SQLite's connections is waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Why the store could not do something.
@@ -96,7 +96,7 @@ pub enum StoreError {
     /// The database said no.
     #[error("the database refused a statement")]
     Sql(#[from] sqlx::Error),
-    /// What was written together could not be made to last; it may be there or not.
+    /// What was written could not be made to last. Where others wrote with it, it may be there or not.
     #[error("the database could not commit")]
     Commit(#[source] Arc<sqlx::Error>),
     /// The schema could not be brought up to date.
@@ -116,6 +116,13 @@ pub enum StoreError {
     /// `database_url` names neither SQLite nor PostgreSQL.
     #[error("database_url must begin with sqlite: or postgres:")]
     UnknownDatabase,
+}
+
+impl StoreError {
+    /// Of what was to be written by another task, which failed and has told why itself.
+    pub fn of_another() -> Self {
+        Self::Commit(Arc::new(sqlx::Error::WorkerCrashed))
+    }
 }
 
 /// Short for what every method here answers.

@@ -175,18 +175,6 @@ impl Tx {
         )
     }
 
-    /// The shards that a node has made.
-    pub async fn shards_on(&mut self, node_id: &str) -> Result<Vec<ShardRow>> {
-        on!(
-            self,
-            c => query_as(
-                "select * from shards where node_id = $1 and store_id is not null order by overlay_id",
-            )
-            .bind(node_id)
-            .fetch_all(c)
-        )
-    }
-
     /// What nodes hold whose owners have not agreed that others are root beside it: of one node, or of
     /// all.
     pub async fn copies(&mut self, node_id: Option<&str>) -> Result<Vec<CopyRow>> {

@@ -1,4 +1,5 @@
-//! What nodes are told of each other, kept in memory from one change to the next.
+//! What nodes are told of each other, kept in memory from one change of this process to its next. Another
+//! haasd on the same database, which acts until it notices this one, changes hardly anything of it meanwhile.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,

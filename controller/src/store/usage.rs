@@ -25,7 +25,8 @@ pub struct UsedRow {
 }
 
 impl Tx {
-    /// Notes that a reservation is given a node. `who` are the names of its user and its tenant.
+    /// Notes that a reservation is given a node. `who` are the names of its user and its tenant;
+    /// `at` is of the wall clock.
     pub async fn node_given(
         &mut self,
         to: &Reservation,
@@ -52,7 +53,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Notes that a reservation has a node no more.
+    /// Notes that a reservation has a node no more since `at`, of the wall clock.
     pub async fn node_back(&mut self, from: i64, node_id: &str, at: Micros) -> Result<()> {
         changed!(
             self,

@@ -132,8 +132,9 @@ impl<DB: Base> Desk<DB> {
         if self.members.is_empty() {
             self.give_up().await;
         } else if self.turn == Stand::Writes {
-            self.run("rollback to turn; release turn").await?;
-            self.turn = Stand::Over;
+            // Its savepoint stands and is the next one's. Whoever goes away in the middle of this leaves it
+            // as it was.
+            return self.run("rollback to turn").await;
         }
         if self.connection.is_none() {
             self.connection = Some(pool.acquire().await?);
@@ -217,7 +218,7 @@ impl<DB: Base> Turn<DB> {
         tokio::spawn(commit(desk, Member { tell, outdated }, self.commits.clone()));
         match told.await {
             Ok(told) => told.map_err(StoreError::Commit),
-            Err(_) => Err(StoreError::Commit(Arc::new(sqlx::Error::WorkerCrashed))),
+            Err(_) => Err(StoreError::of_another()),
         }
     }
 
