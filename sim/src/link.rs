@@ -198,8 +198,10 @@ impl Link {
         loop {
             match socket.read() {
                 Ok(Message::Text(text)) => return Ok(Some((serde_json::from_str(&text)?, socket))),
-                Ok(Message::Close(_)) | Err(_) => return Ok(None),
+                Ok(Message::Close(_)) => return Ok(None),
                 Ok(_) => {}
+                Err(error) if is_the_end(&error) => return Ok(None),
+                Err(error) => return Err(error).context("no answer to the hello"),
             }
         }
     }
@@ -231,5 +233,20 @@ impl Link {
         if socket.send(Message::text(text)).is_err() {
             self.socket = None;
         }
+    }
+}
+
+/// Whether the other side has ended the connection, with or without a word.
+fn is_the_end(error: &tungstenite::Error) -> bool {
+    use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
+    match error {
+        tungstenite::Error::ConnectionClosed
+        | tungstenite::Error::AlreadyClosed
+        | tungstenite::Error::Protocol(ResetWithoutClosingHandshake) => true,
+        tungstenite::Error::Io(error) => matches!(
+            error.kind(),
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+        ),
+        _ => false,
     }
 }

@@ -207,15 +207,10 @@ fn ranks_go_home(rack: &Rack, alice: &Tenant<'_>) -> Result<()> {
 
 /// The commands of the tenants' tutorial, in its order.
 fn tutorial() -> Result<Vec<String>> {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/tutorial-tenants.md");
-    let text = fs::read_to_string(page)?;
-    let mut commands = Vec::new();
-    for block in text.split("```sh\n").skip(1) {
-        let block = block.split("```").next().unwrap_or_default();
-        commands
-            .extend(block.lines().map(|line| line.trim_end_matches("# on the rack").to_owned()));
-    }
-    Ok(commands)
+    let pages = tests::pages::pages()?;
+    let page = pages.iter().find(|page| page.name == "docs/tutorial-tenants.md");
+    let lines = page.context("there is no such page")?.lines();
+    Ok(lines.into_iter().map(|line| line.command).collect())
 }
 
 #[test]

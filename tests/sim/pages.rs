@@ -24,16 +24,15 @@ const NAMES: [&str; 4] = ["n01", "n02", "n03", "n09"];
 const SERIAL: &str = "S3Z8NB0K";
 const NEW_BMC: &str = "10.77.0.104";
 
-/// Commands that a simulated node cannot answer, since nothing runs on it, and those for a person at a
-/// terminal; and the suite that runs them, with the words by which it does.
-const EMULATED: [(&str, &str, &[&str]); 7] = [
+/// Commands that a simulated node cannot answer, since nothing runs on it; and the suite that runs them,
+/// with the words by which it does.
+const EMULATED: [(&str, &str, &[&str]); 6] = [
     ("haasctl ssh n01", "e2e/debian.rs", &["\"ssh\""]),
     ("haasctl exec n[01-02]", "e2e/debian.rs", &["\"exec\""]),
     ("haasctl cp ", "e2e/debian.rs", &["\"cp\""]),
     ("ssh root@n01", "e2e/rescue.rs", &["--rescue", "ssh(\"root\"", "tar -C /overlay -cf - ."]),
     ("haasctl disk repair n01", "e2e/disks.rs", &["\"disk\", \"repair\""]),
     ("haasctl image build images/debian-12", "e2e/debian.rs", &["images/debian-12"]),
-    ("systemd-ask-password", "sim/pages.rs", &["bmc.password"]),
 ];
 
 /// The rack of a reader.
@@ -142,6 +141,10 @@ impl Reader<'_> {
     /// Runs a line, or sees that a suite does.
     fn follow(&mut self, line: &Line) -> Result<()> {
         let command = line.command.as_str();
+        // It asks a person, and keeps the answer in a file, which is there already.
+        if command.starts_with("systemd-ask-password") {
+            return Ok(());
+        }
         let longest = EMULATED
             .iter()
             .filter(|(start, ..)| command.starts_with(start))
@@ -162,6 +165,9 @@ impl Reader<'_> {
             _ => &[0],
         };
         ensure!(expected.contains(&code), "ended with {code}, expected {expected:?}\n{said}");
+        // Of events there may be none in that time.
+        let may_be_silent = code != 124 || command.contains("events");
+        ensure!(may_be_silent || !said.trim().is_empty(), "it said nothing");
         self.after(command)
     }
 
