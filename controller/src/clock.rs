@@ -93,6 +93,14 @@ pub fn rfc3339(at: Micros) -> String {
     jiff::Timestamp::from_microsecond(at).map(|t| format!("{t:.3}")).unwrap_or_default()
 }
 
+/// The wall clock time that a request has (RFC 3339); else what is wrong with it, for who asks.
+pub fn moment(text: &str) -> std::result::Result<Micros, String> {
+    let at: jiff::Timestamp = text
+        .parse()
+        .map_err(|_| format!("{text:?} is no time; write it as 2026-12-01T08:00:00Z"))?;
+    Ok(at.as_microsecond())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

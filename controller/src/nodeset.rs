@@ -3,12 +3,15 @@
 //! The syntax is that of the crate `nodeset` (ClusterShell's). Node groups are the inventory's own,
 //! so `@name` is replaced by its nodes before that crate sees the text.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use haas_api::names::{NodeGroupName, NodeName};
 use nodeset::{NodeSet, Parser, Resolver};
 
-use crate::model::Node;
+use crate::{
+    model::Node,
+    store::{self, Tx},
+};
 
 /// The most nodes that one set may name.
 const MOST: usize = 100_000;
@@ -31,6 +34,22 @@ pub enum NodeSetError {
     /// Nodes that the inventory does not have.
     #[error("the inventory has no node {}", some(.0))]
     UnknownNodes(Vec<String>),
+}
+
+/// The names of all nodes by id, also of those that the inventory has no more.
+#[derive(Debug)]
+pub struct NodeNames(HashMap<String, String>);
+
+impl NodeNames {
+    pub async fn read(tx: &mut Tx) -> store::Result<Self> {
+        let nodes = tx.all_nodes().await?.into_iter();
+        Ok(Self(nodes.map(|node| (node.id, node.name.to_string())).collect()))
+    }
+
+    /// Nodes by id as a node set.
+    pub fn fold<'a>(&self, ids: impl IntoIterator<Item = &'a String>) -> String {
+        fold(ids.into_iter().filter_map(|id| self.0.get(id)).map(String::as_str))
+    }
 }
 
 /// The nodes that `text` names, in the order of the set (which is the order of their names), each

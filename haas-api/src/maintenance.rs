@@ -9,11 +9,11 @@ use utoipa::ToSchema;
 pub struct NewMaintenance {
     /// Which nodes, as a node set.
     pub nodeset: String,
-    /// From when.
+    /// From when (RFC 3339).
     pub begin: String,
-    /// Until when.
+    /// Until when (RFC 3339).
     pub end: String,
-    /// Why; reservations that wait for its end say so.
+    /// Why, one line of up to 300 characters; reservations that wait for its end say so.
     pub reason: String,
     /// Also where reservations have nodes of it then: accepted hours go to other nodes or move, and what
     /// runs goes on until its end.
@@ -28,9 +28,9 @@ pub struct Maintenance {
     pub id: i64,
     /// Its nodes, as a node set.
     pub nodes: String,
-    /// From when.
+    /// From when (RFC 3339, UTC, to the second).
     pub begin: String,
-    /// Until when.
+    /// Until when (likewise).
     pub end: String,
     /// Why.
     pub reason: String,

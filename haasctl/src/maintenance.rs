@@ -90,10 +90,9 @@ impl AddArgs {
         let now = jiff::Zoned::now();
         let begin = times::moment(&self.begin, &now).map_err(Error::Usage)?;
         let begin = begin.unwrap_or(now.timestamp());
-        let seconds = i64::try_from(self.time).unwrap_or(i64::MAX);
-        let end = begin.as_second().checked_add(seconds).map(jiff::Timestamp::from_second);
-        let far = || Error::Usage("that is too far ahead".to_owned());
-        let end = end.and_then(Result::ok).ok_or_else(far)?;
+        let time = jiff::SignedDuration::from_secs(i64::try_from(self.time).unwrap_or(i64::MAX));
+        let far = |_| Error::Usage("that is too far ahead".to_owned());
+        let end = begin.checked_add(time).map_err(far)?;
         Ok(NewMaintenance {
             nodeset: self.nodeset,
             begin: begin.to_string(),

@@ -55,7 +55,7 @@ pub(crate) async fn reserve(
     first: &Zoned,
     (every_days, times): (u32, u32),
 ) -> Result<(), Error> {
-    let mut series = Vec::new();
+    let (mut series, mut broken) = (Vec::new(), None);
     for hour in hours(first, every_days, times)? {
         let begin = hour.to_string();
         let one = NewReservation { begin: Some(begin.clone()), ..new.clone() };
@@ -65,11 +65,18 @@ pub(crate) async fn reserve(
             Err(ClientError::Problem(problem)) if [409, 422].contains(&problem.status) => {
                 (None, Some(problem.detail.clone()))
             }
-            Err(error) => return Err(error.into()),
+            // What was accepted before is told all the same: who asks again would have it twice.
+            Err(error) => {
+                broken = Some(error);
+                break;
+            }
         };
         series.push(Instance { begin, id, refused });
     }
     session.out.show(&series, || table(&series))?;
+    if let Some(error) = broken {
+        return Err(error.into());
+    }
     let refused = series.iter().filter(|one| one.refused.is_some()).count();
     let exit = if refused == series.len() { Exit::Conflict } else { Exit::Partial };
     match refused {

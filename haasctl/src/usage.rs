@@ -36,12 +36,12 @@ impl UsageArgs {
         let moment = |text: &Option<String>| -> Result<Option<String>, Error> {
             let Some(text) = text else { return Ok(None) };
             let at = times::moment(text, &now).map_err(Error::Usage)?;
-            Ok(at.map(|at| at.to_string()))
+            Ok(Some(at.unwrap_or(now.timestamp()).to_string()))
         };
         let (begin, end) = (moment(&self.begin)?, moment(&self.end)?);
         let used = session.client()?.usage(begin.as_deref(), end.as_deref()).await?;
         if self.csv {
-            return session.out.text(usage::csv(&used).trim_end());
+            return session.out.text(usage::csv(&used).trim_end_matches('\n'));
         }
         let list = List::whole(used);
         session.out.show(&list, || table(&list.items))

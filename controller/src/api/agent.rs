@@ -457,6 +457,7 @@ async fn take(
             info!(boot = attempt, ?how, clean, "the agent said goodbye");
             context.changed();
         }
+        // These are taken where they are heard.
         ToController::Heartbeat(_) | ToController::Ack => {}
     }
     Ok(ToAgent::Ack)

@@ -95,7 +95,8 @@ pub(super) async fn resume(
     answer(&context, &caller, &request.nodeset).await
 }
 
-fn reason(text: &str) -> Answer<String> {
+/// Why, in one line that can be shown to others.
+pub(super) fn reason(text: &str) -> Answer<String> {
     let text = text.trim();
     if text.is_empty() {
         return Err(Fail::bad("no-reason", "say why, for those who would use the nodes: --reason"));

@@ -1,6 +1,6 @@
 //! The calendar's feed, for programs that show calendars.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     extract::State,
@@ -15,11 +15,11 @@ use crate::{
     calendar::ical::{self, Entry},
     clock,
     context::Context,
-    nodeset,
+    nodeset::NodeNames,
 };
 
-/// The most reservations that are looked at: the last ones.
-const MOST: i64 = 1_000;
+/// Of reservations that are over so many are looked at, the last ones.
+const MOST_OVER: i64 = 1_000;
 
 /// The reservations that the caller may see, and maintenance, as iCalendar (RFC 5545). Wants a name and a
 /// token for feeds as user and password, or a token as everywhere.
@@ -28,24 +28,20 @@ const MOST: i64 = 1_000;
         (status = 401, body = Problem)))]
 pub(super) async fn show(State(context): State<Arc<Context>>, caller: Caller) -> Answer<Response> {
     let mut tx = context.store.read().await?;
-    let nodes = tx.all_nodes().await?.into_iter();
-    let nodes: HashMap<_, _> = nodes.map(|node| (node.id, node.name.to_string())).collect();
+    let names = NodeNames::read(&mut tx).await?;
     let (clock, cluster) = (context.clock, &context.cluster_id);
     let mut entries = Vec::new();
-    for one in tx.reservations(MOST).await? {
+    let over = tx.reservations(MOST_OVER).await?.into_iter().filter(|one| one.state.is_over());
+    for one in tx.live_reservations().await?.into_iter().chain(over) {
         if caller.may(Verb::View, reservations::object(&one)).is_ok() {
-            let nodes = folded(&nodes, one.held().map(|held| &held.node_id));
+            let nodes = names.fold(one.held().map(|held| &held.node_id));
             entries.extend(Entry::of(&one, &nodes, clock, cluster));
         }
     }
     for window in tx.maintenance(context.clock.now()).await? {
-        let nodes = folded(&nodes, window.nodes.iter());
+        let nodes = names.fold(&window.nodes);
         entries.push(Entry::of_window(&window, &nodes, clock, cluster));
     }
     let head = [(header::CONTENT_TYPE, "text/calendar; charset=utf-8")];
     Ok((head, ical::feed(&entries, clock::wall())).into_response())
-}
-
-fn folded<'a>(names: &HashMap<String, String>, ids: impl Iterator<Item = &'a String>) -> String {
-    nodeset::fold(ids.filter_map(|id| names.get(id)).map(String::as_str))
 }

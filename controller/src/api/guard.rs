@@ -100,7 +100,7 @@ pub(super) async fn guard(
     let is_feed = request.uri().path() == FEED;
     let asks = match is_feed {
         true => authenticate_feed(&context, from, request.headers()).await,
-        false => authenticate(&context, from, request.headers()).await,
+        false => authenticate_anyhow(&context, from, request.headers()).await,
     };
     let principal = match asks {
         Ok(principal) => principal,
@@ -121,7 +121,9 @@ pub(super) async fn guard(
     // Whoever only looks may still go.
     let only_looks = principal.read_only && request.uri().path() != "/v1/logout";
     let work = async move {
-        let response = if changes && only_looks {
+        let response = if principal.feed_only && !is_feed {
+            for_the_feed_only().into_response()
+        } else if changes && only_looks {
             let detail = "this token only looks; make one without --read-only for changes";
             Fail::new(StatusCode::FORBIDDEN, "read-only-token", detail).into_response()
         } else {
@@ -157,8 +159,23 @@ pub(super) async fn note(context: &Context, entry: NewAudit) {
     }
 }
 
-/// Who asks, by the token in the headers.
+/// Who asks, by the token in the headers, which is good for more than the feed.
 pub(super) async fn authenticate(
+    context: &Arc<Context>,
+    from: SocketAddr,
+    headers: &HeaderMap,
+) -> Result<Principal, Fail> {
+    let principal = authenticate_anyhow(context, from, headers).await?;
+    if principal.feed_only { Err(for_the_feed_only()) } else { Ok(principal) }
+}
+
+fn for_the_feed_only() -> Fail {
+    let detail = "this token is good for the calendar's feed only";
+    Fail::new(StatusCode::FORBIDDEN, "feed-token", detail)
+}
+
+/// Who asks, by any token in the headers.
+async fn authenticate_anyhow(
     context: &Arc<Context>,
     from: SocketAddr,
     headers: &HeaderMap,
@@ -170,12 +187,7 @@ pub(super) async fn authenticate(
     let token = authorization(headers)
         .and_then(|value| value.strip_prefix("Bearer "))
         .ok_or_else(|| refuse("this needs a token, as `Authorization: Bearer TOKEN`"))?;
-    let principal = holder(context, from, token).await?;
-    if principal.feed_only {
-        let detail = "this token is good for the calendar's feed only";
-        return Err(Fail::new(StatusCode::FORBIDDEN, "feed-token", detail));
-    }
-    Ok(principal)
+    holder(context, from, token).await
 }
 
 fn authorization(headers: &HeaderMap) -> Option<&str> {
@@ -194,10 +206,7 @@ async fn authenticate_feed(
     headers: &HeaderMap,
 ) -> Result<Principal, Fail> {
     match authorization(headers) {
-        Some(value) if value.starts_with("Bearer ") => {
-            holder(context, from, value.trim_start_matches("Bearer ")).await
-        }
-        Some(value) => {
+        Some(value) if !value.starts_with("Bearer ") => {
             let pair =
                 value.strip_prefix("Basic ").and_then(|text| STANDARD.decode(text.trim()).ok());
             let pair = pair.and_then(|bytes| String::from_utf8(bytes).ok());
@@ -214,7 +223,7 @@ async fn authenticate_feed(
             }
             Ok(principal)
         }
-        None => authenticate(context, from, headers).await,
+        Some(_) | None => authenticate_anyhow(context, from, headers).await,
     }
 }
 

@@ -9,7 +9,7 @@ use haas_api::{
     problem::Problem,
 };
 
-use super::{Answer, Caller, Fail, Json, Page, Path, Query};
+use super::{Answer, Caller, Fail, Json, Page, Path, Query, drain::reason};
 use crate::{
     auth::{Object, Verb},
     calendar,
@@ -38,8 +38,13 @@ pub(super) async fn add(
     Json(new): Json<NewMaintenance>,
 ) -> Answer<(StatusCode, Json<Maintenance>)> {
     caller.may(Verb::Manage, Object::Nodes)?;
-    let made = calendar::add_window(&context, &caller.0, &new).await?;
-    caller.did(format!("maintenance {} of {}", made.id, made.nodes));
+    let new = NewMaintenance { reason: reason(&new.reason)?, ..new };
+    let mut tx = context.store.write().await?;
+    let made = calendar::add_window(&context, &mut tx, &caller.0, &new).await?;
+    let what = format!("maintenance {} of {}", made.id, made.nodes);
+    caller.commit(tx, StatusCode::CREATED, what).await?;
+    context.told();
+    context.calendar_wake.notify_one();
     Ok((StatusCode::CREATED, Json(made)))
 }
 
@@ -52,11 +57,15 @@ pub(super) async fn remove(
     Path(id): Path<String>,
 ) -> Answer<StatusCode> {
     caller.may(Verb::Manage, Object::Nodes)?;
-    let absent = || Fail::not_found("no-maintenance", format!("there is no window {id} to come"));
+    let absent =
+        || Fail::not_found("no-maintenance", format!("there is no window {id} that is not over"));
     let number = id.parse().map_err(|_| absent())?;
-    if !calendar::remove_window(&context, &caller.0, number).await? {
+    let mut tx = context.store.write().await?;
+    if !calendar::remove_window(&context, &mut tx, &caller.0, number).await? {
         return Err(absent());
     }
-    caller.did(format!("removed maintenance {id}"));
+    caller.commit(tx, StatusCode::NO_CONTENT, format!("removed maintenance {id}")).await?;
+    context.told();
+    context.calendar_wake.notify_one();
     Ok(StatusCode::NO_CONTENT)
 }

@@ -20,16 +20,15 @@ use crate::{
     auth::{Object, Verb},
     clock,
     context::Context,
-    model::Micros,
     store::UsedRow,
 };
 
 /// Between which moments, and how it is written.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 pub(super) struct Span {
-    /// From when; from the first reservation on where nothing is given.
+    /// From when (RFC 3339); from the first reservation on where nothing is given.
     begin: Option<String>,
-    /// Until when; now where nothing is given.
+    /// Until when (RFC 3339); now where nothing is given.
     end: Option<String>,
     /// `csv`, or JSON where nothing is given.
     format: Option<String>,
@@ -44,8 +43,17 @@ pub(super) async fn list(
     Query(span): Query<Span>,
 ) -> Answer<Response> {
     let now = clock::wall();
-    let begin = moment(span.begin.as_deref())?.unwrap_or(0);
-    let end = moment(span.end.as_deref())?.unwrap_or(now);
+    let moment = |text: &Option<String>| match text {
+        Some(text) => clock::moment(text).map(Some).map_err(|why| Fail::bad("bad-time", why)),
+        None => Ok(None),
+    };
+    let (begin, end) = (moment(&span.begin)?.unwrap_or(0), moment(&span.end)?.unwrap_or(now));
+    if begin >= end {
+        return Err(Fail::bad(
+            "bad-time",
+            "what was used ends after its begin, which is not to come",
+        ));
+    }
     let mut tx = context.store.read().await?;
     let rows = tx.used(begin, end, now).await?;
     let visible = rows.into_iter().filter(|row| sees(&caller, row));
@@ -58,14 +66,6 @@ pub(super) async fn list(
         }
         Some(_) => Err(Fail::bad("bad-format", "usage is written as json or csv")),
     }
-}
-
-fn moment(text: Option<&str>) -> Answer<Option<Micros>> {
-    let Some(text) = text else { return Ok(None) };
-    let at: jiff::Timestamp = text.parse().map_err(|_| {
-        Fail::bad("bad-time", format!("{text:?} is no time; write it as 2026-12-01T08:00:00Z"))
-    })?;
-    Ok(Some(at.as_microsecond()))
 }
 
 fn sees(caller: &Caller, row: &UsedRow) -> bool {

@@ -116,7 +116,11 @@ pub async fn reserve(context: &Context, wish: Wish<'_>) -> Result<Asked> {
     let request = Digest::of(text.as_bytes()).to_string();
     if let Some(key) = key {
         match tx.reservation_by_key(&principal.user_id, key).await? {
-            Some(made) if made.request == request => return Ok(Asked::Made(Box::new(made))),
+            Some(made) if made.request == request => {
+                // It may be of this moment, and not last yet.
+                tx.commit().await?;
+                return Ok(Asked::Made(Box::new(made)));
+            }
             Some(_) => return Err(AskError::KeyReused),
             None => {}
         }
@@ -255,15 +259,15 @@ fn enough_to_lend(
         one.count
     );
     for (code, why) in [
-        (lend::UNDECLARED, "have disks of which nodes.toml says nothing"),
+        (lend::UNDECLARED, "with disks of which nodes.toml says nothing"),
         (
             lend::ONLY_COPY,
-            "hold what others have there, who have not agreed that you are root beside it",
+            "with what others have there, who have not agreed that you are root beside it",
         ),
     ] {
         let nodes = barred.iter().filter(|(_, one)| *one == code).count();
         if nodes > 0 {
-            text.push_str(&format!("; {nodes} {why}"));
+            text.push_str(&format!("; {nodes} of them {why}"));
         }
     }
     Err(AskError::TooFew(text))
@@ -653,7 +657,8 @@ pub(crate) fn from_s(seconds: u64) -> Micros {
     Micros::try_from(seconds).unwrap_or(Micros::MAX / SECOND).saturating_mul(SECOND)
 }
 
-fn short(time: Micros) -> String {
+/// The same of a span of time.
+pub(super) fn short(time: Micros) -> String {
     short_s((time / SECOND).unsigned_abs())
 }
 

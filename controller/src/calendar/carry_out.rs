@@ -62,7 +62,7 @@ pub(super) async fn carry_out(
         tx.set_reservation(&draft.now).await?;
         for step in draft.steps {
             if step.code == ReasonCode::EndsSoon {
-                notices.extend(ends_soon(tx, &draft.now, &step).await?);
+                notices.extend(ends_soon(tx, world, &draft.now, &step).await?);
             }
             info!(
                 reservation = draft.now.id,
@@ -77,14 +77,20 @@ pub(super) async fn carry_out(
     Ok(notices)
 }
 
-/// For each node of a reservation, that its time is over soon.
-async fn ends_soon(tx: &mut Tx, one: &Reservation, step: &Step) -> Result<Vec<Notice>> {
+/// For each node that a reservation still has, that its time is over soon.
+async fn ends_soon(
+    tx: &mut Tx,
+    world: &World,
+    one: &Reservation,
+    step: &Step,
+) -> Result<Vec<Notice>> {
     let text = format!(
         "reservation {0}: {1}; save your work, or ask for more time: haasctl extend {0} 1h",
         one.id, step.detail
     );
     let mut notices = Vec::new();
-    for held in one.held() {
+    let is_ours = |id: &str| world.seen(id).is_some_and(|seen| !is_others(seen, &one.tenant));
+    for held in one.held().filter(|held| is_ours(&held.node_id)) {
         if let Some(attempt) = tx.last_attempt(&held.node_id).await? {
             notices.push(Notice { attempt: attempt.id, text: text.clone() });
         }

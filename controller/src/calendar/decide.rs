@@ -10,6 +10,7 @@ use haas_api::reservation::{OnNodeLoss, ReasonCode, ReservationState};
 use scheduler::{Change, ClaimId, Health, NodeId, Plan, Planned, SnapshotError, Why};
 
 use super::{
+    ask::short,
     snapshot::{self, Taken, claim_id, micros, seconds},
     words,
     world::World,
@@ -207,8 +208,8 @@ impl Draft {
             && !self.now.warned
         {
             self.now.warned = true;
-            let left = (self.now.end_at.unwrap_or(now) - now) / SECOND;
-            self.step("warned", ReasonCode::EndsSoon, format!("its time is over in {left} s"));
+            let left = short(self.now.end_at.unwrap_or(now) - now);
+            self.step("warned", ReasonCode::EndsSoon, format!("its time is over in {left}"));
         }
     }
 

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     auth::Verb,
+    clock,
     context::Context,
     model::{ImageWanted, Micros, Node, Reservation},
     nodeset, requests,
@@ -104,9 +105,7 @@ pub(super) async fn draft(
 
 fn begin(context: &Context, text: Option<&str>, now: Micros) -> Result<Option<Micros>> {
     let Some(text) = text else { return Ok(None) };
-    let bad = |_| AskError::Bad(format!("{text:?} is no time; write it as 2026-12-01T08:00:00Z"));
-    let at: jiff::Timestamp = text.parse().map_err(bad)?;
-    let at = steady(context, at.as_microsecond());
+    let at = steady(context, clock::moment(text).map_err(AskError::Bad)?);
     if seconds(at) < seconds(now) {
         return Err(AskError::Bad(format!("{text} is over")));
     }

@@ -31,9 +31,13 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A reservation; none where nobody can say when it is. `nodes` are the names of its nodes.
+    /// A reservation; none where nobody can say when it is, or it never was. `nodes` are the names of its nodes.
     pub fn of(one: &Reservation, nodes: &str, clock: Clock, cluster: &str) -> Option<Self> {
         let (begin, end) = (one.start_at?, one.end_at?);
+        // One that was over before its begin was at no time (RFC 5545, 3.8.2.2).
+        if end.div_euclid(SECOND) <= begin.div_euclid(SECOND) {
+            return None;
+        }
         let status = match one.state {
             ReservationState::Pending | ReservationState::Planned if !one.is_advance => "TENTATIVE",
             ReservationState::Pending

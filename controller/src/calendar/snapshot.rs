@@ -201,14 +201,14 @@ fn grants(world: &World) -> Vec<Grant> {
     queues.map(grant).collect()
 }
 
-/// Windows of maintenance; a second is worked on as a whole.
+/// Windows of maintenance, to the second, as the starts of reservations are.
 fn maintenance(world: &World) -> Vec<Maintenance> {
     let windows = world.windows.iter().map(|window| {
         let places = window.nodes.iter().filter_map(|id| world.place(id));
         Maintenance {
             nodes: places.filter_map(|place| u32::try_from(place).ok()).collect(),
             from: seconds(window.begin_at),
-            until: seconds(window.end_at) + 1,
+            until: seconds(window.end_at),
         }
     });
     windows.collect()

@@ -8,32 +8,29 @@ use serde_json::json;
 
 use super::{
     ask::{AskError, Result, shown, steady},
-    world::World,
+    snapshot::seconds,
 };
 use crate::{
     auth::Principal,
     clock,
     context::Context,
     model::{Micros, Reservation},
-    nodeset,
+    nodeset::{self, NodeNames},
     store::{MaintenanceRow, NewEvent, Tx},
 };
 
-/// Sets a window. Where reservations have nodes of it then, only if that is wanted.
+/// Sets a window; its reason was looked at. Where reservations have nodes of it then, only if that is wanted.
 pub async fn add_window(
     context: &Context,
+    tx: &mut Tx,
     principal: &Principal,
     new: &NewMaintenance,
 ) -> Result<Maintenance> {
-    let mut tx = context.store.write().await?;
     let (begin_at, end_at) = (moment(context, &new.begin)?, moment(context, &new.end)?);
     let now = context.clock.now();
     if end_at <= begin_at || end_at <= now {
         let text = "a window ends after its begin, and not before now".to_owned();
         return Err(AskError::Bad(text));
-    }
-    if new.reason.trim().is_empty() || new.reason.len() > 200 {
-        return Err(AskError::Bad("say why, in up to 200 bytes".to_owned()));
     }
     let nodes = nodeset::resolve(&new.nodeset, tx.nodes().await?)?;
     let nodes: Vec<String> = nodes.into_iter().map(|node| node.id).collect();
@@ -52,43 +49,40 @@ pub async fn add_window(
         nodes,
         begin_at,
         end_at,
-        reason: new.reason.trim().to_owned(),
+        reason: new.reason.clone(),
         actor: principal.name.to_string(),
     };
     let row = MaintenanceRow { id: tx.add_maintenance(&row).await?, ..row };
-    let world = World::load(context, &mut tx).await?;
-    let made = window(context, &world, &row);
-    note(&mut tx, principal, "maintenance-added", &made).await?;
-    tx.commit().await?;
-    context.told();
-    context.calendar_wake.notify_one();
+    let made = window(context, &NodeNames::read(tx).await?, &row);
+    note(tx, principal, "maintenance-added", &made).await?;
     Ok(made)
 }
 
 /// The windows that are not over.
 pub async fn windows(context: &Context) -> Result<Vec<Maintenance>> {
     let mut tx = context.store.read().await?;
-    let world = World::load(context, &mut tx).await?;
-    Ok(world.windows.iter().map(|row| window(context, &world, row)).collect())
+    let names = NodeNames::read(&mut tx).await?;
+    let rows = tx.maintenance(context.clock.now()).await?;
+    Ok(rows.iter().map(|row| window(context, &names, row)).collect())
 }
 
 /// Removes a window; false where there is none.
-pub async fn remove_window(context: &Context, principal: &Principal, id: i64) -> Result<bool> {
-    let mut tx = context.store.write().await?;
-    let world = World::load(context, &mut tx).await?;
-    let Some(row) = world.windows.iter().find(|row| row.id == id) else { return Ok(false) };
+pub async fn remove_window(
+    context: &Context,
+    tx: &mut Tx,
+    principal: &Principal,
+    id: i64,
+) -> Result<bool> {
+    let rows = tx.maintenance(context.clock.now()).await?;
+    let Some(row) = rows.iter().find(|row| row.id == id) else { return Ok(false) };
     tx.remove_maintenance(id).await?;
-    note(&mut tx, principal, "maintenance-removed", &window(context, &world, row)).await?;
-    tx.commit().await?;
-    context.told();
-    context.calendar_wake.notify_one();
+    let removed = window(context, &NodeNames::read(tx).await?, row);
+    note(tx, principal, "maintenance-removed", &removed).await?;
     Ok(true)
 }
 
 fn moment(context: &Context, text: &str) -> Result<Micros> {
-    let bad = |_| AskError::Bad(format!("{text:?} is no time; write it as 2026-12-01T08:00:00Z"));
-    let at: jiff::Timestamp = text.parse().map_err(bad)?;
-    Ok(steady(context, at.as_microsecond()))
+    Ok(steady(context, clock::moment(text).map_err(AskError::Bad)?))
 }
 
 /// Whether a reservation has nodes of a window in its time: those that it runs on, or an accepted hour's.
@@ -104,15 +98,15 @@ fn meets(one: &Reservation, nodes: &[String], (begin, end): (Micros, Micros)) ->
         | ReservationState::Failed => false,
     };
     holds
-        && one.start_at.is_some_and(|start| start < end)
-        && one.end_at.is_some_and(|until| until > begin)
+        && one.start_at.is_some_and(|start| seconds(start) < seconds(end))
+        && one.end_at.is_some_and(|until| seconds(until) > seconds(begin))
         && one.held().any(|held| nodes.contains(&held.node_id))
 }
 
-fn window(context: &Context, world: &World, row: &MaintenanceRow) -> Maintenance {
+fn window(context: &Context, names: &NodeNames, row: &MaintenanceRow) -> Maintenance {
     Maintenance {
         id: row.id,
-        nodes: nodeset::fold(row.nodes.iter().map(|id| world.name(id))),
+        nodes: names.fold(&row.nodes),
         begin: shown(context, row.begin_at),
         end: shown(context, row.end_at),
         reason: row.reason.clone(),

@@ -222,7 +222,7 @@ async fn who_is_logged_in_is_told_before_the_end() {
     rig.pass(53 * MINUTE).await;
     match inboxes[0].1.try_recv() {
         Ok(ToAgent::Notice { text }) => {
-            assert!(text.starts_with("reservation 1: its time is over in 540 s"), "{text}");
+            assert!(text.starts_with("reservation 1: its time is over in 9 min"), "{text}");
         }
         other => panic!("{other:?}"),
     }

@@ -193,7 +193,8 @@ async fn nodes_that_may_not_be_lent_are_not_planned_with() {
 
     let (status, code, detail) = refused(&rig.ask(&rig.bench.alice, wish(2, HOUR)).await);
     assert_eq!((status, code.as_str()), (409, "too-few-nodes"));
-    for part in ["1 may be lent to you", "1 have disks", "1 hold what others have"] {
+    for part in ["1 may be lent to you", "1 of them with disks", "1 of them with what others have"]
+    {
         assert!(detail.contains(part), "{part}: {detail}");
     }
     // An admin has decided so.

@@ -82,12 +82,41 @@ async fn a_window_over_what_was_accepted_must_be_wanted_and_moves_it() {
 }
 
 #[tokio::test]
+async fn an_hour_that_begins_as_a_window_ends_is_accepted_and_stays() {
+    let rig = Rig::new(1).await;
+    ok(rig.bench.post("/v1/maintenance", window(&rig, "n01", HOUR, 2 * HOUR)).await);
+    let after = rig.reserve(wish_at(&rig, 1, HOUR, 2 * HOUR)).await;
+    rig.pass(SECOND).await;
+    is_at(&rig, &rig.shown(after).await["start_at"], 2 * HOUR);
+    ok(rig.bench.post("/v1/maintenance", window(&rig, "n01", 3 * HOUR, 4 * HOUR)).await);
+    rig.pass(2 * SECOND).await;
+    assert_eq!(rig.state(after).await, is("planned", "accepted"));
+    is_at(&rig, &rig.shown(after).await["start_at"], 2 * HOUR);
+}
+
+#[tokio::test]
+async fn what_was_given_back_before_its_hour_is_in_nobodys_calendar() {
+    let rig = Rig::new(1).await;
+    let id = rig.reserve(wish_at(&rig, 1, HOUR, HOUR)).await;
+    rig.pass(HOUR - SECOND).await;
+    assert_eq!(rig.state(id).await.0, "starting");
+    let read = async || {
+        let (token, path) = (&rig.bench.alice, "/v1/calendar.ics");
+        rig.bench.call(token, "GET", path, Value::Null).await.text
+    };
+    assert!(read().await.contains("UID:reservation-"));
+    ok(rig.post(&rig.bench.alice, &format!("/v1/reservations/{id}/release"), Value::Null).await);
+    assert!(!read().await.contains("UID:reservation-"), "it ends before it begins");
+}
+
+#[tokio::test]
 async fn windows_that_make_no_sense_are_refused() {
     let rig = Rig::new(1).await;
     for (body, code) in [
         (window(&rig, "n01", 2 * HOUR, HOUR), "bad-reservation"),
         (window(&rig, "n01", -2 * HOUR, -HOUR), "bad-reservation"),
-        (with(window(&rig, "n01", 0, HOUR), "reason", json!(" ")), "bad-reservation"),
+        (with(window(&rig, "n01", 0, HOUR), "reason", json!(" ")), "no-reason"),
+        (with(window(&rig, "n01", 0, HOUR), "reason", json!("a\u{7}fan")), "bad-reason"),
         (with(window(&rig, "n01", 0, HOUR), "begin", json!("soon")), "bad-reservation"),
         (window(&rig, "n77", 0, HOUR), "no-node"),
         (window(&rig, "", 0, HOUR), "bad-nodeset"),
@@ -136,6 +165,8 @@ async fn node_hours_are_counted_from_when_nodes_are_given_until_they_are_back() 
     assert!(csv.media_type.starts_with("text/csv"), "{csv:?}");
     assert!(csv.text.ends_with("\r\nbob,bob,default,1,2.9997\r\n"), "{csv:?}");
     assert_eq!(used(&rig.bob, "begin=soon").await.code(), "bad-time");
+    let reversed = format!("begin={}&end={}", rig.at(2 * HOUR), rig.at(HOUR));
+    assert_eq!(used(&rig.bob, &reversed).await.code(), "bad-time");
     assert_eq!(used(&rig.bob, "format=xml").await.code(), "bad-format");
 }
 
