@@ -10,22 +10,35 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use controller::tokens::MasterKey;
 use haas_api::agent::HelloAuth;
+use tests::impostor::{self, Impostor};
 use tests::story::Story;
-use tests::{CONTROLLER, NodeHw, Output, Rack, RackSpec};
+use tests::{CONTROLLER, Content, DiskHw, NodeHw, OldOs, Output, Rack, RackSpec, files};
 
-use crate::support::{Lab, boots, soon};
+use crate::support::{BOOT, Lab, boots, soon, with_lines};
 
 /// An address that haasd knows nothing of.
 const STRANGER: &str = "10.77.0.200";
 /// So long does the second node test its memory: meanwhile its boot is open, and its token unspent.
 const SELF_TEST: u32 = 60;
+/// What the system on the third node's own disk says.
+const PLANTED: &str = "PLANTED-SYSTEM";
 
 #[test]
 #[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
 fn slow_root_on_a_node_and_a_stranger_on_its_wire_get_nothing() -> Result<()> {
     let slow = NodeHw { self_test: SELF_TEST, ..NodeHw::default() };
-    Rack::with(RackSpec::new("attacks", vec![NodeHw::default(), slow]), |rack| {
-        let lab = Lab::start(rack)?;
+    let own = Content::OldOs { marker: PLANTED.into(), then: OldOs::Hangs };
+    let planted = NodeHw {
+        disks: vec![
+            DiskHw { content: own, serial: Some("OWN1".into()), ..DiskHw::default() },
+            DiskHw { serial: Some("OVERLAY1".into()), ..DiskHw::default() },
+        ],
+        ..NodeHw::default()
+    };
+    Rack::with(RackSpec::new("attacks", vec![NodeHw::default(), slow, planted]), |rack| {
+        let nodes = files::nodes_toml(rack)?;
+        let nodes = with_lines(&nodes, "node3", "overlay_disk = { serial = \"OVERLAY1\" }");
+        let lab = Lab::start_with(rack, "", nodes)?;
         lab.bring_up(&["node1"], "alice/work")?;
         let attack = Attack {
             key: MasterKey::open(&rack.dir().join("state/master.key"))?,
@@ -48,10 +61,11 @@ fn slow_root_on_a_node_and_a_stranger_on_its_wire_get_nothing() -> Result<()> {
         lab.wait_ready("node1")?;
         rack_ip(rack, &["address", "add", &format!("{STRANGER}/24"), "dev", "br0"])?;
 
-        let mut story = Story::new("Attacks", 3);
+        let mut story = Story::new("Attacks", 4);
         story.step("on a boot that is open", |story| attack.open_boot(story))?;
         story.step("on the image", |story| attack.image(story))?;
         story.step("with what is over", |story| attack.what_is_over(story))?;
+        story.step("by a system of the node's own", |story| attack.planted(story))?;
         story.verdict()
     })
 }
@@ -182,6 +196,55 @@ impl Attack<'_> {
         let log = lab.haasd.log();
         ensure!(log.contains("boot request refused"), "haasd has seen nothing of it");
         Ok(())
+    }
+
+    /// Root has another system started in place of ours, which knows the token of the boot that was and
+    /// speaks as firmware and agent do. Its BMC is silent, so that nothing ends it.
+    fn planted(&self, story: &mut Story) -> Result<()> {
+        let (lab, rack, node) = (self.lab, self.lab.rack, self.lab.rack.node(3));
+        lab.ok(&["overlay", "create", "alice/own"])?;
+        lab.bring_up(&["node3"], "alice/own")?;
+        let old = self.token(&newest_boot(lab, "node3")?);
+        let mark = node.console.mark();
+        lab.ssh(
+            "root",
+            "node3",
+            "(sleep 3; echo b > /proc/sysrq-trigger) < /dev/null > /dev/null 2>&1 &",
+        )?;
+        node.bmc.unplug();
+        node.cut_link()?;
+        node.console.wait_for(PLANTED, mark, BOOT)?;
+
+        let poser = Impostor::of(rack, node)?;
+        story.check(
+            "the script of the boot that was",
+            poser.gets_no_script(&impostor::script(&old)),
+        );
+        story.check(
+            "its agent's call",
+            poser.is_refused(HelloAuth::Token(old.clone()), "used before"),
+        );
+        let mut offer = None;
+        soon("an answer to its firmware", || {
+            offer = poser.offered(&node.mac).ok().flatten();
+            offer.is_some()
+        })?;
+        let url = offer.context("it was answered")?.1;
+        let new = impostor::token(&url).with_context(|| url.clone())?.to_owned();
+        ensure!(new != old, "a boot that nobody has begun has a token of its own");
+        story.check(
+            "the call of an agent whose boot haasd has not begun",
+            poser.is_refused(HelloAuth::Token(new.clone()), "started by itself"),
+        );
+        drop(poser);
+
+        // haasd has the BMC start the node, and what that starts is ours.
+        node.mend_link()?;
+        node.bmc.plug_in()?;
+        lab.rack.wait_for("the node to be started anew", BOOT, || {
+            newest_boot(lab, "node3").is_ok_and(|boot| self.token(&boot) != new)
+        })?;
+        lab.wait_ready("node3")
     }
 
     fn token(&self, boot: &str) -> String {

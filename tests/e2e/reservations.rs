@@ -14,7 +14,7 @@ use crate::support::BOOT;
 
 /// A boot is taken to need this long until some were seen; nodes that nobody has go off soon.
 const CONFIG: &str = "\n[reservations]\nboot_time = \"120s\"\n\
-                      [[idle]]\nnode_group = \"rack1\"\nidle_timeout = \"10s\"\n";
+                      [[idle]]\nnode_group = \"rack1\"\nidle_timeout = \"1m\"\n";
 
 /// Somebody with a token, a key and an overlay `study`.
 struct Tenant<'r> {

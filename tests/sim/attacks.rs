@@ -3,81 +3,19 @@
 //!
 //! On real firmware and kernels the same and more is tried by `e2e/attacks.rs`.
 
-use std::fs::{self, File};
-use std::path::Path;
-use std::process::Command;
-
 use anyhow::{Context, Result, bail, ensure};
 use controller::tokens::MasterKey;
-use haas_api::agent::{BootStage, HelloAuth, Welcome};
+use haas_api::agent::{BootStage, HelloAuth};
 use haas_api::node::NodeState;
-use nix::sched::{CloneFlags, setns};
 use sim::{Bmc, Called};
-use tests::{CONTROLLER, Output};
+use tests::impostor::{Impostor, script};
 
 use crate::rack::{Controller, LONG, PATIENT, QUICK, SimRack, behave, ip, mac, node_netns};
 
-/// Whoever is on the wire, at the place of a node.
-struct Place<'c, 'rack> {
-    haas: &'c Controller<'rack>,
-    netns: String,
-}
-
-impl<'c, 'rack> Place<'c, 'rack> {
-    fn of(haas: &'c Controller<'rack>, number: usize) -> Place<'c, 'rack> {
-        Place { haas, netns: node_netns(&haas.sim.rack.netns(), number) }
-    }
-
-    /// Does something there.
-    fn there<T: Send>(&self, body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let namespace = File::open(Path::new("/run/netns").join(&self.netns))?;
-        // The thread ends with the namespace that it has entered.
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                setns(namespace, CloneFlags::CLONE_NEWNET)?;
-                body()
-            });
-            thread.join().map_err(|_| anyhow::anyhow!("the thread panicked"))?
-        })
-    }
-
-    /// Calls as an agent.
-    fn call(&self, auth: HelloAuth) -> Result<Called> {
-        let pin = fs::read_to_string(self.haas.sim.rack.dir().join("state/fingerprint"))?;
-        let url = format!("https://{CONTROLLER}:8443");
-        self.there(|| sim::call(&url, pin.trim(), auth))
-    }
-
-    fn is_welcome(&self, auth: HelloAuth) -> Result<Box<Welcome>> {
-        match self.call(auth)? {
-            Called::Welcome(welcome) => Ok(welcome),
-            other => bail!("it is not let in: {other:?}"),
-        }
-    }
-
-    fn is_refused(&self, auth: HelloAuth, why: &str) -> Result<()> {
-        match self.call(auth)? {
-            Called::Refused(reason) if reason.contains(why) => Ok(()),
-            other => bail!("not refused for {why:?}: {other:?}"),
-        }
-    }
-
-    /// The status of a request, and the body.
-    fn get(&self, url: &str) -> Result<(String, String)> {
-        let mut curl = Command::new("ip");
-        curl.args(["netns", "exec", &self.netns, "curl", "--silent", "--max-time", "20"]);
-        curl.args(["--write-out", "\n%{http_code}", url]);
-        let said = Output::of(&mut curl)?.stdout;
-        let (body, status) = said.rsplit_once('\n').context("curl says the status last")?;
-        Ok((status.to_owned(), body.to_owned()))
-    }
-
-    fn gets_no_script(&self, url: &str) -> Result<()> {
-        let (status, body) = self.get(url)?;
-        let is_refused = status.starts_with('4') && status != "429";
-        ensure!(is_refused && !body.contains("#!ipxe"), "{status} {body}");
-        Ok(())
-    }
+/// Whoever is on the wire at the place of a node.
+fn at(haas: &Controller<'_>, number: usize) -> Result<Impostor> {
+    let rack = &haas.sim.rack;
+    Impostor::at(rack, &node_netns(&rack.netns(), number))
 }
 
 /// The token of a node's newest boot.
@@ -87,10 +25,6 @@ fn token(haas: &Controller<'_>, node: &str) -> Result<String> {
     let newest = boots.into_iter().map(|boot| boot.attempt).max();
     let key = MasterKey::open(&haas.sim.rack.dir().join("state/master.key"))?;
     Ok(key.boot_token(&newest.with_context(|| format!("{node} has not booted"))?).expose().clone())
-}
-
-fn script(token: &str) -> String {
-    format!("http://{CONTROLLER}/boot/{token}/script")
 }
 
 /// Waits until a node's process has done this.
@@ -108,7 +42,7 @@ fn a_boot_whose_window_is_over_opens_nothing_to_its_own_node() -> Result<()> {
     let haas = sim.haasd(QUICK)?;
     let operation = haas.switch("n1", "a")??;
     did(&haas, 1, "hangs before")?;
-    let (node, token) = (Place::of(&haas, 1), token(&haas, "n1")?);
+    let (node, token) = (at(&haas, 1)?, token(&haas, "n1")?);
     let (status, body) = node.get(&script(&token))?;
     ensure!(status == "200" && body.contains("#!ipxe"), "inside of its window: {status} {body}");
     haas.over(&operation.id)?;
@@ -130,18 +64,17 @@ fn a_spoofed_mac_inside_an_open_window_learns_a_token_that_opens_nothing() -> Re
     cable(&["nomaster"])?;
     let operation = haas.switch("n1", "a")??;
     did(&haas, 1, "powered")?;
-    let stranger = Place::of(&haas, 2);
-    let set = |args: &[&str]| ip(&[&["-n", &stranger.netns][..], args].concat());
-    set(&["link", "set", "eth0", "address", &mac(1)])?;
-    set(&["link", "set", "eth0", "up"])?;
+    let stranger = at(&haas, 2)?;
+    stranger.ip(&["link", "set", "eth0", "address", &mac(1)])?;
+    stranger.ip(&["link", "set", "eth0", "up"])?;
     let (address, url) =
-        haas.until("an answer to the stranger", LONG, || stranger.there(|| sim::offered(&mac(1))))?;
+        haas.until("an answer to the stranger", LONG, || stranger.offered(&mac(1)))?;
     ensure!(address.to_string() == "10.77.0.11" && url == script(&token(&haas, "n1")?), "{url}");
 
     // Where it is, at an address of nobody and at that of another node, it is worth nothing.
     for own in ["10.77.0.99", "10.77.0.12"] {
-        set(&["address", "flush", "dev", "eth0"])?;
-        set(&["address", "add", &format!("{own}/24"), "dev", "eth0"])?;
+        stranger.ip(&["address", "flush", "dev", "eth0"])?;
+        stranger.ip(&["address", "add", &format!("{own}/24"), "dev", "eth0"])?;
         stranger.gets_no_script(&url)?;
         for file in ["kernel", "initrd"] {
             stranger.gets_no_script(&url.replace("script", file))?;
@@ -149,7 +82,7 @@ fn a_spoofed_mac_inside_an_open_window_learns_a_token_that_opens_nothing() -> Re
         stranger.is_refused(HelloAuth::Token(token(&haas, "n1")?), "another address")?;
     }
     // And the node itself boots, since none of it has spent the token.
-    set(&["link", "set", "eth0", "down"])?;
+    stranger.ip(&["link", "set", "eth0", "down"])?;
     cable(&["master", "br0"])?;
     haas.done(operation)?;
     Ok(())
@@ -165,7 +98,7 @@ fn an_agents_credential_opens_nothing_from_another_address() -> Result<()> {
     haas.switch("n1", "a")??;
     did(&haas, 1, "hangs before")?;
     // What root on a node has after it: its agent's credential, read from memory.
-    let (node, other) = (Place::of(&haas, 1), Place::of(&haas, 2));
+    let (node, other) = (at(&haas, 1)?, at(&haas, 2)?);
     let welcome = node.is_welcome(HelloAuth::Token(token(&haas, "n1")?))?;
     ensure!(welcome.plan.root.chap.is_some(), "the boot has secrets");
     let credential = HelloAuth::Credential(welcome.credential.context("for a token")?);
@@ -189,11 +122,10 @@ fn a_planted_system_that_poses_as_the_agent_after_a_boot_of_its_own_gets_nothing
     // token of the boot before, and speaks as firmware and agent do. Its BMC cannot be asked for a while.
     behave(sim.node(1), |b| b.bmc = Bmc::Fails)?;
     sim::power::freeze(sim.node(1))?;
-    let planted = Place::of(&haas, 1);
+    let planted = at(&haas, 1)?;
     planted.gets_no_script(&script(&old))?;
     planted.is_refused(HelloAuth::Token(old.clone()), "used before")?;
-    let (_, url) =
-        haas.until("an answer to its firmware", LONG, || planted.there(|| sim::offered(&mac(1))))?;
+    let (_, url) = haas.until("an answer to its firmware", LONG, || planted.offered(&mac(1)))?;
     let new = token(&haas, "n1")?;
     ensure!(
         new != old && url == script(&new),

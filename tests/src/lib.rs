@@ -12,6 +12,7 @@ pub mod checks;
 pub mod files;
 pub mod fleet;
 pub mod hardware;
+pub mod impostor;
 pub mod initiator;
 pub mod pages;
 pub mod postgres;

@@ -31,12 +31,28 @@ pub(crate) struct Netns {
 }
 
 impl Netns {
+    /// Makes the namespace with nothing in it but its loopback.
+    pub(crate) fn create_empty(name: &str) -> Result<Netns> {
+        ip(&["netns", "add", name])?;
+        let netns = Netns::open(name)?;
+        netns.ip(&["link", "set", "lo", "up"])?;
+        Ok(netns)
+    }
+
+    /// One that is there.
+    pub(crate) fn open(name: &str) -> Result<Netns> {
+        let path = Path::new("/run/netns").join(name);
+        let file = File::open(&path).with_context(|| path.display().to_string())?;
+        Ok(Netns { name: name.to_owned(), file: Arc::new(file) })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Makes the namespace with the bridge `br0` in it, which has `addresses` (with prefix length).
     pub(crate) fn create(name: &str, addresses: &[String], switch: SwitchHw) -> Result<Netns> {
-        ip(&["netns", "add", name])?;
-        let file = File::open(Path::new("/run/netns").join(name))?;
-        let netns = Netns { name: name.to_owned(), file: Arc::new(file) };
-        netns.ip(&["link", "set", "lo", "up"])?;
+        let netns = Netns::create_empty(name)?;
         // Without a forwarding delay of zero the first DHCPDISCOVERs of a node are lost. The bridge has
         // an address of its own, or it would take another one with every tap that comes and goes.
         let bridge = ["link", "add", "br0", "address", "52:54:00:77:ff:01", "type", "bridge"];

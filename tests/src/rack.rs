@@ -16,6 +16,7 @@ use crate::detour;
 use crate::disk::Disk;
 use crate::foreign;
 use crate::hardware::{Firmware, NicModel, NodeHw, RackSpec};
+use crate::impostor;
 use crate::netns::Netns;
 use crate::node::Node;
 use crate::sys;
@@ -89,6 +90,7 @@ impl Rack {
     /// Ends and removes a rack by name, whoever built it; fine if there is none.
     pub fn take_down(name: &str) -> Result<()> {
         Netns::remove(&detour::netns_name(name))?;
+        Netns::remove(&impostor::netns_name(name))?;
         Netns::remove(&foreign::netns_name(name))?;
         Netns::remove(&netns_name(name))?;
         let dir = work_dir(name);
