@@ -152,7 +152,9 @@ impl Obstacles {
             let (drives, seen) = (tx.drives().await?, tx.all_disks().await?);
             let has_undeclared = |node: &&Node| {
                 let seen = seen.get(&node.id).map_or(&[][..], Vec::as_slice);
-                drives.get(&node.id).is_some_and(|all| !undeclared(node, all, seen).is_empty())
+                // An agent tells which disks there are before it has looked what is on them.
+                let mut known = drives.get(&node.id).into_iter().flatten();
+                known.any(|drive| row_of(seen, drive).is_some() && !is_declared(node, drive, seen))
             };
             let nodes = nodes.filter(has_undeclared);
             found.undeclared = nodes.map(|node| node.id.clone()).collect();
@@ -200,11 +202,7 @@ fn undeclared(node: &Node, drives: &[DiskDrive], seen: &[DiskRow]) -> Vec<String
 fn is_declared(node: &Node, drive: &DiskDrive, seen: &[DiskRow]) -> bool {
     let spec = &node.spec;
     let mut named = spec.scratch_disks.iter().chain(&spec.detached_disks);
-    let is_seen = |row: &&DiskRow| match (&row.disk.serial, &drive.serial) {
-        (Some(a), Some(b)) => a == b,
-        _ => row.disk.name == drive.name,
-    };
-    let seen = seen.iter().find(is_seen);
+    let seen = row_of(seen, drive);
     let holds_store = seen.is_some_and(|row| match &row.disk.state {
         DiskState::Ours { store_id } => node.store_id.as_ref() == Some(store_id),
         DiskState::Blank
@@ -220,6 +218,14 @@ fn is_declared(node: &Node, drive: &DiskDrive, seen: &[DiskRow]) -> bool {
         }
     };
     holds_store || is_overlay || named.any(|name| is(drive, name))
+}
+
+/// What was found on it.
+fn row_of<'r>(seen: &'r [DiskRow], drive: &DiskDrive) -> Option<&'r DiskRow> {
+    seen.iter().find(|row| match (&row.disk.serial, &drive.serial) {
+        (Some(a), Some(b)) => a == b,
+        _ => row.disk.name == drive.name,
+    })
 }
 
 fn is(drive: &DiskDrive, name: &DiskName) -> bool {

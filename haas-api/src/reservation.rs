@@ -125,7 +125,7 @@ pub enum ReasonCode {
     Replaced,
     /// It goes on with fewer nodes.
     Shrunk,
-    /// It lacks a node, and there is none yet to take its place.
+    /// It lacks a node, or would at its hour, and there is none yet to take its place.
     Degraded,
     /// Its nodes were not ready within its whole time.
     NeverReady,

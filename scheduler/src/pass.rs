@@ -12,7 +12,7 @@ use crate::{
     needs::Way,
     order::Walk,
     place,
-    planner::{Found, Free, Hold, Lack, Planner, lone_class},
+    planner::{Found, Free, Hold, Lack, Planner, is_worked_on, lone_class},
     power, preempt,
 };
 
@@ -72,9 +72,6 @@ impl<'a> Planner<'a> {
 
     /// Takes what was promised before anything else is given out, then replaces lost nodes.
     pub(crate) fn keep_promises(&mut self) {
-        for claim in std::mem::take(&mut self.displaced) {
-            self.replan_displaced(claim);
-        }
         match self.snapshot.settings.promises {
             Promises::Kept => self.hold_promised(),
             Promises::Renewed => {}
@@ -146,25 +143,31 @@ impl<'a> Planner<'a> {
         Some(Hold { claim: claim.clone(), start, end, vector, shares })
     }
 
-    /// An advance claim lost nodes before its time: others, at its time or as soon after as can be.
-    fn replan_displaced(&mut self, claim: Claim) {
-        let ways = self.ways(&claim, None);
-        let wanted = claim.promise.as_ref().map_or(self.now, |promise| promise.start);
-        let id = claim.id;
-        match self.find_first(&claim, &ways, wanted, None) {
-            Some((start, found)) => {
+    /// Advance claims lost nodes before their time: others, at their time or as soon after as can be. Answers
+    /// those that find none; one whose nodes are worked on in its time has failed then.
+    pub(crate) fn replan_displaced(&mut self) -> Vec<ClaimId> {
+        let mut stuck = Vec::new();
+        for claim in std::mem::take(&mut self.displaced) {
+            let Some(promise) = &claim.promise else { continue };
+            let (id, wanted) = (claim.id, promise.start);
+            let ways = self.ways(&claim, None);
+            if let Some((start, found)) = self.find_first(&claim, &ways, wanted, None) {
                 self.hold(claim.clone(), &ways, start, found);
                 self.note_planned(id, Reason::Reserved);
                 let why = self.why_later(&claim);
                 let change = Change::Moved { claim: id, from: wanted, to: start, why };
                 self.plan.changes.push(change);
+                continue;
             }
-            None => {
-                let lost = claim.promise.iter().flat_map(|promise| promise.nodes.iter().flatten());
-                let lost = lost.copied().filter(|node| !self.is_ready(*node)).collect();
-                self.plan.changes.push(Change::Failed { claim: id, lost });
+            let end = wanted.saturating_add(claim.walltime);
+            let mut nodes = promise.nodes.iter().flatten().copied();
+            if nodes.any(|node| is_worked_on(self.snapshot, node, wanted, end)) {
+                self.plan.changes.push(Change::Failed { claim: id, lost: Vec::new() });
+            } else {
+                stuck.push(id);
             }
         }
+        stuck
     }
 
     fn is_ready(&self, node: NodeId) -> bool {

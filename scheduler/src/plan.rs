@@ -115,7 +115,7 @@ pub enum Change {
         /// The ones that are lost.
         lost: Vec<NodeId>,
     },
-    /// Nodes were lost, the claim wants others and there are none yet.
+    /// Nodes were lost, or do not serve now a claim whose time is to come, and there are no others yet.
     Degraded {
         /// Which claim.
         claim: ClaimId,

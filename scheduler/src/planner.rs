@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use roaring::RoaringBitmap;
@@ -90,12 +90,30 @@ pub(crate) enum Lack {
 }
 
 impl<'a> Planner<'a> {
-    /// Gathers what is there and what is promised; no claim is planned yet. The snapshot must pass
-    /// [`Snapshot::check`].
+    /// Gathers what is there and what was accepted; no claim is planned yet, but advance claims whose nodes
+    /// do not serve have others. The snapshot must pass [`Snapshot::check`].
     pub(crate) fn new(snapshot: &'a Snapshot, now: Time, extra: &[&Claim]) -> Planner<'a> {
+        // Where there are no others they keep theirs, which may be back by then.
+        let mut keep = HashSet::new();
+        loop {
+            let mut planner = Planner::gather(snapshot, now, extra, &keep);
+            let stuck = planner.replan_displaced();
+            if stuck.is_empty() {
+                return planner;
+            }
+            keep.extend(stuck);
+        }
+    }
+
+    fn gather(
+        snapshot: &'a Snapshot,
+        now: Time,
+        extra: &[&Claim],
+        keep: &HashSet<ClaimId>,
+    ) -> Planner<'a> {
         let total = snapshot.total();
         let mut plan = Plan::default();
-        let (held, displaced) = settle(snapshot, now, &mut plan);
+        let (held, displaced) = settle(snapshot, now, keep, &mut plan);
         let mut busy_until = vec![Time::MIN; snapshot.nodes.len()];
         let mut later = Vec::new();
         for (assignment, nodes) in &held {
@@ -560,8 +578,13 @@ fn busy_until_of(assignment: &Assignment, now: Time) -> Time {
 type Held<'a> = (&'a Assignment, Vec<Vec<NodeId>>);
 
 /// Looks at each assignment: who did not come, and who lost nodes. Answers those that go on with their
-/// nodes, and advance claims that need others.
-fn settle<'a>(snapshot: &'a Snapshot, now: Time, plan: &mut Plan) -> (Vec<Held<'a>>, Vec<Claim>) {
+/// nodes, as advance claims in `keep` do whatever becomes of theirs, and advance claims that need others.
+fn settle<'a>(
+    snapshot: &'a Snapshot,
+    now: Time,
+    keep: &HashSet<ClaimId>,
+    plan: &mut Plan,
+) -> (Vec<Held<'a>>, Vec<Claim>) {
     let mut held = Vec::new();
     let mut displaced = Vec::new();
     // In whatever order the caller lists them.
@@ -581,10 +604,19 @@ fn settle<'a>(snapshot: &'a Snapshot, now: Time, plan: &mut Plan) -> (Vec<Held<'
                 || assignment.claim.barred.contains(node.0)
                 || is_worked_on(snapshot, node, assignment.start, assignment.end)
         };
-        if !has_begun && assignment.all_nodes().any(is_kept_off) {
-            let promise =
-                crate::Promise { start: assignment.start, nodes: assignment.nodes.clone() };
-            displaced.push(Claim { promise: Some(promise), ..assignment.claim.clone() });
+        let kept_off: Vec<NodeId> = match has_begun {
+            true => Vec::new(),
+            false => assignment.all_nodes().filter(|node| is_kept_off(*node)).collect(),
+        };
+        if !kept_off.is_empty() {
+            if keep.contains(&claim) {
+                plan.changes.push(Change::Degraded { claim, lost: kept_off });
+                held.push((assignment, assignment.nodes.clone()));
+            } else {
+                let promise =
+                    crate::Promise { start: assignment.start, nodes: assignment.nodes.clone() };
+                displaced.push(Claim { promise: Some(promise), ..assignment.claim.clone() });
+            }
             continue;
         }
         let lost: Vec<NodeId> = assignment.all_nodes().filter(is_down).collect();
@@ -617,7 +649,7 @@ fn settle<'a>(snapshot: &'a Snapshot, now: Time, plan: &mut Plan) -> (Vec<Held<'
 }
 
 /// Whether work is planned on a node within a time.
-fn is_worked_on(snapshot: &Snapshot, node: NodeId, from: Time, until: Time) -> bool {
+pub(crate) fn is_worked_on(snapshot: &Snapshot, node: NodeId, from: Time, until: Time) -> bool {
     let mut windows = snapshot.maintenance.iter();
     windows.any(|w| w.from < until && from < w.until && w.nodes.contains(node.0))
 }

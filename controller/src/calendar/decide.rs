@@ -334,7 +334,11 @@ fn apply(world: &World, taken: &Taken, plan: Plan, drafts: &mut [Draft], now: Mi
     let id_of = |node: &NodeId| world.nodes[node.index()].node.id.clone();
     let mut had = snapshot::had(world, drafts.iter().map(|draft| &draft.now));
     let mut moved: HashMap<ClaimId, Why> = HashMap::new();
+    let mut at_risk: HashSet<ClaimId> = HashSet::new();
     for change in plan.changes {
+        if let Change::Degraded { claim, .. } = &change {
+            at_risk.insert(*claim);
+        }
         if let Change::Moved { claim, why, .. } = change {
             moved.insert(claim, why);
         } else {
@@ -362,6 +366,13 @@ fn apply(world: &World, taken: &Taken, plan: Plan, drafts: &mut [Draft], now: Mi
         };
         let why = moved.get(&planned.claim).map(|why| words::why(world, *why));
         draft.plan(&planned, planned.nodes.iter().flatten().map(id_of), why, taken);
+    }
+    let no_more = |draft: &&mut Draft| !at_risk.contains(&claim_id(draft.now.id));
+    for draft in drafts.iter_mut().filter(no_more) {
+        if draft.now.state == ReservationState::Planned && draft.now.code == ReasonCode::Degraded {
+            let reason = "its nodes can be had again at its hour";
+            draft.turn(ReservationState::Planned, ReasonCode::Accepted, reason);
+        }
     }
     for waiting in plan.waiting {
         let Some(draft) = places.get(&waiting.claim).map(|place| &mut drafts[*place]) else {
@@ -475,6 +486,16 @@ fn change_of(
             }
             (draft.now.code, draft.now.reason) = (ReasonCode::Shrunk, reason.clone());
             draft.step("node-lost", ReasonCode::Shrunk, reason);
+        }
+        Change::Degraded { lost, .. } if draft.now.state == ReservationState::Planned => {
+            let reason = format!(
+                "{} cannot be had now, and no other node can at its hour; it is kept for it until then",
+                names(&lost)
+            );
+            if draft.now.code != ReasonCode::Degraded {
+                draft.step("at-risk", ReasonCode::Degraded, reason.clone());
+            }
+            (draft.now.code, draft.now.reason) = (ReasonCode::Degraded, reason);
         }
         Change::Degraded { lost, .. } => {
             let reason = format!("{} is lost, and no other node serves yet", names(&lost));

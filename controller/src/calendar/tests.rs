@@ -135,9 +135,17 @@ impl Rig {
 
     /// Neither a node's agent nor its BMC answers any more.
     async fn is_lost(&self, number: u8) {
+        self.is_silent(number, Some(Silence::Unreachable)).await;
+    }
+
+    async fn is_back(&self, number: u8) {
+        self.is_silent(number, None).await;
+    }
+
+    async fn is_silent(&self, number: u8, silence: Option<Silence>) {
         let node = self.bench.node(number).await;
         let mut tx = self.bench.context.store.write().await.unwrap();
-        tx.set_silence(&node.id, Some(Silence::Unreachable)).await.unwrap();
+        tx.set_silence(&node.id, silence).await.unwrap();
         tx.commit().await.unwrap();
     }
 

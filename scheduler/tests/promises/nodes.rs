@@ -254,6 +254,52 @@ fn an_accepted_hour_goes_to_other_nodes_where_its_own_may_not_be_had_any_more() 
     assert_eq!((moved(&worked_on).0, moved(&worked_on).1), (130, why));
 }
 
+#[test]
+fn an_accepted_hour_is_kept_until_it_comes_though_no_node_serves_now() {
+    let mut snapshot = cluster(2);
+    snapshot.assignments = vec![reserved(1, &[0, 1], 100, 150)];
+    snapshot.claims = vec![claim(2, 1, 60), claim(3, 1, 100)];
+    let kept = |snapshot: &Snapshot, lost: &[u32]| {
+        let plan = plan_at(snapshot, 10);
+        let degraded = Change::Degraded { claim: ClaimId(1), lost: ids(lost) };
+        assert_eq!(plan.changes, [degraded]);
+        // Others begin before it if they end before it, and behind it.
+        assert_eq!((start_of(&plan, 10, 2), start_of(&plan, 10, 3)), (Some(10), Some(150)));
+    };
+    for health in [Health::Down, Health::Draining] {
+        snapshot.nodes[1].health = health;
+        kept(&snapshot, &[1]);
+    }
+    snapshot.nodes[1].health = Health::Ready;
+    assert_eq!(plan_at(&snapshot, 10).changes, []);
+    let mut barred = snapshot.clone();
+    barred.assignments[0].claim.barred = set(&[1]);
+    kept(&barred, &[1]);
+    // At its hour it is as with those that run.
+    snapshot.nodes[1].health = Health::Down;
+    snapshot.assignments[0].claim.on_node_loss = OnNodeLoss::Fail;
+    let failed = Change::Failed { claim: ClaimId(1), lost: ids(&[1]) };
+    assert_eq!(plan_at(&snapshot, 100).changes, [failed]);
+}
+
+#[test]
+fn an_hour_that_is_kept_takes_its_nodes_from_one_that_finds_others() {
+    let mut snapshot = cluster(6);
+    for lost in [3, 4, 5] {
+        snapshot.nodes[lost].health = Health::Down;
+    }
+    snapshot.assignments =
+        vec![reserved(1, &[0, 4], 100, 150), reserved(2, &[1, 2, 3, 5], 120, 200)];
+    let plan = plan_at(&snapshot, 10);
+    let mut changes = plan.changes;
+    changes.sort_unstable_by_key(|change| matches!(change, Change::Moved { .. }));
+    let kept = Change::Degraded { claim: ClaimId(2), lost: ids(&[3, 5]) };
+    match &changes[..] {
+        [first, Change::Moved { claim: ClaimId(1), from: 100, to: 200, .. }] if *first == kept => {}
+        _ => panic!("{changes:?}"),
+    }
+}
+
 /// Queue 1 has its guarantee and more, queue 2 is guaranteed what it lends.
 fn lent() -> Snapshot {
     let mut snapshot = cluster(4);

@@ -40,11 +40,7 @@ async fn without_another_node_it_goes_on_and_says_what_it_lacks() {
     rig.pass(3 * MINUTE).await;
     assert_eq!(rig.state(id).await, is("active", "degraded"));
     assert_eq!(rig.steps(id).await[3..], ["node-lost degraded"]);
-    // It comes back.
-    let node = rig.bench.node(2).await;
-    let mut tx = rig.bench.context.store.write().await.unwrap();
-    tx.set_silence(&node.id, None).await.unwrap();
-    tx.commit().await.unwrap();
+    rig.is_back(2).await;
     rig.pass(4 * MINUTE).await;
     assert_eq!(rig.nodes(id).await, ["n01", "n02"]);
 }
@@ -76,6 +72,30 @@ async fn a_reservation_shrinks_or_fails_where_it_says_so() {
 }
 
 #[tokio::test]
+async fn an_accepted_hour_outlives_that_its_nodes_cannot_be_had_for_a_while() {
+    let rig = Rig::new(2).await;
+    let wish = with(wish_at(&rig, 2, HOUR, 2 * HOUR), "on_node_loss", json!("fail"));
+    let id = rig.reserve(wish).await;
+    rig.is_lost(2).await;
+    rig.pass(MINUTE).await;
+    rig.pass(2 * MINUTE).await;
+    assert_eq!(rig.state(id).await, is("planned", "degraded"));
+    let shown = rig.shown(id).await;
+    let detail =
+        "n02 cannot be had now, and no other node can at its hour; it is kept for it until then";
+    assert_eq!(text(&shown["reason"]), detail);
+    is_at(&rig, &shown["start_at"], 2 * HOUR);
+    assert_eq!(rig.nodes(id).await, ["n01", "n02"]);
+    rig.is_back(2).await;
+    rig.pass(3 * MINUTE).await;
+    assert_eq!(rig.state(id).await, is("planned", "accepted"));
+    let steps = rig.steps(id).await;
+    assert_eq!(steps[steps.len() - 2..], ["at-risk degraded", "planned accepted"], "{steps:?}");
+    rig.pass(2 * HOUR - MINUTE).await;
+    assert_eq!(rig.state(id).await.0, "starting");
+}
+
+#[tokio::test]
 async fn before_its_hour_it_gets_other_nodes_for_lost_ones() {
     let rig = Rig::new(3).await;
     let id =
@@ -88,9 +108,8 @@ async fn before_its_hour_it_gets_other_nodes_for_lost_ones() {
     // And while they boot.
     rig.pass(2 * HOUR - MINUTE).await;
     assert_eq!(rig.state(id).await.0, "starting");
+    rig.is_back(1).await;
     let mut tx = rig.bench.context.store.write().await.unwrap();
-    let node = tx.node("n01").await.unwrap().unwrap();
-    tx.set_silence(&node.id, None).await.unwrap();
     let node = tx.node("n03").await.unwrap().unwrap();
     let fault = crate::model::Fault::new(node.generation, "no-boot", "it does not boot");
     tx.set_fault(&node.id, &fault).await.unwrap();

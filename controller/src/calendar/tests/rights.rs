@@ -188,6 +188,19 @@ async fn nodes_that_may_not_be_lent_are_not_planned_with() {
     let mut tx = rig.bench.context.store.write().await.unwrap();
     tx.set_inventory(&first.id, &inventory, "a boot", 1).await.unwrap();
     tx.commit().await.unwrap();
+    // Its agent has not looked what is there, and may find it blank.
+    let dry = with(wish(3, HOUR), "dry_run", json!(true));
+    assert_eq!(rig.ask(&rig.bench.alice, dry).await.status, 200);
+    let disk = haas_api::agent::Disk {
+        name: "sda".into(),
+        serial: None,
+        model: None,
+        size: 1 << 30,
+        state: haas_api::agent::DiskState::Other { looks_like: "ext4".into() },
+    };
+    let mut tx = rig.bench.context.store.write().await.unwrap();
+    tx.set_disks(&first.id, &[disk], 1).await.unwrap();
+    tx.commit().await.unwrap();
     let his = rig.bench.add_overlay("bob", "his").await;
     hold(&rig, 2, &his).await;
 
