@@ -31,6 +31,7 @@ mod overlays;
 mod probes;
 mod projects;
 mod queues;
+mod remains;
 mod reports;
 mod reservations;
 pub mod server;
@@ -180,6 +181,7 @@ pub fn router(context: Arc<Context>) -> Router {
         })
         .fallback(async || Fail::not_found("no-route", "there is no such route; see /openapi.json"))
         .layer(middleware::from_fn(watch::measure))
+        .layer(middleware::from_fn(remains::take_in))
         .with_state(context)
 }
 

@@ -141,6 +141,31 @@ async fn who_says_nothing_is_cut_off_before_tls_after_it_and_between_requests() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_before_he_has_sent_all_of_it_hears_why_and_may_go_on() {
+    let served = Served::start(Bounds::default()).await;
+    blocking(&served, |served| {
+        let mut stream = served.tls(served.connect(HERE)).unwrap();
+        for (length, rest) in [(2, "{}".to_owned()), (20_000, "x".repeat(20_000))] {
+            let head = format!(
+                "POST /v1/webhooks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+                 Content-Length: {length}\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+            stream.write_all(rest.as_bytes()).unwrap();
+            let mut answer = [0; 1024];
+            let len = stream.read(&mut answer).unwrap();
+            assert!(answer[..len].starts_with(b"HTTP/1.1 401"), "{answer:?}");
+        }
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        assert!(answer.contains("HTTP/1.1 200"), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_address_cannot_take_every_connection_of_the_api() {
     let served =
         Served::start(Bounds { per_address: 3, connections: 5, ..Bounds::default() }).await;
