@@ -46,6 +46,18 @@ async fn without_another_node_it_goes_on_and_says_what_it_lacks() {
 }
 
 #[tokio::test]
+async fn a_node_that_was_lost_can_be_had_again_once_it_is_seen_to_be_off() {
+    let rig = Rig::new(1).await;
+    rig.is_lost(1).await;
+    let id = rig.reserve(wish(1, HOUR)).await;
+    rig.pass(SECOND).await;
+    assert_eq!(rig.state(id).await.0, "pending");
+    rig.goes_off(1).await;
+    rig.pass(2 * SECOND).await;
+    assert_eq!(rig.state(id).await.0, "starting");
+}
+
+#[tokio::test]
 async fn a_reservation_shrinks_or_fails_where_it_says_so() {
     let rig = Rig::new(3).await;
     let id = active(&rig, "shrink").await;
