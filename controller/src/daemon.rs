@@ -26,7 +26,7 @@ use crate::{
     boots::Targets,
     calendar,
     clock::{self, Clock},
-    config::Config,
+    config::{AuthMode, Config},
     console::{self, Consoles},
     context::Context,
     enroll,
@@ -57,6 +57,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         format!("cannot make the state directory {}", config.state_dir.display())
     })?;
     let _lock = lock(&config.state_dir)?;
+    if config.auth.mode == AuthMode::Off {
+        warn!("whoever has an account on this machine is an admin here: [auth] mode = \"off\"");
+    }
     let templates = Arc::new(Templates::load(&config.templates_dir)?);
     let store = Store::open(&config.database_url).await.context("cannot open the database")?;
     let (clock, cluster_id) = Clock::open(&store).await?;

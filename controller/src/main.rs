@@ -119,6 +119,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         None => {
             let config = Config::load(&arguments.config)?;
+            // What it writes is nobody else's to read, however it was started.
+            nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
             leave_no_core()?;
             log();
             runtime()?.block_on(daemon::run(config))

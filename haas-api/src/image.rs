@@ -38,6 +38,7 @@ pub struct Image {
 
 /// `POST /v1/images/tags`: `name:tag` points to `image` from now on.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct TagImage {
     /// The image.
     pub image: ImageRef,
@@ -49,6 +50,7 @@ pub struct TagImage {
 
 /// `PATCH /v1/images/{image}`.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ImageChange {
     /// Whether nodes that boot it may read it without proving themselves (CHAP), as initiators that know
     /// no secret do: iPXE's, dracut's.

@@ -176,6 +176,7 @@ pub struct Tried {
 
 /// `POST /v1/nodes/drain`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct DrainRequest {
     /// The nodes.
     pub nodeset: String,
@@ -187,6 +188,7 @@ pub struct DrainRequest {
 
 /// `POST /v1/nodes/resume`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ResumeRequest {
     /// The nodes.
     pub nodeset: String,
@@ -274,6 +276,7 @@ pub struct HostKey {
 
 /// `POST /v1/nodes/manage`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ManageRequest {
     /// The nodes.
     pub nodeset: String,
@@ -283,6 +286,7 @@ pub struct ManageRequest {
 
 /// `POST /v1/nodes/apply`: an inventory file, taken whole or not at all.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     /// The file's name, for error messages.
     pub file: String,

@@ -13,6 +13,7 @@ use crate::{
 
 /// `POST /v1/switch`: move a set of nodes to an image and an overlay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct SwitchRequest {
     /// The nodes, `n[01-16],@rack1`. The order is the rank where the overlay is new.
     pub nodeset: String,
@@ -145,6 +146,7 @@ string_schema!(MinSuccess);
 
 /// `POST /v1/rollback`: back to the desired state before the last one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
     /// The nodes.
     pub nodeset: String,
@@ -158,6 +160,7 @@ pub struct RollbackRequest {
 
 /// `POST /v1/power`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct PowerRequest {
     /// The nodes.
     pub nodeset: String,

@@ -40,6 +40,7 @@ pub struct Shard {
 
 /// `POST /v1/overlays`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewOverlay {
     /// Whose; the caller's own where none is given.
     #[serde(default)]
@@ -71,6 +72,7 @@ pub struct NodeDisk {
 
 /// `POST /v1/nodes/{name}/disks/claim`: this disk may be wiped for the overlay store.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ClaimDisk {
     /// The disk's serial number, typed by a person.
     pub serial: String,
@@ -88,6 +90,7 @@ pub struct AcceptDisk {
 
 /// `POST /v1/nodes/{name}/disks/repair`: the node's damaged overlay store may be repaired, once.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RepairDisk {
     /// Must be true: files of any overlay on the disk may be lost.
     pub may_lose_files: bool,

@@ -60,6 +60,7 @@ pub struct RemovedUser {
 
 /// `POST /v1/users`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// The name.
     pub name: UserName,
@@ -75,6 +76,7 @@ pub struct NewUser {
 
 /// `PATCH /v1/users/{name}`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct UserChange {
     /// The keys that replace the present ones.
     pub ssh_keys: Vec<String>,
@@ -105,6 +107,7 @@ impl std::fmt::Debug for Password {
 
 /// `POST /v1/login`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Login {
     /// Who.
     pub name: UserName,
@@ -117,6 +120,7 @@ pub struct Login {
 
 /// `POST /v1/register`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Registration {
     /// The name.
     pub name: UserName,
@@ -129,6 +133,7 @@ pub struct Registration {
 
 /// `PUT /v1/users/{name}/password`. All tokens of the user end with it.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct PasswordChange {
     /// The present one. Admins need none for others, and nobody who has none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,6 +144,7 @@ pub struct PasswordChange {
 
 /// `POST /v1/users/{name}/tokens`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct TokenRequest {
     /// What it is for, in its owner's words.
     #[serde(default)]

@@ -181,7 +181,8 @@ fn describe(error: &Error) -> String {
         for node in &problem.nodes {
             text.push_str(&format!("\n  {}: {} ({})", node.node, node.reason, node.code));
         }
-        if problem.status == 401 {
+        // A login that was wrong says so itself.
+        if problem.code == "unauthorized" {
             text.push_str("\nThe token of this context is not valid; see haasctl context show.");
         }
     }

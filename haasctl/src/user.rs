@@ -1,6 +1,9 @@
 //! `user`: users, their ssh keys and their tokens.
 
-use std::path::PathBuf;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use clap::Subcommand;
 use haas_api::{
@@ -214,6 +217,7 @@ impl Command {
             Self::Token { name, file, purpose, read_only, feed_only, days } => {
                 let expires_in_s = days.map(|days| days * 24 * 3600);
                 let wanted = TokenRequest { name: purpose, read_only, feed_only, expires_in_s };
+                may_be_written(&file)?;
                 let token = client.new_token(&name, &wanted).await?;
                 if file.as_os_str() == "-" {
                     return out.text(&token.token);
@@ -343,6 +347,25 @@ fn tokens_table(tokens: &[Token]) -> Table {
     table
 }
 
+/// A token is not written in place of something else: a file that is there must have one, or nothing.
+fn may_be_written(file: &Path) -> Result<(), Error> {
+    let is_token = |text: &str| {
+        let text = text.trim();
+        text.is_empty()
+            || (text.len() == 43
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)))
+    };
+    match fs::read_to_string(file) {
+        _ if file.as_os_str() == "-" => Ok(()),
+        Ok(text) if is_token(&text) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(_) | Err(_) => Err(Error::Usage(format!(
+            "{} is there, and not with a token of an earlier time; name another file, or remove it",
+            file.display()
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -377,6 +400,21 @@ mod tests {
                 "haasctl ssh n07 -l root -- 'tar -C /overlay -cf - .' > alice-dev-1.tar",
             ]
         );
+    }
+
+    #[test]
+    fn a_token_takes_the_place_of_a_token_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("alice.token");
+        assert!(may_be_written(&file).is_ok(), "none is there");
+        assert!(may_be_written(Path::new("-")).is_ok());
+        for (text, may) in [("", true), ("correct horse battery", false), ("", true)] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(may_be_written(&file).is_ok(), may, "{text:?}");
+        }
+        fs::write(&file, format!("{}\n", "aB3-_".repeat(9).split_off(2))).unwrap();
+        assert!(may_be_written(&file).is_ok());
+        assert!(may_be_written(folder.path()).is_err(), "a folder");
     }
 
     #[test]

@@ -117,8 +117,7 @@ impl Reader<'_> {
     fn prepare(&self) -> Result<()> {
         let dir = self.sim.rack.dir();
         fs::create_dir_all(dir.join(".ssh"))?;
-        let key =
-            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmY a@b\n";
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmY a@b\n";
         fs::write(dir.join(".ssh/id_ed25519.pub"), key)?;
         std::os::unix::fs::symlink(root().join("images"), dir.join("images"))?;
         // What dnf would have installed: a kernel with its modules, and a system's name.

@@ -110,6 +110,9 @@ impl IntoResponse for Fail {
 impl From<StoreError> for Fail {
     fn from(error: StoreError) -> Self {
         match error {
+            StoreError::Taken(what) => {
+                Self::conflict("conflict", format!("{what} is taken; choose another name"))
+            }
             StoreError::Conflict(what) => Self::conflict(
                 "conflict",
                 format!("{what}; look again and repeat if it is still right"),
@@ -164,6 +167,7 @@ impl From<RequestError> for Fail {
             RequestError::NoOverlay(_) => Self::not_found("no-overlay", text),
             RequestError::Denied(denied) => denied.into(),
             RequestError::WhichProject(_) => Self::bad("which-project", text),
+            RequestError::OverlayOfProject(_) => Self::conflict("overlay-of-project", text),
             RequestError::NoProject(_) => Self::not_found("no-project", text),
             RequestError::TooManyNodes { .. } => Self::conflict("quota", text),
             RequestError::Nodes(nodes) => {

@@ -77,7 +77,7 @@ pub(super) async fn show(
     Ok(Tagged(group.shown()))
 }
 
-/// Takes users in and out, all of them or none.
+/// Takes users in and out, all of them or none. Everybody may leave.
 #[utoipa::path(patch, path = "/v1/groups/{name}", params(("name" = String, Path)),
     request_body = GroupChange,
     responses((status = 200, body = Group), (status = 404, body = Problem)))]
@@ -90,7 +90,10 @@ pub(super) async fn change(
 ) -> Answer<Tagged<Group>> {
     let mut tx = context.store.write().await?;
     let group = find(&mut tx, &name).await?;
-    caller.may(Verb::Manage, group.object(&caller))?;
+    let leaves = change.add.is_empty() && change.remove == [caller.0.name.clone()];
+    if !(leaves && group.has(&caller)) {
+        caller.may(Verb::Manage, group.object(&caller))?;
+    }
     let id = group.row.id.clone();
     seen.check(&group.shown())?;
     for user in &change.add {
@@ -139,9 +142,12 @@ impl Known {
         Ok(Self { row, members })
     }
 
+    fn has(&self, caller: &Caller) -> bool {
+        self.members.iter().any(|(id, _)| *id == caller.0.user_id)
+    }
+
     fn object(&self, caller: &Caller) -> Object<'_> {
-        let is_in = self.members.iter().any(|(id, _)| *id == caller.0.user_id);
-        Object::Group { owner_id: self.row.owner_id.as_deref(), is_in }
+        Object::Group { owner_id: self.row.owner_id.as_deref(), is_in: self.has(caller) }
     }
 
     fn shown(self) -> Group {

@@ -185,9 +185,15 @@ async fn authenticate_anyhow(
         return first_admin(context).await;
     }
     let token = authorization(headers)
-        .and_then(|value| value.strip_prefix("Bearer "))
+        .and_then(|value| credentials(value, "Bearer"))
         .ok_or_else(|| refuse("this needs a token, as `Authorization: Bearer TOKEN`"))?;
     holder(context, from, token).await
+}
+
+/// What stands behind the name of a scheme, which is written in any case (RFC 9110, 11.1).
+fn credentials<'v>(value: &'v str, scheme: &str) -> Option<&'v str> {
+    let (name, rest) = value.split_once(' ')?;
+    name.eq_ignore_ascii_case(scheme).then(|| rest.trim())
 }
 
 fn authorization(headers: &HeaderMap) -> Option<&str> {
@@ -206,9 +212,8 @@ async fn authenticate_feed(
     headers: &HeaderMap,
 ) -> Result<Principal, Fail> {
     match authorization(headers) {
-        Some(value) if !value.starts_with("Bearer ") => {
-            let pair =
-                value.strip_prefix("Basic ").and_then(|text| STANDARD.decode(text.trim()).ok());
+        Some(value) if credentials(value, "Bearer").is_none() => {
+            let pair = credentials(value, "Basic").and_then(|text| STANDARD.decode(text).ok());
             let pair = pair.and_then(|bytes| String::from_utf8(bytes).ok());
             let (name, token) =
                 pair.as_deref().and_then(|pair| pair.split_once(':')).ok_or_else(|| {

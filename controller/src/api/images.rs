@@ -455,10 +455,12 @@ async fn shown(context: &Context, tx: &mut Tx, caller: &Caller, row: ImageRow) -
     let mut nodes = tx.image_users(&row.digest).await?;
     nodes
         .retain(|(_, tenant)| caller.may(Verb::View, Object::Deed { actor: None, tenant }).is_ok());
+    let mut nodes: Vec<_> = nodes.into_iter().map(|(node, _)| node).collect();
+    nodes.dedup();
     let manifest = Manifest::parse(row.manifest.as_bytes()).map_err(|e| Fail::internal(&e))?;
     let agent = std::fs::metadata(&context.config.agent_cpio).map_or(0, |meta| meta.len());
     Ok(Image {
-        nodes: nodes.into_iter().map(|(node, _)| node).collect(),
+        nodes,
         project,
         target: target_name(&row.digest),
         tags: row

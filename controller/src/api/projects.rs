@@ -136,7 +136,7 @@ pub(super) async fn remove(
 }
 
 /// Takes members in and out and changes their roles, all of it or nothing. Managers do so with
-/// viewers and users, owners with all.
+/// viewers and users, owners with all; everybody may leave.
 #[utoipa::path(patch, path = "/v1/projects/{name}/members", params(("name" = String, Path)),
     request_body = MembersChange,
     responses((status = 200, body = Project), (status = 404, body = Problem),
@@ -151,16 +151,20 @@ pub(super) async fn members(
     let mut tx = context.store.write().await?;
     let row = find(&mut tx, &name).await?;
     let object = Object::Project { id: Some(&row.id) };
-    caller.may(Verb::Manage, object)?;
     let before = shown(&mut tx, row.clone()).await?;
-    seen.check(&before)?;
     let role_of = |member: &Subject| {
         before.members.iter().find(|known| known.member == *member).map(|known| known.role)
     };
+    let me = Subject::Account(caller.0.name.clone());
+    let leaves = change.set.is_empty() && change.remove == [me.clone()] && role_of(&me).is_some();
+    if !leaves {
+        caller.may(Verb::Manage, object)?;
+    }
+    seen.check(&before)?;
     let set = change.set.iter().map(|member| (&member.member, Some(member.role)));
     let remove = change.remove.iter().map(|member| (member, None));
     for (member, role) in set.chain(remove) {
-        if role.max(role_of(member)) >= Some(MemberRole::Manager) {
+        if !leaves && role.max(role_of(member)) >= Some(MemberRole::Manager) {
             caller.may(Verb::Own, object)?;
         }
         let id = member_id(&mut tx, member).await?;

@@ -74,9 +74,36 @@ async fn a_plain_user_changes_what_is_its_own() {
     let bench = Bench::new().await;
     let own = bench.call(&bench.alice, "POST", "/v1/overlays", json!({ "name": "dev" })).await;
     assert_eq!(own.status, 201, "{own:?}");
-    let keys = json!({ "ssh_keys": ["ssh-ed25519 AAAA alice"] });
-    let own = bench.call(&bench.alice, "PATCH", "/v1/users/alice", keys).await;
-    assert_eq!(own.status, 200, "{own:?}");
+    let key =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmYmY a@b";
+    let set = async |keys: Value| {
+        bench.call(&bench.alice, "PATCH", "/v1/users/alice", json!({ "ssh_keys": keys })).await
+    };
+    assert_eq!(set(json!([key])).await.status, 200);
+    let long = format!("{key}{}", "x".repeat(8 << 10));
+    for bad in ["ssh-ed25519 AAAA alice", &key[..60], "", &long, "two\nlines", &key[1..]] {
+        assert_eq!(set(json!([key, bad])).await.code(), "bad-ssh-key", "{bad}");
+    }
+    assert_eq!(set(json!(vec![key; 65])).await.code(), "bad-ssh-key");
+}
+
+#[tokio::test]
+async fn what_a_request_should_not_have_is_told_and_nothing_is_done() {
+    let bench = Bench::new().await;
+    bench.add_nodes([1]).await;
+    bench.add_image("a").await;
+    for (path, body) in [
+        ("/v1/power", json!({ "nodeset": "n01", "action": "on", "dryrun": true })),
+        (
+            "/v1/switch",
+            json!({ "nodeset": "n01", "image": "a", "overlay": "none", "dry-run": true }),
+        ),
+        ("/v1/rollback", json!({ "nodeset": "n01", "dry-run": true })),
+        ("/v1/users/alice/tokens", json!({ "days": 1 })),
+    ] {
+        assert_eq!(bench.post(path, body).await.code(), "bad-json", "{path}");
+    }
+    assert_eq!(bench.node(1).await.generation, 0);
 }
 
 #[tokio::test]

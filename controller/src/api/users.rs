@@ -11,6 +11,7 @@ use haas_api::{
     List,
     names::UserName,
     problem::Problem,
+    project::MemberRole,
     user::{NewUser, RemovedUser, User, UserChange, UserKind},
 };
 use serde::Deserialize;
@@ -19,7 +20,7 @@ use utoipa::IntoParams;
 use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged, overlays};
 use crate::{
     auth::{Object, Verb},
-    clock,
+    calendar, clock,
     context::Context,
     housekeeping::{self, Destroyed},
     model::{AccountKind, SECOND},
@@ -79,21 +80,27 @@ pub(super) fn check_name(name: &UserName) -> Answer<()> {
 /// Whether Debian or Red Hat systems have an account of this name from the beginning: on a node it
 /// would be that account.
 fn is_of_the_system(name: &str) -> bool {
-    const NAMES: [&str; 38] = [
+    const NAMES: [&str; 53] = [
         "adm",
         "apache",
+        "audio",
         "avahi",
         "backup",
         "bin",
         "chrony",
         "daemon",
         "dbus",
+        "disk",
+        "docker",
         "ftp",
         "games",
         "gdm",
         "haas",
+        "haasd",
         "halt",
+        "input",
         "irc",
+        "kvm",
         "list",
         "lp",
         "mail",
@@ -102,20 +109,29 @@ fn is_of_the_system(name: &str) -> bool {
         "mysql",
         "news",
         "nobody",
+        "none",
         "ntp",
         "operator",
         "polkitd",
         "postfix",
         "postgres",
         "proxy",
+        "render",
         "root",
         "rpc",
+        "shadow",
         "shutdown",
         "sshd",
+        "staff",
+        "sudo",
         "sync",
         "sys",
         "tss",
+        "tty",
+        "users",
+        "utmp",
         "uucp",
+        "video",
         "www-data",
         "wheel",
     ];
@@ -134,6 +150,11 @@ pub(super) async fn show(
     caller.may(Verb::View, Object::User { id: Some(&user.id) })?;
     Ok(Tagged(shown(user)))
 }
+
+/// The most ssh keys of a user.
+const MOST_KEYS: usize = 64;
+/// The longest of them with its name, bytes; of RSA with 16,384 bits it has 2,800.
+const MOST_OF_A_KEY: usize = 8 << 10;
 
 /// Replaces a user's ssh keys. Nodes get them at their next boot.
 #[utoipa::path(patch, path = "/v1/users/{name}", params(("name" = String, Path)),
@@ -165,8 +186,8 @@ pub(super) struct Removal {
     now: bool,
 }
 
-/// Removes a user with its tokens. If it owns overlays, they and it are kept for a while, in which it
-/// can be restored.
+/// Removes a user with its tokens, and takes back its reservations that have no nodes yet. It and its
+/// overlays are kept for a while, in which it can be restored.
 #[utoipa::path(delete, path = "/v1/users/{name}", params(("name" = String, Path), Removal),
     responses((status = 200, body = RemovedUser), (status = 204), (status = 404, body = Problem),
         (status = 409, body = Problem)))]
@@ -186,12 +207,26 @@ pub(super) async fn remove(
         let detail = format!("{name} has nodes; switch them off or to somebody else first");
         return Err(Fail::conflict("user-has-nodes", detail));
     }
+    for (project, role) in tx.memberships(&user.id).await? {
+        if role == MemberRole::Owner && tx.owners(&project).await? == [user.id.clone()] {
+            let project = tx.project_by_id(&project).await?.map(|row| row.name.to_string());
+            let project = project.unwrap_or_default();
+            let detail = format!(
+                "{name} is the only owner of the project {project}: give it another one first \
+                 (`haasctl project add {project} USER --role owner`), or remove it"
+            );
+            return Err(Fail::conflict("no-owner", detail));
+        }
+    }
+    let by = caller.0.name.as_str();
+    calendar::take_back_all_of(&context, &mut tx, &user.id, by).await?;
     let overlays = tx.overlays_of(&user.id).await?;
     let keep_s = context.config.auth.keep_removed_s;
-    if removal.now || overlays.is_empty() || keep_s == 0 {
+    if removal.now || keep_s == 0 {
         return match housekeeping::destroy(&mut tx, user).await? {
             Destroyed::Gone(had) => {
                 caller.commit(tx, StatusCode::NO_CONTENT, format!("destroyed: {had}")).await?;
+                context.calendar_wake.notify_one();
                 Ok(StatusCode::NO_CONTENT.into_response())
             }
             Destroyed::InUse(nodes) => Err(Fail::conflict(
@@ -211,6 +246,7 @@ pub(super) async fn remove(
         kept.overlays.push(overlays::shown(&mut tx, overlay).await?);
     }
     caller.commit(tx, StatusCode::OK, format!("removed user {name} ({})", kept.user.id)).await?;
+    context.calendar_wake.notify_one();
     Ok(Json(kept).into_response())
 }
 
@@ -253,12 +289,12 @@ async fn find_any(tx: &mut Tx, name: &str) -> Answer<UserRow> {
 }
 
 pub(super) fn check_keys(keys: &[String]) -> Answer<()> {
+    if keys.len() > MOST_KEYS {
+        return Err(Fail::bad("bad-ssh-key", format!("a user has at most {MOST_KEYS} ssh keys")));
+    }
     for key in keys {
-        let mut words = key.split(' ');
-        let kind = words.next().unwrap_or_default();
-        let known =
-            kind.starts_with("ssh-") || kind.starts_with("ecdsa-") || kind.starts_with("sk-");
-        if !known || words.next().is_none_or(str::is_empty) || key.contains(char::is_control) {
+        let is_key = key.len() <= MOST_OF_A_KEY && ssh_key::PublicKey::from_openssh(key).is_ok();
+        if !is_key || key.contains(char::is_control) {
             return Err(Fail::bad(
                 "bad-ssh-key",
                 "an ssh key is one line as in authorized_keys, such as 'ssh-ed25519 AAAA… name'",

@@ -514,13 +514,7 @@ pub async fn cancel_or_release(
     let by = principal.name.as_str();
     match one.state {
         ReservationState::Pending | ReservationState::Planned => {
-            one.state = ReservationState::Cancelled;
-            (one.code, one.reason) = (code, format!("{by} took it back"));
-            (one.start_at, one.end_at) = (None, None);
-            one.nodes.clear();
-            tx.set_reservation(&one).await?;
-            let step = Step { what: "cancelled", code, detail: one.reason.clone() };
-            tell(&mut tx, &world, &one, &step, by).await?;
+            take_back(&mut tx, &world, &mut one, (code, format!("{by} took it back")), by).await?;
         }
         // The loop ends it, as it ends those whose time is over.
         ReservationState::Starting | ReservationState::Active => {
@@ -541,6 +535,44 @@ pub async fn cancel_or_release(
     context.calendar_wake.notify_one();
     one.version += 1;
     Ok(Some(one))
+}
+
+/// Takes back what a user who is removed has asked for and has no nodes yet. Who calls it wakes the loop.
+pub async fn take_back_all_of(
+    context: &Context,
+    tx: &mut Tx,
+    user_id: &str,
+    by: &str,
+) -> Result<()> {
+    let live = tx.live_reservations().await?.into_iter();
+    let mut asked: Vec<_> = live.filter(|one| one.owner_id == user_id).collect();
+    asked.retain(|one| matches!(one.state, ReservationState::Pending | ReservationState::Planned));
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let world = World::load(context, tx).await?;
+    for one in &mut asked {
+        let why = (ReasonCode::NotAllowed, format!("{by} removed who asked for it"));
+        take_back(tx, &world, one, why, by).await?;
+    }
+    Ok(())
+}
+
+/// It is nobody's, and has no nodes.
+async fn take_back(
+    tx: &mut Tx,
+    world: &World,
+    one: &mut Reservation,
+    (code, reason): (ReasonCode, String),
+    by: &str,
+) -> Result<()> {
+    one.state = ReservationState::Cancelled;
+    (one.code, one.reason) = (code, reason.clone());
+    (one.start_at, one.end_at) = (None, None);
+    one.nodes.clear();
+    tx.set_reservation(one).await?;
+    tell(tx, world, one, &Step { what: "cancelled", code, detail: reason }, by).await?;
+    Ok(())
 }
 
 /// Why a reservation is as it is, and what would help. None: there is none that the caller may see.

@@ -47,6 +47,7 @@ use tracing::{error, info, warn};
 pub(crate) use ask::from_s;
 pub use ask::{
     AskError, Asked, Wish, cancel_or_release, check_queue, explain, extend, leaf_queues, reserve,
+    take_back_all_of,
 };
 pub use free::calendar;
 pub use windows::{add_window, remove_window, windows};

@@ -68,6 +68,11 @@ pub enum RequestError {
     /// The caller is in several projects.
     #[error("you are in the projects {0}; say for which the nodes are: --project NAME")]
     WhichProject(String),
+    /// The overlay is of another project than the one that was named.
+    #[error(
+        "the overlay is the project {0}'s, and so are nodes that run it: --project {0}, or none"
+    )]
+    OverlayOfProject(String),
     /// No such project.
     #[error("there is no project {0}")]
     NoProject(String),

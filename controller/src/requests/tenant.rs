@@ -237,7 +237,14 @@ async fn tenant(
         authorize(principal, Verb::Use, object)?;
         owner = tx.user_by_id(&overlay.owner_id).await?;
     }
+    let owner_project = owner.as_ref().filter(|owner| owner.kind == AccountKind::Project);
     if let Some(project) = project {
+        // Its nodes would count for another, and be had by another's members.
+        if let Some(owner) = owner_project.filter(|owner| owner.id != project)
+            && !principal.is_admin()
+        {
+            return Err(RequestError::OverlayOfProject(owner.name.to_string()));
+        }
         return Ok(project.to_owned());
     }
     match owner {

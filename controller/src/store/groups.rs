@@ -63,7 +63,7 @@ impl Tx {
             .bind(at)
         )?;
         if done == 0 {
-            return Err(StoreError::Conflict(format!("group {name} (it exists)")));
+            return Err(StoreError::Taken(format!("the group name {name}")));
         }
         Ok(id)
     }

@@ -105,6 +105,9 @@ pub enum StoreError {
     /// Somebody else changed the row first.
     #[error("{0} was changed by somebody else meanwhile")]
     Conflict(String),
+    /// Something has this name already.
+    #[error("{0} is taken")]
+    Taken(String),
     /// A row holds what this version cannot read.
     #[error("a row of {table} cannot be read: {problem}")]
     Corrupt {

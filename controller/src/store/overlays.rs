@@ -104,7 +104,7 @@ impl Tx {
             .bind(at)
         )?;
         if done == 0 {
-            return Err(StoreError::Conflict(format!("overlay {name} (it exists)")));
+            return Err(StoreError::Taken(format!("the overlay name {name}")));
         }
         Ok(id)
     }

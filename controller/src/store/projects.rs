@@ -194,6 +194,12 @@ impl Tx {
         highest(rows)
     }
 
+    /// Those who own a project, by themselves or in a group, by their ids.
+    pub async fn owners(&mut self, project_id: &str) -> Result<Vec<String>> {
+        let people = self.people_of(project_id).await?.into_iter();
+        Ok(people.filter(|(_, role)| *role == MemberRole::Owner).map(|(id, _)| id).collect())
+    }
+
     /// The projects that a user is in, by itself or in a group, with its highest role in each.
     pub async fn memberships(&mut self, user_id: &str) -> Result<Vec<(String, MemberRole)>> {
         let rows: Vec<(String, String)> = on!(
@@ -297,7 +303,7 @@ impl Tx {
             .bind(project_id)
         )?;
         if done == 0 && self.image_owner(name).await?.as_deref() != Some(project_id) {
-            return Err(StoreError::Conflict(format!("the image name {name} (somebody has it)")));
+            return Err(StoreError::Taken(format!("the image name {name}")));
         }
         Ok(())
     }

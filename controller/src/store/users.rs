@@ -108,8 +108,8 @@ impl Tx {
             .bind(at)
         )?;
         if done == 0 {
-            return Err(StoreError::Conflict(format!(
-                "the name {name} (a user or project has it)"
+            return Err(StoreError::Taken(format!(
+                "the name {name}, which users and projects share,"
             )));
         }
         self.account(name.as_str())

@@ -223,6 +223,10 @@ async fn a_removed_user_may_nothing_can_come_back_and_is_destroyed_in_time() {
     bench.add_overlay("alice", "dev").await;
     bench.post("/v1/projects", json!({ "name": "vision", "owner": "alice" })).await;
     let token = token_of(&login(&bench, "alice", WORD).await);
+    let only = bench.call(&bench.admin, "DELETE", "/v1/users/alice", Value::Null).await;
+    assert_eq!(only.code(), "no-owner");
+    let second = json!({ "set": [{ "member": "admin", "role": "owner" }] });
+    bench.call(&bench.admin, "PATCH", "/v1/projects/vision/members", second).await;
     let remove = async |query: &str| {
         let path = format!("/v1/users/alice{query}");
         bench.call(&bench.admin, "DELETE", &path, Value::Null).await
@@ -329,9 +333,15 @@ async fn people_register_only_where_they_may() {
     assert_eq!((answer.status, answer.json()["role"].as_str()), (201, Some("user")), "{answer:?}");
     let token = token_of(&login(&bench, "dora", WORD).await);
     assert_eq!(bench.call(&token, "GET", "/v1/users", Value::Null).await.code(), "denied");
+    // A whole class behind one address.
+    for n in 0..8 {
+        let one = json!({ "name": format!("student{n}"), "password": WORD });
+        assert_eq!(bench.call("", "POST", "/v1/register", one).await.status, 201);
+    }
     assert_eq!(bench.call("", "POST", "/v1/register", new).await.code(), "conflict");
     for (bad, code) in [
         (json!({ "name": "root", "password": WORD }), "bad-user-name"),
+        (json!({ "name": "haasd", "password": WORD }), "bad-user-name"),
         (json!({ "name": "eve", "password": "short" }), "bad-password"),
     ] {
         assert_eq!(bench.call("", "POST", "/v1/register", bad).await.code(), code);
@@ -380,6 +390,7 @@ async fn what_the_audit_log_cannot_tell_is_not_done() {
     bench.add_nodes([1]).await;
     bench.add_overlay("alice", "dev").await;
     let grant = format!("/v1/grants/{}", bench.add_tenants().await);
+    bench.add_user("gil", haas_api::user::Role::User).await;
     let mut tx = bench.context.store.write().await.unwrap();
     tx.break_audit().await.unwrap();
     tx.commit().await.unwrap();
@@ -395,7 +406,7 @@ async fn what_the_audit_log_cannot_tell_is_not_done() {
         ("POST", "/v1/nodes/manage", json!({ "nodeset": "n01", "managed": false })),
         ("DELETE", grant.as_str(), Value::Null),
         ("DELETE", "/v1/overlays/alice/dev", Value::Null),
-        ("DELETE", "/v1/users/alice?now=true", Value::Null),
+        ("DELETE", "/v1/users/gil?now=true", Value::Null),
     ] {
         assert_eq!(
             bench.call(&bench.admin, method, path, body).await.status,
@@ -414,7 +425,7 @@ async fn what_the_audit_log_cannot_tell_is_not_done() {
             .map(|one| one["name"].as_str().unwrap().to_owned())
             .collect()
     };
-    assert_eq!(names(left("/v1/users").await), ["admin", "alice"]);
+    assert_eq!(names(left("/v1/users").await), ["admin", "alice", "gil"]);
     assert_eq!(names(left("/v1/projects").await), ["vision"]);
     assert_eq!(left("/v1/projects").await[0]["members"].as_array().unwrap().len(), 1);
     assert_eq!(names(left("/v1/overlays").await), ["dev"]);

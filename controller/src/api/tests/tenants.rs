@@ -153,14 +153,30 @@ async fn members_do_what_their_role_says_also_through_a_group_and_until_they_lea
     assert_eq!(refused(&ask(switch("n02", "none")).await), (422, "which-project".into()));
     let said = json!({ "nodeset": "n02", "image": "a", "overlay": "none", "project": "speech" });
     ok(ask(said).await);
+    // What is a project's is not another's, also not for one who is in both.
+    let other = json!({
+        "nodeset": "n03", "image": "a", "overlay": "vision/data", "project": "speech",
+    });
+    assert_eq!(refused(&ask(other).await), (409, "overlay-of-project".into()));
     // A manager does not make managers, and nobody takes the last owner away.
     ok(members(json!({ "set": [{ "member": "bob", "role": "manager" }] })).await);
     let up = json!({ "set": [{ "member": "bob", "role": "owner" }] });
     let up = bench.call(&bob, "PATCH", "/v1/projects/vision/members", up).await;
     assert_eq!(refused(&up), (403, "denied".into()));
     assert_eq!(refused(&members(json!({ "remove": ["alice"] })).await), (409, "no-owner".into()));
-    ok(members(json!({ "remove": ["bob", "group:staff"] })).await);
+    // Everybody may leave, and takes nobody with him.
+    let by_bob = async |path: &str, body| bench.call(&bob, "PATCH", path, body).await;
+    let (project, group) = ("/v1/projects/vision/members", "/v1/groups/staff");
+    for remove in [json!(["alice"]), json!(["bob", "alice"])] {
+        assert_eq!(by_bob(project, json!({ "remove": remove })).await.status, 403);
+        assert_eq!(by_bob(group, json!({ "remove": remove })).await.status, 403);
+    }
+    ok(by_bob(project, json!({ "remove": ["bob"] })).await);
+    ok(by_bob(group, json!({ "remove": ["bob"] })).await);
     assert_eq!(get(&bench, &bob, "/v1/projects/vision").await.status, 403);
+    for path in [project, group] {
+        assert_eq!(by_bob(path, json!({ "remove": ["bob"] })).await.status, 403, "not in it");
+    }
 }
 
 #[tokio::test]

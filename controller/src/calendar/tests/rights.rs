@@ -179,6 +179,23 @@ async fn hold(rig: &Rig, number: u8, overlay: &str) {
 }
 
 #[tokio::test]
+async fn what_a_user_who_is_removed_has_asked_for_is_taken_back() {
+    let rig = Rig::new(2).await;
+    let hour = rig.reserve(wish_at(&rig, 2, HOUR, 3 * HOUR)).await;
+    let waits = rig.reserve(wish(2, 20 * HOUR)).await;
+    let path = "/v1/users/alice";
+    ok(rig.bench.call(&rig.bench.admin, "DELETE", path, Value::Null).await);
+    let shown = async |id| {
+        let path = format!("/v1/reservations/{id}");
+        ok(rig.bench.call(&rig.bench.admin, "GET", &path, Value::Null).await)
+    };
+    for id in [hour, waits] {
+        let one = shown(id).await;
+        assert_eq!((&one["state"], &one["code"]), (&json!("cancelled"), &json!("not-allowed")));
+    }
+}
+
+#[tokio::test]
 async fn nodes_that_may_not_be_lent_are_not_planned_with() {
     let rig = Rig::new(3).await;
     // n01 has a disk of which nodes.toml says nothing, n02 the only copy of what is bob's.
