@@ -8,7 +8,7 @@ use crate::Time;
 
 /// An amount in every dimension. Of a node, of a claim's nodes together, or of a whole cluster; or,
 /// where a field says so, that amount times seconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Vector {
     /// Whole nodes.
     pub nodes: u64,

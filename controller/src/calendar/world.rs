@@ -47,6 +47,10 @@ pub(super) struct World {
     /// The nodes that cannot be lent, by id and with why, for each that asks with the same overlay for the
     /// same tenant.
     barred: HashMap<Asker, HashMap<String, &'static str>>,
+    /// How long nodes of a kind take to boot, as far as that is known: as long as the slowest.
+    usual: HashMap<Vector, Micros>,
+    /// How long any node takes to boot at most.
+    slowest: Micros,
     /// The place of each node, by its id.
     places: HashMap<String, usize>,
     /// Whose reservation has a node now, by the node's id.
@@ -109,6 +113,16 @@ impl World {
             node,
         });
         let nodes: Vec<Seen> = nodes.collect();
+        let mut usual: HashMap<Vector, Micros> = HashMap::new();
+        for seen in &nodes {
+            if let Some(known) = seen.node.boot_times.usual_whole() {
+                let slowest = usual.entry(seen.vector).or_default();
+                *slowest = known.max(*slowest);
+            }
+        }
+        let config = context.config.reservations;
+        let of_each = nodes.iter().map(|seen| usual.get(&seen.vector).copied());
+        let slowest = of_each.map(|known| known.unwrap_or(config.boot_time())).max().unwrap_or(0);
         let places = nodes.iter().enumerate();
         let places = places.map(|(place, seen)| (seen.node.id.clone(), place)).collect();
         let with_nodes = live.iter().filter(|one| one.state.has_nodes());
@@ -126,10 +140,12 @@ impl World {
             limits: limits.collect(),
             past: past.collect(),
             idle: context.config.idle.clone(),
-            config: context.config.reservations,
+            config,
             windows: tx.maintenance(context.clock.now()).await?,
             obstacles,
             barred: HashMap::new(),
+            usual,
+            slowest,
             places,
             lent,
         };
@@ -189,16 +205,14 @@ impl World {
         boot + if is_on { ENDS_WITHIN } else { 0 }
     }
 
-    /// How long nodes of this kind take to boot, as far as that is known: as long as the slowest.
+    /// How long nodes of this kind take to boot, as far as that is known.
     pub(super) fn usual_of(&self, vector: Vector) -> Option<Micros> {
-        let alike = self.nodes.iter().filter(|seen| seen.vector == vector);
-        alike.filter_map(|seen| seen.node.boot_times.usual_whole()).max()
+        self.usual.get(&vector).copied()
     }
 
     /// How long any node takes to boot at most.
     pub(super) fn usual(&self) -> Micros {
-        let known = self.nodes.iter().map(|seen| self.usual_of(seen.vector));
-        known.map(|usual| usual.unwrap_or(self.config.boot_time())).max().unwrap_or(0)
+        self.slowest
     }
 
     /// The nodes that a queue gives.
