@@ -35,19 +35,26 @@ pub struct Beat {
 }
 
 impl Heartbeats {
-    /// Comes back when it is written. False: the attempt is over, and nothing was. Who was to write it
-    /// together with his own, and failed, has all of them fail.
+    /// Comes back when it is written. False: the attempt is over, and nothing was. Where somebody else was to
+    /// write it together with his own, and failed, only what the agent would not say again is an error.
     pub async fn write(&self, store: &Store, beat: Beat) -> Result<bool> {
         let (tell, mut told) = oneshot::channel();
+        let is_lost = beat.taken.is_some();
+        let heard = |told: Result<bool, oneshot::error::RecvError>| match told {
+            Ok(lives) => Ok(lives),
+            Err(_) if is_lost => Err(StoreError::of_another()),
+            // Another one follows in a few seconds.
+            Err(_) => Ok(true),
+        };
         self.lock().push((beat, tell));
         let writing = tokio::select! {
             biased;
-            lives = &mut told => return lives.map_err(|_| StoreError::of_another()),
+            lives = &mut told => return heard(lives),
             writing = self.writing.lock() => writing,
         };
         let waiting = std::mem::take(&mut *self.lock());
         if waiting.is_empty() {
-            return told.await.map_err(|_| StoreError::of_another());
+            return heard(told.await);
         }
         let mut tx = store.write().await?;
         let mut lives = Vec::with_capacity(waiting.len());
@@ -59,7 +66,7 @@ impl Heartbeats {
         for ((_, tell), lives) in waiting.into_iter().zip(lives) {
             let _ = tell.send(lives);
         }
-        told.await.map_err(|_| StoreError::of_another())
+        heard(told.await)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Beat, oneshot::Sender<bool>)>> {

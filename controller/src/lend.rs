@@ -44,6 +44,18 @@ pub(crate) async fn refusal(
     node: &Node,
     wanted: &NewDesired,
 ) -> Result<Option<Refusal>> {
+    // An agent tells which disks there are before it has looked what is on them.
+    refusal_by(context, tx, node, wanted, |seen, drive| row_of(seen, drive).is_some()).await
+}
+
+/// The same by those disks that `count`.
+async fn refusal_by(
+    context: &Context,
+    tx: &mut Tx,
+    node: &Node,
+    wanted: &NewDesired,
+    count: impl Fn(&[DiskRow], &DiskDrive) -> bool,
+) -> Result<Option<Refusal>> {
     let rules = context.config.tenants;
     if !wanted.power_on || wanted.tenant.is_empty() || !gives_root(tx, wanted).await? {
         return Ok(None);
@@ -52,7 +64,8 @@ pub(crate) async fn refusal(
         && let Some((inventory, _)) = tx.hardware(&node.id).await?.inventory
     {
         let seen = tx.disks(&node.id).await?;
-        let disks = undeclared(node, &inventory.disks, &seen);
+        let disks = inventory.disks.iter().filter(|drive| count(&seen, drive));
+        let disks = undeclared(node, disks, &seen);
         if !disks.is_empty() {
             let reason = format!(
                 "{} of it is neither overlay_disk nor among scratch_disks or detached_disks in nodes.toml, \
@@ -90,7 +103,8 @@ pub(crate) async fn failure(
     if is_admins || actor.is_empty() {
         return Ok(None);
     }
-    let refusal = match refusal(context, tx, &node, &desired.wanted).await? {
+    // By now it has looked at all of them.
+    let refusal = match refusal_by(context, tx, &node, &desired.wanted, |_, _| true).await? {
         None => unseen(context, tx, attempt, &desired.wanted).await?,
         refusal => refusal,
     };
@@ -152,7 +166,6 @@ impl Obstacles {
             let (drives, seen) = (tx.drives().await?, tx.all_disks().await?);
             let has_undeclared = |node: &&Node| {
                 let seen = seen.get(&node.id).map_or(&[][..], Vec::as_slice);
-                // An agent tells which disks there are before it has looked what is on them.
                 let mut known = drives.get(&node.id).into_iter().flatten();
                 known.any(|drive| row_of(seen, drive).is_some() && !is_declared(node, drive, seen))
             };
@@ -191,12 +204,16 @@ impl Obstacles {
 
 /// The node's own disks of which nodes.toml says nothing, as people know them. `seen` is what its agent
 /// found on them at the last boot.
-fn undeclared(node: &Node, drives: &[DiskDrive], seen: &[DiskRow]) -> Vec<String> {
+fn undeclared<'d>(
+    node: &Node,
+    drives: impl IntoIterator<Item = &'d DiskDrive>,
+    seen: &[DiskRow],
+) -> Vec<String> {
     let is_undeclared = |drive: &&DiskDrive| !is_declared(node, drive, seen);
     let told = |drive: &DiskDrive| {
         format!("disk {} (serial {})", drive.name, drive.serial.as_deref().unwrap_or("none"))
     };
-    drives.iter().filter(is_undeclared).map(told).collect()
+    drives.into_iter().filter(is_undeclared).map(told).collect()
 }
 
 fn is_declared(node: &Node, drive: &DiskDrive, seen: &[DiskRow]) -> bool {

@@ -17,8 +17,8 @@ const MOST_KEPT: usize = 65_536;
 pub struct Rate {
     /// At once.
     pub burst: u32,
-    /// In a second, from then on.
-    pub per_second: u32,
+    /// Until there is one more.
+    pause: Duration,
 }
 
 /// What askers have asked for lately.
@@ -64,22 +64,33 @@ impl<K: Hash + Eq> Rates<K> {
     pub fn pardon(&self, who: &K) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(full_at) = asked.by.get_mut(who) {
-            *full_at -= self.each.pause();
+            *full_at -= self.each.pause;
         }
         if let Some(full_at) = &mut asked.all {
-            *full_at -= self.all.pause();
+            *full_at -= self.all.pause;
         }
     }
 }
 
 impl Rate {
-    fn pause(self) -> Duration {
-        Duration::from_secs(1) / self.per_second.max(1)
+    /// `burst` at once, and from then on so many in a second, at least one.
+    pub const fn per_second(burst: u32, most: u32) -> Self {
+        Self::within(Duration::from_secs(1), burst, most)
+    }
+
+    /// The same for an hour.
+    pub const fn per_hour(burst: u32, most: u32) -> Self {
+        Self::within(Duration::from_secs(3600), burst, most)
+    }
+
+    const fn within(span: Duration, burst: u32, most: u32) -> Self {
+        let most = if most == 0 { 1 } else { most as u64 };
+        Self { burst, pause: Duration::from_nanos(span.as_secs() * 1_000_000_000 / most) }
     }
 
     /// When the burst is whole again if one more is let through now.
     fn next(self, full_at: Option<Instant>, now: Instant) -> Result<Instant, Duration> {
-        let each = self.pause();
+        let each = self.pause;
         let next = full_at.unwrap_or(now).max(now) + each;
         match next.checked_duration_since(now + each * self.burst) {
             None | Some(Duration::ZERO) => Ok(next),
@@ -93,6 +104,8 @@ impl Rate {
 pub struct Doors {
     /// Logins and registrations, right ones too.
     pub logins: Rates<IpAddr>,
+    /// Registrations, whatever comes of them: each can leave an account.
+    pub registrations: Rates<IpAddr>,
     /// Tokens that nobody has.
     pub tokens: Rates<IpAddr>,
     /// Calls of agents. A node has an address of its own; a whole rack calls when haasd was restarted.
@@ -102,18 +115,10 @@ pub struct Doors {
 impl Default for Doors {
     fn default() -> Self {
         Self {
-            logins: Rates::new(
-                Rate { burst: 30, per_second: 1 },
-                Rate { burst: 300, per_second: 30 },
-            ),
-            tokens: Rates::new(
-                Rate { burst: 60, per_second: 5 },
-                Rate { burst: 1000, per_second: 200 },
-            ),
-            agents: Rates::new(
-                Rate { burst: 30, per_second: 1 },
-                Rate { burst: 8192, per_second: 500 },
-            ),
+            logins: Rates::new(Rate::per_second(30, 1), Rate::per_second(300, 30)),
+            registrations: Rates::new(Rate::per_hour(60, 20), Rate::per_hour(600, 200)),
+            tokens: Rates::new(Rate::per_second(60, 5), Rate::per_second(1000, 200)),
+            agents: Rates::new(Rate::per_second(30, 1), Rate::per_second(8192, 500)),
         }
     }
 }
@@ -135,7 +140,7 @@ mod tests {
 
     #[test]
     fn who_asks_too_often_has_to_wait_and_takes_nothing_from_others() {
-        let rates = Rates::new(Rate { burst: 3, per_second: 2 }, Rate { burst: 5, per_second: 10 });
+        let rates = Rates::new(Rate::per_second(3, 2), Rate::per_second(5, 10));
         let (start, half) = (Instant::now(), Duration::from_millis(500));
         for _ in 0..3 {
             assert_eq!(rates.ask("a", start), Ok(()));
@@ -153,7 +158,7 @@ mod tests {
 
     #[test]
     fn all_together_have_a_bound_too() {
-        let rates = Rates::new(Rate { burst: 2, per_second: 1 }, Rate { burst: 5, per_second: 10 });
+        let rates = Rates::new(Rate::per_second(2, 1), Rate::per_second(5, 10));
         let now = Instant::now();
         let let_through = (0..100).filter(|who| rates.ask(*who, now).is_ok()).count();
         assert_eq!(let_through, 5);
@@ -163,8 +168,7 @@ mod tests {
     #[test]
     fn strangers_without_number_are_not_remembered_without_bound() {
         let many = u32::MAX;
-        let rates =
-            Rates::new(Rate { burst: 1, per_second: 1 }, Rate { burst: many, per_second: 1000 });
+        let rates = Rates::new(Rate::per_second(1, 1), Rate::per_second(many, 1000));
         let now = Instant::now();
         let let_through = (0..MOST_KEPT + 10).filter(|who| rates.ask(*who, now).is_ok()).count();
         assert_eq!(let_through, MOST_KEPT);

@@ -66,7 +66,7 @@ Examples:
         #[arg(long, conflicts_with = "keys")]
         none: bool,
     },
-    /// Remove a user. Its overlays are kept for a while, in which it can be restored.
+    /// Remove a user. It and its overlays are kept for a while, in which it can be restored.
     #[command(
         visible_alias = "delete",
         after_help = "\
@@ -83,7 +83,7 @@ Examples:
         #[command(flatten)]
         yes: Yes,
     },
-    /// Take back that a user was removed, as long as its overlays are kept.
+    /// Take back that a user was removed, as long as it is kept.
     #[command(after_help = "Examples:\n  haasctl user restore alice")]
     Restore {
         /// The user.
@@ -195,6 +195,10 @@ impl Command {
                 )?;
                 match client.remove_user(&name, now).await? {
                     Some(kept) => {
+                        let with = match kept.overlays.is_empty() {
+                            true => "",
+                            false => " with these overlays",
+                        };
                         out.show(&kept, || overlay::list_table(&kept.overlays))?;
                         let end = kept
                             .user
@@ -202,12 +206,12 @@ impl Command {
                             .as_deref()
                             .map_or_else(String::new, format::time);
                         out.note(&format!(
-                            "User {name} is removed, and destroyed with these overlays on {end}. \
+                            "User {name} is removed, and destroyed{with} on {end}. \
                              Until then: haasctl user restore {name}{}",
                             saving(&kept.overlays)
                         ))
                     }
-                    None => out.note(&format!("User {name} is removed.")),
+                    None => out.note(&format!("User {name} is destroyed.")),
                 }
             }
             Self::Restore { name } => {

@@ -124,8 +124,10 @@ async fn log_in(
                 match admit(shared, &established, &ticket).await {
                     Ok((place, paces)) => {
                         // Before its answer: whoever has a session does not give way.
-                        if matches!(established.kind, Kind::Normal { .. }) {
-                            newcomer.take();
+                        if matches!(established.kind, Kind::Normal { .. })
+                            && newcomer.take().is_some_and(|newcomer| !newcomer.leaves())
+                        {
+                            return Ok(None);
                         }
                         let header = header.put(14, place.tsih.to_be_bytes());
                         let session =

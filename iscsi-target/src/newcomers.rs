@@ -28,6 +28,16 @@ struct Waiting {
 pub(crate) struct Newcomer {
     all: Arc<Newcomers>,
     number: u64,
+    is_one: bool,
+}
+
+impl Newcomer {
+    /// It has a session now. False if it was told to end meanwhile.
+    pub(crate) fn leaves(mut self) -> bool {
+        let stays = self.all.lock().tickets.remove(&self.number).is_some();
+        self.is_one = !stays;
+        stays
+    }
 }
 
 impl Newcomers {
@@ -45,7 +55,7 @@ impl Newcomers {
         waiting.last += 1;
         let number = waiting.last;
         waiting.tickets.insert(number, ticket);
-        Newcomer { all: Arc::clone(self), number }
+        Newcomer { all: Arc::clone(self), number, is_one: true }
     }
 
     /// Ends the oldest. False where there is none.
@@ -72,7 +82,7 @@ impl Newcomers {
 impl Drop for Newcomer {
     fn drop(&mut self) {
         let mut waiting = self.all.lock();
-        if waiting.tickets.remove(&self.number).is_none() {
+        if self.is_one && waiting.tickets.remove(&self.number).is_none() {
             waiting.ending -= 1;
         }
     }

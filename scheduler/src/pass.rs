@@ -143,15 +143,28 @@ impl<'a> Planner<'a> {
         Some(Hold { claim: claim.clone(), start, end, vector, shares })
     }
 
-    /// Advance claims lost nodes before their time: others, at their time or as soon after as can be. Answers
-    /// those that find none; one whose nodes are worked on in its time has failed then.
+    /// Advance claims lost nodes before their time: others at their time, and only where their nodes are worked
+    /// on or are barred to them by then as soon after as can be. Answers those that keep theirs, since
+    /// they find none; one whose nodes are worked on in its time has failed then.
     pub(crate) fn replan_displaced(&mut self) -> Vec<ClaimId> {
         let mut stuck = Vec::new();
         for claim in std::mem::take(&mut self.displaced) {
             let Some(promise) = &claim.promise else { continue };
             let (id, wanted) = (claim.id, promise.start);
+            let end = wanted.saturating_add(claim.walltime);
+            let nodes = || promise.nodes.iter().flatten().copied();
+            let is_worked_on = nodes().any(|node| is_worked_on(self.snapshot, node, wanted, end));
+            let is_barred = nodes().any(|node| claim.barred.contains(node.0));
             let ways = self.ways(&claim, None);
-            if let Some((start, found)) = self.find_first(&claim, &ways, wanted, None) {
+            // What was found for one hour says nothing of an earlier one.
+            self.forget();
+            let found = match self.find_at(&claim, &ways, wanted, None) {
+                Ok(found) => Some((wanted, found)),
+                // A node that is lost may be back by then.
+                Err(_) if !is_worked_on && !is_barred => None,
+                Err(_) => self.find_first(&claim, &ways, wanted, None),
+            };
+            if let Some((start, found)) = found {
                 self.hold(claim.clone(), &ways, start, found);
                 self.note_planned(id, Reason::Reserved);
                 let why = self.why_later(&claim);
@@ -159,14 +172,13 @@ impl<'a> Planner<'a> {
                 self.plan.changes.push(change);
                 continue;
             }
-            let end = wanted.saturating_add(claim.walltime);
-            let mut nodes = promise.nodes.iter().flatten().copied();
-            if nodes.any(|node| is_worked_on(self.snapshot, node, wanted, end)) {
+            if is_worked_on {
                 self.plan.changes.push(Change::Failed { claim: id, lost: Vec::new() });
             } else {
                 stuck.push(id);
             }
         }
+        self.forget();
         stuck
     }
 

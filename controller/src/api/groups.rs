@@ -8,10 +8,12 @@ use haas_api::{
     group::{Group, GroupChange, NewGroup},
     names::UserName,
     problem::Problem,
+    project::MemberRole,
 };
 
 use super::{
-    Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged, caller::changes, users,
+    Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged, caller::changes, projects,
+    users,
 };
 use crate::{
     auth::{Object, Verb},
@@ -80,7 +82,8 @@ pub(super) async fn show(
 /// Takes users in and out, all of them or none. Everybody may leave.
 #[utoipa::path(patch, path = "/v1/groups/{name}", params(("name" = String, Path)),
     request_body = GroupChange,
-    responses((status = 200, body = Group), (status = 404, body = Problem)))]
+    responses((status = 200, body = Group), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
 pub(super) async fn change(
     State(context): State<Arc<Context>>,
     caller: Caller,
@@ -102,9 +105,13 @@ pub(super) async fn change(
     }
     for user in &change.remove {
         let user = users::find(&mut tx, user.as_str()).await?;
+        let owned = owned_by(&mut tx, &user.id).await?;
         if !tx.remove_group_member(&id, &user.id).await? {
             let detail = format!("{} is not in the group {name}", user.name);
             return Err(Fail::not_found("no-member", detail));
+        }
+        for project in owned {
+            projects::has_owner_without(&mut tx, &project, None).await?;
         }
     }
     let group = find(&mut tx, &name).await?;
@@ -114,7 +121,7 @@ pub(super) async fn change(
 
 /// Removes a group. What was granted to it is granted to nobody then.
 #[utoipa::path(delete, path = "/v1/groups/{name}", params(("name" = String, Path)),
-    responses((status = 204), (status = 404, body = Problem)))]
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn remove(
     State(context): State<Arc<Context>>,
     caller: Caller,
@@ -123,11 +130,24 @@ pub(super) async fn remove(
     let mut tx = context.store.write().await?;
     let group = find(&mut tx, &name).await?;
     caller.may(Verb::Manage, group.object(&caller))?;
+    let mut owned = Vec::new();
+    for (member, _) in &group.members {
+        owned.extend(owned_by(&mut tx, member).await?);
+    }
     tx.remove_group(&group.row.id).await?;
+    for project in owned {
+        projects::has_owner_without(&mut tx, &project, None).await?;
+    }
     caller
         .commit(tx, StatusCode::NO_CONTENT, format!("removed group {name} ({})", group.row.id))
         .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The projects that a user owns, by their ids.
+async fn owned_by(tx: &mut Tx, user_id: &str) -> Answer<Vec<String>> {
+    let all = tx.memberships(user_id).await?.into_iter();
+    Ok(all.filter(|(_, role)| *role == MemberRole::Owner).map(|(id, _)| id).collect())
 }
 
 /// A group and who is in it.

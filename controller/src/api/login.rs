@@ -22,6 +22,7 @@ use crate::{
     clock,
     context::Context,
     model::AccountKind,
+    rates::asker,
     store::NewAudit,
 };
 
@@ -83,6 +84,9 @@ pub(super) async fn register(
     if !context.config.auth.register {
         let detail = "nobody can register here; ask an admin for an account";
         return Err(Fail::new(StatusCode::FORBIDDEN, "no-registration", detail));
+    }
+    if let Err(wait) = context.doors.registrations.ask(asker(from.ip()), Instant::now()) {
+        return Err(Fail::too_often("too-many-registrations", wait));
     }
     check_name(&new.name)?;
     check_keys(&new.ssh_keys)?;

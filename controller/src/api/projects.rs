@@ -177,14 +177,24 @@ pub(super) async fn members(
             }
         }
     }
+    has_owner_without(&mut tx, &row.id, None).await?;
     let project = shown(&mut tx, row).await?;
-    if !project.members.iter().any(|member| member.role == MemberRole::Owner) {
-        let detail = format!("{name} would have no owner any more; name another one first");
-        return Err(Fail::conflict("no-owner", detail));
-    }
     let set = change.set.iter().map(|one| format!("{} {:?}", one.member, one.role));
     caller.commit(tx, StatusCode::OK, changes(&set.collect::<Vec<_>>(), &change.remove)).await?;
     Ok(Tagged(project))
+}
+
+/// Refuses to leave a project without anybody who owns it, also when this user is gone.
+pub(super) async fn has_owner_without(tx: &mut Tx, id: &str, user: Option<&str>) -> Answer<()> {
+    if tx.owners(id).await?.iter().any(|owner| Some(owner.as_str()) != user) {
+        return Ok(());
+    }
+    let name = tx.project_by_id(id).await?.map(|row| row.name.to_string()).unwrap_or_default();
+    let detail = format!(
+        "the project {name} would have no owner any more: name another one first \
+         (`haasctl project add {name} USER --role owner`), or remove it"
+    );
+    Err(Fail::conflict("no-owner", detail))
 }
 
 async fn member_id(tx: &mut Tx, member: &Subject) -> Answer<MemberId> {

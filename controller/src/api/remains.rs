@@ -19,8 +19,8 @@ use axum::{
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 
-/// So much of it at most, bytes.
-const MOST: usize = 64 << 10;
+/// So much of it at most, bytes: a body of JSON, and not an image's.
+const MOST: usize = 4 << 20;
 /// And for so long at most.
 const WITHIN: Duration = Duration::from_secs(2);
 

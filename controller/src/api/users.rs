@@ -17,7 +17,7 @@ use haas_api::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged, overlays};
+use super::{Answer, Caller, Fail, IfMatch, Json, Page, Path, Query, Tagged, overlays, projects};
 use crate::{
     auth::{Object, Verb},
     calendar, clock,
@@ -208,14 +208,8 @@ pub(super) async fn remove(
         return Err(Fail::conflict("user-has-nodes", detail));
     }
     for (project, role) in tx.memberships(&user.id).await? {
-        if role == MemberRole::Owner && tx.owners(&project).await? == [user.id.clone()] {
-            let project = tx.project_by_id(&project).await?.map(|row| row.name.to_string());
-            let project = project.unwrap_or_default();
-            let detail = format!(
-                "{name} is the only owner of the project {project}: give it another one first \
-                 (`haasctl project add {project} USER --role owner`), or remove it"
-            );
-            return Err(Fail::conflict("no-owner", detail));
+        if role == MemberRole::Owner {
+            projects::has_owner_without(&mut tx, &project, Some(&user.id)).await?;
         }
     }
     let by = caller.0.name.as_str();
@@ -226,6 +220,7 @@ pub(super) async fn remove(
         return match housekeeping::destroy(&mut tx, user).await? {
             Destroyed::Gone(had) => {
                 caller.commit(tx, StatusCode::NO_CONTENT, format!("destroyed: {had}")).await?;
+                context.told();
                 context.calendar_wake.notify_one();
                 Ok(StatusCode::NO_CONTENT.into_response())
             }
@@ -246,6 +241,7 @@ pub(super) async fn remove(
         kept.overlays.push(overlays::shown(&mut tx, overlay).await?);
     }
     caller.commit(tx, StatusCode::OK, format!("removed user {name} ({})", kept.user.id)).await?;
+    context.told();
     context.calendar_wake.notify_one();
     Ok(Json(kept).into_response())
 }

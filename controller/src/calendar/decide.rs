@@ -367,7 +367,12 @@ fn apply(world: &World, taken: &Taken, plan: Plan, drafts: &mut [Draft], now: Mi
         let why = moved.get(&planned.claim).map(|why| words::why(world, *why));
         draft.plan(&planned, planned.nodes.iter().flatten().map(id_of), why, taken);
     }
-    let no_more = |draft: &&mut Draft| !at_risk.contains(&claim_id(draft.now.id));
+    let assigned: HashSet<ClaimId> =
+        taken.snapshot.assignments.iter().map(|one| one.claim.id).collect();
+    let no_more = |draft: &&mut Draft| {
+        let id = claim_id(draft.now.id);
+        assigned.contains(&id) && !at_risk.contains(&id)
+    };
     for draft in drafts.iter_mut().filter(no_more) {
         if draft.now.state == ReservationState::Planned && draft.now.code == ReasonCode::Degraded {
             let reason = "its nodes can be had again at its hour";
@@ -499,7 +504,7 @@ fn change_of(
         }
         Change::Degraded { lost, .. } => {
             let reason = format!("{} is lost, and no other node serves yet", names(&lost));
-            if draft.now.on_node_loss == OnNodeLoss::Fail {
+            if draft.now.on_node_loss == OnNodeLoss::Fail && !draft.now.is_before_its_hour(now) {
                 draft.end(ReasonCode::NodeLost, reason, now);
             } else if draft.now.code != ReasonCode::Degraded {
                 (draft.now.code, draft.now.reason) = (ReasonCode::Degraded, reason.clone());

@@ -352,6 +352,11 @@ fn assignment(world: &World, one: &Reservation, claim: Claim, now: Micros) -> Op
     let nodes = held(world, one);
     let (start, end) = (one.start_at?, one.end_at?);
     let has_begun = one.state.has_nodes();
+    // A node that is lost before its hour can come back by then.
+    let claim = match one.is_before_its_hour(now) {
+        true => Claim { on_node_loss: scheduler::OnNodeLoss::Replace, ..claim },
+        false => claim,
+    };
     (!nodes.is_empty()).then(|| Assignment {
         claim,
         nodes: vec![nodes],

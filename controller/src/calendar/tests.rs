@@ -144,8 +144,12 @@ impl Rig {
 
     async fn is_silent(&self, number: u8, silence: Option<Silence>) {
         let node = self.bench.node(number).await;
+        // Whose agent is missed was on.
+        let is_on = silence.is_some() || node.generation > 0;
+        let power = if is_on { Power::On } else { Power::Off };
         let mut tx = self.bench.context.store.write().await.unwrap();
         tx.set_silence(&node.id, silence).await.unwrap();
+        tx.set_power(&node.id, Ok(power), self.bench.context.clock.now()).await.unwrap();
         tx.commit().await.unwrap();
     }
 

@@ -247,7 +247,9 @@ impl World {
     pub(super) fn health(&self, seen: &Seen) -> Health {
         let Seen { node, standing, .. } = seen;
         let has_fault = node.fault.as_ref().is_some_and(|f| f.generation == node.generation);
-        if has_fault || node.silence == Some(Silence::Unreachable) {
+        // Of a node that is seen to be off no agent is missed.
+        let is_lost = node.silence == Some(Silence::Unreachable) && node.power != Power::Off;
+        if has_fault || is_lost {
             return Health::Down;
         }
         let drained = node.drain.as_ref().map(|drain| drain.state);

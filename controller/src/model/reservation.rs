@@ -81,6 +81,11 @@ impl Reservation {
         self.nodes.iter().filter(|node| !node.lost)
     }
 
+    /// Whether it names an hour that is to come, also when its nodes boot for it already.
+    pub fn is_before_its_hour(&self, now: Micros) -> bool {
+        self.is_advance && self.start_at.is_some_and(|start| now < start)
+    }
+
     /// Takes other nodes for those that are only promised.
     pub fn promise(&mut self, node_ids: impl IntoIterator<Item = String>) {
         let nodes = node_ids.into_iter().zip(0..);

@@ -63,9 +63,9 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 const MAX_HEAD: usize = 16 << 10;
 
 /// Requests of one address: a boot has some ten, and firmware that reads by Range some more.
-const PER_ADDRESS: Rate = Rate { burst: 200, per_second: 20 };
+const PER_ADDRESS: Rate = Rate::per_second(200, 20);
 /// Requests of all; racks that are switched on at once fit into it.
-const IN_ALL: Rate = Rate { burst: 20_000, per_second: 2000 };
+const IN_ALL: Rate = Rate::per_second(20_000, 2000);
 
 /// Serves until `stop`. Downloads in progress are cut then: the node asks the next haasd again.
 pub async fn run<T: BootTargets>(

@@ -40,9 +40,9 @@ const MAX_PER_PEER: usize = 4;
 /// Transfers at a time in all.
 const MAX_TRANSFERS: usize = 2048;
 /// Requests of one address: firmware asks for a size first, and GRUB looks for its script by many names.
-const PER_ADDRESS: Rate = Rate { burst: 100, per_second: 5 };
+const PER_ADDRESS: Rate = Rate::per_second(100, 5);
 /// Requests of all; racks that are switched on at once fit into it.
-const IN_ALL: Rate = Rate { burst: 20_000, per_second: 2000 };
+const IN_ALL: Rate = Rate::per_second(20_000, 2000);
 
 /// One address that is served.
 #[derive(Debug)]

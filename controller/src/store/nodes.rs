@@ -315,7 +315,7 @@ impl Tx {
         Ok(())
     }
 
-    /// What the BMC said at `at`, or why it could not be asked. Of a node that is off no agent is missed.
+    /// What the BMC said at `at`, or why it could not be asked.
     pub async fn set_power(
         &mut self,
         id: &str,
@@ -327,8 +327,7 @@ impl Tx {
                 self,
                 query(
                     "update nodes set power = $2, power_at = $3, power_asked_at = $3,
-                     power_error = null, power_failed_at = null,
-                     silence = case when $2 = 'off' then null else silence end where id = $1",
+                     power_error = null, power_failed_at = null where id = $1",
                 )
                 .bind(id)
                 .bind(power.as_str())

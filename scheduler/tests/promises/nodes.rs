@@ -283,21 +283,38 @@ fn an_accepted_hour_is_kept_until_it_comes_though_no_node_serves_now() {
 }
 
 #[test]
-fn an_hour_that_is_kept_takes_its_nodes_from_one_that_finds_others() {
+fn hours_that_are_moved_are_each_looked_for_from_their_own() {
+    let mut snapshot = cluster(2);
+    // The later hour has the smaller number.
+    snapshot.assignments = vec![reserved(1, &[0], 5_000, 5_100), reserved(2, &[0], 1_000, 1_100)];
+    let window = |from, until| scheduler::Maintenance { nodes: set(&[0, 1]), from, until };
+    snapshot.maintenance = vec![window(990, 1_010), window(4_990, 5_010)];
+    let mut moved: Vec<_> = plan_at(&snapshot, 10).changes;
+    moved.sort_unstable_by_key(|change| match change {
+        Change::Moved { claim, .. } => claim.0,
+        _ => u64::MAX,
+    });
+    match moved[..] {
+        [
+            Change::Moved { claim: ClaimId(1), from: 5_000, to: 5_010, .. },
+            Change::Moved { claim: ClaimId(2), from: 1_000, to: 1_010, .. },
+        ] => {}
+        _ => panic!("{moved:?}"),
+    }
+}
+
+#[test]
+fn an_hour_that_is_kept_keeps_its_nodes_from_others_too() {
     let mut snapshot = cluster(6);
     for lost in [3, 4, 5] {
         snapshot.nodes[lost].health = Health::Down;
     }
     snapshot.assignments =
         vec![reserved(1, &[0, 4], 100, 150), reserved(2, &[1, 2, 3, 5], 120, 200)];
-    let plan = plan_at(&snapshot, 10);
-    let mut changes = plan.changes;
-    changes.sort_unstable_by_key(|change| matches!(change, Change::Moved { .. }));
-    let kept = Change::Degraded { claim: ClaimId(2), lost: ids(&[3, 5]) };
-    match &changes[..] {
-        [first, Change::Moved { claim: ClaimId(1), from: 100, to: 200, .. }] if *first == kept => {}
-        _ => panic!("{changes:?}"),
-    }
+    let degraded =
+        |claim, lost: &[u32]| Change::Degraded { claim: ClaimId(claim), lost: ids(lost) };
+    let kept = [degraded(1, &[4]), degraded(2, &[3, 5])];
+    assert_eq!(plan_at(&snapshot, 10).changes, kept);
 }
 
 /// Queue 1 has its guarantee and more, queue 2 is guaranteed what it lends.

@@ -180,6 +180,30 @@ async fn members_do_what_their_role_says_also_through_a_group_and_until_they_lea
 }
 
 #[tokio::test]
+async fn a_project_is_never_left_without_an_owner() {
+    let (bench, _bob) = two_tenants().await;
+    bench.add_user("gil", Role::User).await;
+    ok(bench.call(&bench.alice, "POST", "/v1/groups", json!({ "name": "lead" })).await);
+    let set =
+        async |body| bench.call(&bench.admin, "PATCH", "/v1/projects/vision/members", body).await;
+    let lead = json!([{ "member": "group:lead", "role": "owner" }]);
+    ok(set(json!({ "set": lead, "remove": ["alice"] })).await);
+    let without_owner = async |token: &str, method, path, body| {
+        let answer = bench.call(token, method, path, body).await;
+        assert_eq!(refused(&answer), (409, "no-owner".into()), "{method} {path}");
+    };
+    let leaves = json!({ "remove": ["alice"] });
+    without_owner(&bench.alice, "PATCH", "/v1/groups/lead", leaves).await;
+    without_owner(&bench.alice, "DELETE", "/v1/groups/lead", Value::Null).await;
+    without_owner(&bench.admin, "DELETE", "/v1/users/alice", Value::Null).await;
+    ok(set(json!({ "set": [{ "member": "gil", "role": "owner" }] })).await);
+    ok(bench.call(&bench.admin, "DELETE", "/v1/users/alice", Value::Null).await);
+    // She may come back, or not.
+    assert_eq!(refused(&set(json!({ "remove": ["gil"] })).await), (409, "no-owner".into()));
+    without_owner(&bench.admin, "DELETE", "/v1/users/gil?now=true", Value::Null).await;
+}
+
+#[tokio::test]
 async fn a_grant_opens_an_overlay_to_somebody_and_closes_when_it_ends() {
     let (bench, bob) = two_tenants().await;
     bench.add_overlay("alice", "dev").await;

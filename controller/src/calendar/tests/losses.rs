@@ -98,13 +98,33 @@ async fn an_accepted_hour_outlives_that_its_nodes_cannot_be_had_for_a_while() {
     assert_eq!(text(&shown["reason"]), detail);
     is_at(&rig, &shown["start_at"], 2 * HOUR);
     assert_eq!(rig.nodes(id).await, ["n01", "n02"]);
+    // Also while the others boot for it.
     rig.is_back(2).await;
     rig.pass(3 * MINUTE).await;
     assert_eq!(rig.state(id).await, is("planned", "accepted"));
     let steps = rig.steps(id).await;
     assert_eq!(steps[steps.len() - 2..], ["at-risk degraded", "planned accepted"], "{steps:?}");
+    rig.is_lost(2).await;
     rig.pass(2 * HOUR - MINUTE).await;
+    rig.pass(2 * HOUR - 50 * SECOND).await;
     assert_eq!(rig.state(id).await.0, "starting");
+    assert_eq!(rig.nodes(id).await, ["n01", "n02"]);
+}
+
+#[tokio::test]
+async fn an_accepted_hour_is_not_moved_for_a_node_that_may_be_back_by_then() {
+    let rig = Rig::new(3).await;
+    let first = rig.reserve(wish_at(&rig, 2, HOUR, 2 * HOUR)).await;
+    let other = rig.reserve(wish_at(&rig, 1, HOUR, 2 * HOUR)).await;
+    assert_eq!((rig.nodes(first).await.len(), rig.nodes(other).await.len()), (2, 1));
+    rig.is_lost(2).await;
+    rig.pass(MINUTE).await;
+    rig.is_back(2).await;
+    rig.pass(2 * MINUTE).await;
+    for id in [first, other] {
+        assert_eq!(rig.state(id).await, is("planned", "accepted"));
+        is_at(&rig, &rig.shown(id).await["start_at"], 2 * HOUR);
+    }
 }
 
 #[tokio::test]

@@ -19,11 +19,11 @@ use crate::{
 };
 
 /// Requests of one MAC, and not of one address: a whole rack's come from its relay.
-const PER_MAC: Rate = Rate { burst: 40, per_second: 2 };
+const PER_MAC: Rate = Rate::per_second(40, 2);
 /// Requests of all nodes; racks that are switched on at once fit into it.
-const OF_NODES: Rate = Rate { burst: 20_000, per_second: 2000 };
+const OF_NODES: Rate = Rate::per_second(20_000, 2000);
 /// Requests of all others.
-const OF_STRANGERS: Rate = Rate { burst: 2_000, per_second: 200 };
+const OF_STRANGERS: Rate = Rate::per_second(2_000, 200);
 /// Requests of nodes answered at the same time; more are dropped, and their clients ask again.
 const NODES_IN_FLIGHT: usize = 1024;
 /// The same for all others.
