@@ -7,8 +7,8 @@ use tests::{NodeHw, Rack, RackSpec, files, wait_for};
 use crate::support::{BOOT, Lab};
 
 #[test]
-#[ignore = "needs QEMU; run: cargo xtask e2e"]
-fn a_node_ends_in_order_if_it_can_and_hard_if_it_hangs() -> Result<()> {
+#[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
+fn slow_a_node_ends_in_order_if_it_can_and_hard_if_it_hangs() -> Result<()> {
     Rack::with(RackSpec::new("faults-power", vec![NodeHw::default(); 2]), |rack| {
         let config = "\n[boot]\nshutdown = \"12s\"\n";
         let lab = Lab::start_with(rack, config, files::nodes_toml(rack)?)?;

@@ -131,7 +131,8 @@ fn the_queue_and_the_hour(
 ) -> Result<()> {
     // Others are root beside what she leaves on disks here.
     alice.ok(&["overlay", "share-disk", "alice/study", "--yes"])?;
-    let first = alice.reserve(&["-N", "2", "-t", "30", "--overlay", "study"])?.id;
+    let two = ["-N", "2", "-w", "node[1-2]"];
+    let first = alice.reserve(&[&two[..], &["-t", "30", "--overlay", "study"]].concat())?.id;
     let waits = carol.reserve(&["-N", "3", "-t", "20"])?.id;
     alice.until_state(first, ReservationState::Active)?;
     ensure!(!rack.node(3).is_on()?, "nobody has node3");
