@@ -25,7 +25,7 @@ async fn an_overlay_is_its_owners_and_names_are_taken_once_per_owner(db: Db) {
     let mut tx = db.store.write().await.unwrap();
     let hers = tx.add_overlay(&alice, &dev, 1).await.unwrap();
     let his = tx.add_overlay(&bob, &dev, 2).await.unwrap();
-    assert!(matches!(tx.add_overlay(&alice, &dev, 3).await, Err(StoreError::Conflict(_))));
+    assert!(matches!(tx.add_overlay(&alice, &dev, 3).await, Err(StoreError::Taken(_))));
     let found = tx.overlay(&alice, &dev).await.unwrap().unwrap();
     assert_eq!((found.full_name().as_str(), &found.id), ("alice/dev", &hers));
     assert_eq!(tx.overlay_by_id(&his).await.unwrap().unwrap().owner, "bob");

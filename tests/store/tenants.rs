@@ -79,7 +79,7 @@ async fn a_group_is_found_with_its_members(db: Db) {
     assert!(tx.remove_group_member(&id, &bob).await.unwrap());
     assert!(!tx.remove_group_member(&id, &bob).await.unwrap());
     let again = tx.add_group(&"staff".parse().unwrap(), &bob, 1).await;
-    assert!(matches!(again, Err(StoreError::Conflict(_))), "{again:?}");
+    assert!(matches!(again, Err(StoreError::Taken(_))), "{again:?}");
     // A group outlives its owner, and nobody but admins has it then.
     assert!(tx.remove_user(&alice).await.unwrap());
     assert_eq!(tx.group("staff").await.unwrap().unwrap().owner_id, None);
@@ -174,7 +174,7 @@ async fn an_image_name_is_one_projects(db: Db) {
     // Neither another project's nor what the cluster has already.
     for (name, project) in [(&cuda, &speech), (&minimal, &speech)] {
         let taken = tx.set_image_owner(name, project).await;
-        assert!(matches!(taken, Err(StoreError::Conflict(_))), "{taken:?}");
+        assert!(matches!(taken, Err(StoreError::Taken(_))), "{taken:?}");
     }
     tx.set_tag(&cuda, &latest, &digest("a")).await.unwrap();
     let names = tx.names_of_image(&digest("a")).await.unwrap();

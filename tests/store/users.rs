@@ -34,7 +34,7 @@ async fn a_name_is_taken_once(db: Db) {
     let mut tx = db.store.write().await.unwrap();
     let second =
         tx.add_user(&"alice".parse().unwrap(), UserKind::Service, Role::User, &[], 1).await;
-    assert!(matches!(second, Err(StoreError::Conflict(_))), "{second:?}");
+    assert!(matches!(second, Err(StoreError::Taken(_))), "{second:?}");
 }
 
 async fn every_user_has_a_uid_of_its_own_though_many_are_added_at_once(db: Db) {
