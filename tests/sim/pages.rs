@@ -211,6 +211,8 @@ impl Reader<'_> {
                 self.ok("switch n03 --image minimal --overlay none --wait")
             }
             "haasctl user rm alice --yes" => {
+                // The tutorial made her the only one who owns it.
+                self.ok("project add vision admin --role owner")?;
                 self.ok("switch n01 --image minimal --overlay alice/dev --wait")?;
                 self.ok("switch n01 --image minimal --overlay dev --wait")
             }
