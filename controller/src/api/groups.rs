@@ -8,7 +8,6 @@ use haas_api::{
     group::{Group, GroupChange, NewGroup},
     names::UserName,
     problem::Problem,
-    project::MemberRole,
 };
 
 use super::{
@@ -105,7 +104,7 @@ pub(super) async fn change(
     }
     for user in &change.remove {
         let user = users::find(&mut tx, user.as_str()).await?;
-        let owned = owned_by(&mut tx, &user.id).await?;
+        let owned = tx.owned_by(&user.id).await?;
         if !tx.remove_group_member(&id, &user.id).await? {
             let detail = format!("{} is not in the group {name}", user.name);
             return Err(Fail::not_found("no-member", detail));
@@ -132,7 +131,7 @@ pub(super) async fn remove(
     caller.may(Verb::Manage, group.object(&caller))?;
     let mut owned = Vec::new();
     for (member, _) in &group.members {
-        owned.extend(owned_by(&mut tx, member).await?);
+        owned.extend(tx.owned_by(member).await?);
     }
     tx.remove_group(&group.row.id).await?;
     for project in owned {
@@ -142,12 +141,6 @@ pub(super) async fn remove(
         .commit(tx, StatusCode::NO_CONTENT, format!("removed group {name} ({})", group.row.id))
         .await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// The projects that a user owns, by their ids.
-async fn owned_by(tx: &mut Tx, user_id: &str) -> Answer<Vec<String>> {
-    let all = tx.memberships(user_id).await?.into_iter();
-    Ok(all.filter(|(_, role)| *role == MemberRole::Owner).map(|(id, _)| id).collect())
 }
 
 /// A group and who is in it.

@@ -11,7 +11,6 @@ use haas_api::{
     List,
     names::UserName,
     problem::Problem,
-    project::MemberRole,
     user::{NewUser, RemovedUser, User, UserChange, UserKind},
 };
 use serde::Deserialize;
@@ -207,10 +206,8 @@ pub(super) async fn remove(
         let detail = format!("{name} has nodes; switch them off or to somebody else first");
         return Err(Fail::conflict("user-has-nodes", detail));
     }
-    for (project, role) in tx.memberships(&user.id).await? {
-        if role == MemberRole::Owner {
-            projects::has_owner_without(&mut tx, &project, Some(&user.id)).await?;
-        }
+    for project in tx.owned_by(&user.id).await? {
+        projects::has_owner_without(&mut tx, &project, Some(&user.id)).await?;
     }
     let by = caller.0.name.as_str();
     calendar::take_back_all_of(&context, &mut tx, &user.id, by).await?;

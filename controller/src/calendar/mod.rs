@@ -29,6 +29,7 @@ mod decide;
 mod draft;
 mod free;
 pub mod ical;
+mod release;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -45,11 +46,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub(crate) use ask::from_s;
-pub use ask::{
-    AskError, Asked, Wish, cancel_or_release, check_queue, explain, extend, leaf_queues, reserve,
-    take_back_all_of,
-};
+pub use ask::{AskError, Asked, Wish, check_queue, explain, extend, leaf_queues, reserve};
 pub use free::calendar;
+pub use release::{cancel_or_release, take_back_all_of};
 pub use windows::{add_window, remove_window, windows};
 
 use self::world::World;

@@ -197,15 +197,18 @@ impl Tx {
     /// Those who own a project, by themselves or in a group, by their ids; none that were removed.
     pub async fn owners(&mut self, project_id: &str) -> Result<Vec<String>> {
         let mut owners = Vec::new();
-        for (id, role) in self.people_of(project_id).await? {
-            let is_there = async |tx: &mut Self| -> Result<bool> {
-                Ok(tx.user_by_id(&id).await?.is_some_and(|user| user.destroy_at.is_none()))
-            };
-            if role == MemberRole::Owner && is_there(self).await? {
-                owners.push(id);
-            }
+        let people = self.people_of(project_id).await?.into_iter();
+        for (id, _) in people.filter(|(_, role)| *role == MemberRole::Owner) {
+            let user = self.user_by_id(&id).await?;
+            owners.extend(user.filter(|user| user.destroy_at.is_none()).map(|_| id));
         }
         Ok(owners)
+    }
+
+    /// The projects that a user owns, by itself or in a group, by their ids.
+    pub async fn owned_by(&mut self, user_id: &str) -> Result<Vec<String>> {
+        let all = self.memberships(user_id).await?.into_iter();
+        Ok(all.filter(|(_, role)| *role == MemberRole::Owner).map(|(id, _)| id).collect())
     }
 
     /// The projects that a user is in, by itself or in a group, with its highest role in each.

@@ -98,12 +98,12 @@ async fn an_accepted_hour_outlives_that_its_nodes_cannot_be_had_for_a_while() {
     assert_eq!(text(&shown["reason"]), detail);
     is_at(&rig, &shown["start_at"], 2 * HOUR);
     assert_eq!(rig.nodes(id).await, ["n01", "n02"]);
-    // Also while the others boot for it.
     rig.is_back(2).await;
     rig.pass(3 * MINUTE).await;
     assert_eq!(rig.state(id).await, is("planned", "accepted"));
     let steps = rig.steps(id).await;
     assert_eq!(steps[steps.len() - 2..], ["at-risk degraded", "planned accepted"], "{steps:?}");
+    // Also while the others boot for it.
     rig.is_lost(2).await;
     rig.pass(2 * HOUR - MINUTE).await;
     rig.pass(2 * HOUR - 50 * SECOND).await;
