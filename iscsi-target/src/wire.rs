@@ -5,7 +5,7 @@
 //! that is all the flow control there is, and it bounds the memory.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Read};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::Poll;
@@ -187,12 +187,23 @@ impl Wire {
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
             if self.ticket.is_stopping() {
-                return Poll::Ready(Ok(Filled::Stopping));
+                return Poll::Ready(self.last_bytes());
             }
             self.inbox.release();
             self.tick.poll_tick(cx).map(|_| Ok(Filled::Tick))
         })
         .await
+    }
+
+    /// What the socket holds when the server stops. tokio learns that something has come only between
+    /// turns, so here the kernel itself is asked.
+    fn last_bytes(&mut self) -> Result<Filled, WireError> {
+        match self.inbox.receive(|room| (&*SockRef::from(&self.stream)).read(room)) {
+            Ok(0) => Ok(Filled::Closed),
+            Ok(_) => Ok(Filled::Bytes),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Filled::Stopping),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Closes our side behind what was sent, and takes what the peer still sends until it closes
@@ -349,5 +360,37 @@ impl Wire {
             },
         });
         writable.await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::spin::Spin;
+    use crate::turns::Turns;
+
+    /// Nothing here leaves the runtime's thread, so that tokio does not learn what comes meanwhile.
+    #[tokio::test]
+    async fn what_came_before_the_stop_is_received_although_tokio_has_not_heard_of_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let stream = TcpStream::from_std(stream).unwrap();
+        let (mut turns, mut ticket) = (Turns::new(Spin::new(Duration::ZERO)), None);
+        turns.admit(|own| {
+            ticket = Some(own);
+            Box::pin(std::future::pending())
+        });
+        let mut wire = Wire::new(stream, Duration::from_secs(60), ticket.unwrap());
+        for itt in [1, 2] {
+            peer.write_all(&Bhs::new(0, 0x80).put_itt(itt).0).unwrap();
+            let Event::Pdu(pdu) = wire.receive().await.unwrap() else { panic!("no PDU {itt}") };
+            assert_eq!(pdu.bhs.itt(), itt);
+            turns.stop();
+        }
+        assert!(matches!(wire.receive().await.unwrap(), Event::Stopping));
     }
 }
