@@ -14,8 +14,8 @@ use crate::{
     health::Health,
     heartbeats::Heartbeats,
     images::Images,
+    looks::{PowerLooks, Probes},
     netboot::script::Templates,
-    probes::Probes,
     rates::Doors,
     ssh_ca::SshCa,
     store::Store,
@@ -57,6 +57,8 @@ pub struct Context {
     pub attempts: Attempts,
     /// Looks at BMCs that are under way.
     pub probes: Probes,
+    /// Questions to BMCs that are under way, whether their nodes are on.
+    pub power_looks: PowerLooks,
     /// How often those who have shown no token yet may knock.
     pub doors: Doors,
     /// SHA-256 of the API's certificate, hexadecimal.

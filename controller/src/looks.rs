@@ -1,48 +1,71 @@
-//! Looks at BMCs that are under way or just over. A look takes seconds, so that nobody's request waits for
-//! it: one begins it, another asks what came of it. Nothing of this is in the store.
+//! Questions to BMCs that are under way or just over. An answer takes seconds, so that no request waits for
+//! it: one begins the look, another asks what came of it. Nothing of this is in the store.
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use haas_api::bmc::{Probe, ProbeReport};
+use haas_api::bmc::ProbeReport;
 
 /// How long a look is known.
 const KEPT: Duration = Duration::from_secs(600);
-/// Looks that may be under way at the same time.
+/// Looks of a kind that may be under way at the same time.
 const MOST: usize = 32;
 
-/// The looks.
-#[derive(Debug, Default)]
-pub struct Probes(Mutex<HashMap<String, (Instant, Option<ProbeReport>)>>);
+/// The looks of one kind: what was looked at, and what was found.
+#[derive(Debug)]
+pub struct Looks<W, F>(Mutex<HashMap<String, Look<W, F>>>);
 
-impl Probes {
-    /// A new one; none if too many are under way.
-    pub fn begin(&self, now: Instant) -> Option<Probe> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|_, (began, _)| now.duration_since(*began) < KEPT);
-        if kept.values().filter(|(_, report)| report.is_none()).count() >= MOST {
+/// One of them.
+#[derive(Debug, Clone)]
+pub struct Look<W, F> {
+    began: Instant,
+    /// At what.
+    pub at: W,
+    /// What was found; none while it is under way.
+    pub found: Option<F>,
+}
+
+/// Looks at what BMCs speak.
+pub type Probes = Looks<(), ProbeReport>;
+
+/// Looks at whether the nodes of a set are on. What was found is in the store.
+pub type PowerLooks = Looks<String, ()>;
+
+impl<W, F> Default for Looks<W, F> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<W: Clone, F: Clone> Looks<W, F> {
+    /// The id of a new one; none if too many are under way.
+    pub fn begin(&self, at: W, now: Instant) -> Option<String> {
+        let mut kept = self.lock();
+        kept.retain(|_, look| now.duration_since(look.began) < KEPT);
+        if kept.values().filter(|look| look.found.is_none()).count() >= MOST {
             return None;
         }
         let id = ulid::Ulid::new().to_string();
-        kept.insert(id.clone(), (now, None));
-        Some(Probe { id, report: None })
+        kept.insert(id.clone(), Look { began: now, at, found: None });
+        Some(id)
     }
 
     /// What came of it.
-    pub fn end(&self, id: &str, report: ProbeReport) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, known)) = kept.get_mut(id) {
-            *known = Some(report);
+    pub fn end(&self, id: &str, found: F) {
+        if let Some(look) = self.lock().get_mut(id) {
+            look.found = Some(found);
         }
     }
 
     /// One of them.
-    pub fn get(&self, id: &str) -> Option<Probe> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, report) = kept.get(id)?;
-        Some(Probe { id: id.to_owned(), report: report.clone() })
+    pub fn get(&self, id: &str) -> Option<Look<W, F>> {
+        self.lock().get(id).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Look<W, F>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

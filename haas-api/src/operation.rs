@@ -9,6 +9,7 @@ use crate::{
     agent::BootStage,
     check::CheckReport,
     names::{ImageRef, NameError, OverlayRef, UserName, string_schema},
+    node::Node,
 };
 
 /// `POST /v1/switch`: move a set of nodes to an image and an overlay.
@@ -172,6 +173,25 @@ pub struct PowerRequest {
     /// Say what would happen, change nothing.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// `POST /v1/power/status`: are these nodes on, as their BMCs say now?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PowerStatusRequest {
+    /// The nodes.
+    pub nodeset: String,
+}
+
+/// A question to the BMCs of nodes, which takes as long as the slowest of them. haasd forgets it after some
+/// minutes, and when it ends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PowerStatus {
+    /// Its id.
+    pub id: String,
+    /// The nodes, once each BMC has answered or was given up; absent while it is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<Vec<Node>>,
 }
 
 /// What to do with a node's power.

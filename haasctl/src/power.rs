@@ -1,10 +1,13 @@
 //! `power`: on, off, cycle, status.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use haas_api::{
     List,
+    client::Client,
     node::Node,
-    operation::{PowerRequest, PowerVerb},
+    operation::{PowerRequest, PowerStatusRequest, PowerVerb},
 };
 
 use crate::{
@@ -14,6 +17,10 @@ use crate::{
     switch::{self, Common},
     table::{Table, Tone, or_dash, toned},
 };
+
+/// How soon haasd is asked whether all BMCs have answered, and how often where that takes long.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -29,11 +36,16 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  haasctl power cycle n03 --wait")]
     Cycle(PowerArgs),
     /// Show what the nodes' BMCs say.
-    #[command(after_help = "Examples:\n  haasctl power status n[01-16]")]
+    #[command(
+        after_help = "Examples:\n  haasctl power status n[01-16]\n  haasctl power status @rack1 --fresh"
+    )]
     Status {
         /// The nodes.
         #[arg(value_parser = nodeset)]
         nodeset: String,
+        /// Ask the BMCs now, in place of what they said last.
+        #[arg(long)]
+        fresh: bool,
     },
 }
 
@@ -52,8 +64,13 @@ impl Command {
             Self::On(args) => args.run(session, PowerVerb::On).await,
             Self::Off(args) => args.run(session, PowerVerb::Off).await,
             Self::Cycle(args) => args.run(session, PowerVerb::Cycle).await,
-            Self::Status { nodeset } => {
-                let list = List::whole(session.client()?.nodes(Some(&nodeset)).await?);
+            Self::Status { nodeset, fresh } => {
+                let client = session.client()?;
+                let nodes = match fresh {
+                    true => fresh_status(&client, nodeset).await?,
+                    false => client.nodes(Some(&nodeset)).await?,
+                };
+                let list = List::whole(nodes);
                 session.out.show(&list, || table(&list.items))
             }
         }
@@ -71,6 +88,19 @@ impl PowerArgs {
         };
         let submitted = client.power(&request).await?;
         switch::finish(session, &client, submitted, &self.common.wait).await
+    }
+}
+
+/// The nodes as their BMCs say now.
+async fn fresh_status(client: &Client, nodeset: String) -> Result<Vec<Node>, Error> {
+    let begun = client.ask_power(&PowerStatusRequest { nodeset }).await?;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if let Some(nodes) = client.power_status(&begun.id).await?.nodes {
+            return Ok(nodes);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) enum Bench {
     Iscsi,
     /// The planner: a pass over 10,000 nodes and 10,000 claims, one claim more, a replay.
     Plan,
-    /// The power status of 500 BMCs: haasd's drivers beside ipmipower and ipmitool, also with loss.
+    /// The power status of 500 BMCs: haasctl and haasd beside ipmipower and ipmitool, also with loss.
     Power,
     /// The planner on real traces: waits, overlays met, energy.
     Traces,

@@ -28,6 +28,7 @@ mod maintenance;
 mod nodes;
 mod operations;
 mod overlays;
+mod power_status;
 mod probes;
 mod projects;
 mod queues;
@@ -119,6 +120,8 @@ fn routes() -> (Router<Arc<Context>>, utoipa::openapi::OpenApi) {
         .routes(routes!(operations::switch))
         .routes(routes!(operations::rollback))
         .routes(routes!(operations::power))
+        .routes(routes!(power_status::begin))
+        .routes(routes!(power_status::show))
         .routes(routes!(operations::list))
         .routes(routes!(operations::show))
         .routes(routes!(probes::begin))

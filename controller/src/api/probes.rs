@@ -12,6 +12,7 @@ use super::{Answer, Caller, Fail, Json, Path};
 use crate::{
     auth::{Object, Verb},
     context::Context,
+    looks::Look,
     power::probe::{Known, Unknown, Wanted, probe},
     secret::Secret,
 };
@@ -59,14 +60,8 @@ pub(super) async fn begin(
             (wanted, address.to_string())
         }
     };
-    let begun = context.probes.begin(Instant::now()).ok_or_else(|| {
-        Fail::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "crowded",
-            "too many looks at BMCs are under way; try again in some seconds",
-        )
-    })?;
-    let id = begun.id.clone();
+    let id = context.probes.begin((), Instant::now()).ok_or_else(crowded)?;
+    let begun = Probe { id: id.clone(), report: None };
     tokio::spawn(async move {
         let report = probe(wanted).await;
         context.probes.end(&id, report);
@@ -84,9 +79,19 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Answer<Json<Probe>> {
     caller.may(Verb::Manage, Object::Nodes)?;
-    let probe = context.probes.get(&id);
+    let look = context.probes.get(&id);
     let gone = || Fail::not_found("no-probe", "there is no such look, or no more; begin another");
-    probe.map(Json).ok_or_else(gone)
+    let Look { found: report, .. } = look.ok_or_else(gone)?;
+    Ok(Json(Probe { id, report }))
+}
+
+/// Too many looks of a kind are under way.
+pub(super) fn crowded() -> Fail {
+    Fail::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "crowded",
+        "too many looks at BMCs are under way; try again in some seconds",
+    )
 }
 
 fn fingerprint(text: &str) -> Answer<String> {

@@ -10,6 +10,7 @@ mod disks;
 mod initiator;
 mod kexec;
 mod out_of_service;
+mod power_status;
 mod probes;
 mod requests;
 mod roles;

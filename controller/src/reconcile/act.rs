@@ -20,8 +20,8 @@ use crate::{
     lifecycle::Action,
     metrics::METRICS,
     model::{
-        Attempt, AttemptState, BootOnce, Cause, Ending, Evidence, Fault, Node, Power, Silence,
-        Tried,
+        Attempt, AttemptState, BootOnce, Cause, Ending, Evidence, Fault, Micros, Node, Power,
+        Silence, Tried,
     },
     power::{self, BootDevice, PowerAction, PowerError},
     store::{NewEvent, Result, StoreError, Tx},
@@ -100,6 +100,27 @@ pub(super) async fn act(
 
 /// Asks the BMC, and notes what it said.
 pub(super) async fn observe_power(context: &Context, node: &Node) -> Result<Option<Power>> {
+    let seen = ask_power(node).await;
+    note_power(context, node, seen).await
+}
+
+async fn note_power(
+    context: &Context,
+    node: &Node,
+    seen: Result<Power, String>,
+) -> Result<Option<Power>> {
+    let power = seen.as_ref().ok().copied();
+    let mut tx = context.store.write().await?;
+    let news = set_power(&mut tx, node, seen, context.clock.now()).await?;
+    tx.commit().await?;
+    if news {
+        context.told();
+    }
+    Ok(power)
+}
+
+/// Whether the node is on, or why that cannot be known.
+pub(super) async fn ask_power(node: &Node) -> Result<Power, String> {
     let seen = match power::driver(&node.spec.power, node.spec.firmware) {
         Ok(driver) => driver.state().await,
         Err(error) => Err(error),
@@ -112,31 +133,27 @@ pub(super) async fn observe_power(context: &Context, node: &Node) -> Result<Opti
     if let Err(error) = &seen {
         warn!(node = %node.name, error, "the BMC cannot be asked");
     }
-    note_power(context, node, seen).await
+    seen
 }
 
-async fn note_power(
-    context: &Context,
+/// Writes what a BMC said at that time. Whether it is news, for which there is an event.
+pub(super) async fn set_power(
+    tx: &mut Tx,
     node: &Node,
     seen: Result<Power, String>,
-) -> Result<Option<Power>> {
-    let power = seen.as_ref().ok().copied();
-    let news =
-        power.is_some_and(|p| p != node.power) || seen.as_ref().err() != node.power_error.as_ref();
-    let mut tx = context.store.write().await?;
-    tx.set_power(&node.id, seen.clone(), context.clock.now()).await?;
+    at: Micros,
+) -> Result<bool> {
+    let news = seen.as_ref().is_ok_and(|power| *power != node.power)
+        || seen.as_ref().err() != node.power_error.as_ref();
+    tx.set_power(&node.id, seen.clone(), at).await?;
     if news {
         let data = match &seen {
             Ok(power) => json!({ "power": power.as_str() }),
             Err(error) => json!({ "error": error }),
         };
-        event(&mut tx, node, "power-seen", data).await?;
+        event(tx, node, "power-seen", data).await?;
     }
-    tx.commit().await?;
-    if news {
-        context.told();
-    }
-    Ok(power)
+    Ok(news)
 }
 
 async fn adopt(context: &Context, loaded: &Loaded) -> Result<()> {

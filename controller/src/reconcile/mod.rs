@@ -7,6 +7,7 @@
 
 mod act;
 mod alone;
+pub(crate) mod ask;
 mod drain_hook;
 mod hook;
 mod idle;

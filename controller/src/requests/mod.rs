@@ -234,6 +234,27 @@ pub async fn power(
     start(context, tx, principal, operation, planned).await
 }
 
+/// The nodes of a set, if all of them are such as the caller may switch on and off.
+pub async fn may_power(
+    tx: &mut Tx,
+    principal: &Principal,
+    set: &str,
+) -> Result<Vec<Node>, RequestError> {
+    let nodes = nodeset::resolve(set, tx.nodes().await?)?;
+    let standings = tx.standings().await?;
+    for node in &nodes {
+        let (name, groups) = (node.name.as_str(), &node.spec.groups);
+        let standing = standings.get(&node.id).filter(|one| one.power_on && !one.tenant.is_empty());
+        let tenant = match standing {
+            Some(standing) => Some(standing.tenant.clone()),
+            None => tx.lent_to(&node.id).await?,
+        };
+        let object = Object::Node { name, groups, tenant: tenant.as_deref() };
+        authorize(principal, Verb::Use, object)?;
+    }
+    Ok(nodes)
+}
+
 impl Outcome {
     fn planned(planned: Vec<plan::Planned>) -> Self {
         Self::Planned(Plan { nodes: planned.into_iter().map(|p| p.shown).collect() })

@@ -21,7 +21,10 @@ use crate::{
         ApplyRequest, ApplyResult, Discovered, DrainRequest, Drift, ManageRequest, Node, NodeGroup,
         Rendered, ResumeRequest,
     },
-    operation::{BootReport, Operation, Plan, PowerRequest, RollbackRequest, SwitchRequest},
+    operation::{
+        BootReport, Operation, Plan, PowerRequest, PowerStatus, PowerStatusRequest,
+        RollbackRequest, SwitchRequest,
+    },
     overlay::{AcceptDisk, ClaimDisk, NewOverlay, NodeDisk, Overlay, OverlayChange, RepairDisk},
     project::{MembersChange, NewProject, Project, ProjectChange},
     ssh::SshCa,
@@ -339,6 +342,19 @@ impl Client {
     /// `POST /v1/power`.
     pub async fn power(&self, request: &PowerRequest) -> Result<Submitted, ClientError> {
         self.submit("power", request).await
+    }
+
+    /// `POST /v1/power/status`.
+    pub async fn ask_power(
+        &self,
+        request: &PowerStatusRequest,
+    ) -> Result<PowerStatus, ClientError> {
+        self.post(&["v1", "power", "status"], request).await
+    }
+
+    /// `GET /v1/power/status/{id}`.
+    pub async fn power_status(&self, id: &str) -> Result<PowerStatus, ClientError> {
+        self.get(&["v1", "power", "status", id], &[]).await
     }
 
     async fn submit(&self, verb: &str, request: &impl Serialize) -> Result<Submitted, ClientError> {

@@ -1,17 +1,36 @@
-//! `power status` of 500 simulated BMCs: by haasd's drivers, by FreeIPMI's `ipmipower`, and by `ipmitool` for
+//! `power status` of 500 simulated BMCs: by `haasctl` of haasd, by FreeIPMI's `ipmipower`, and by `ipmitool` for
 //! each, in one run and on the same BMCs. On a network that does nothing to packets, and on one that
 //! loses a tenth of them each way. Every round switches all machines first, so that only a fresh answer
 //! is right, and the BMCs' own counts say that each was asked.
 
+mod haas;
 mod tools;
 
 use anyhow::{Result, ensure};
 use serde_json::{Map, Value};
 
-use crate::{run, setup};
-use tools::{Bmcs, Client, Haas, IpmiPower, IpmiTool};
+use crate::{agent, run, setup};
+use haas::Haas;
+use tools::{Bmcs, Client, IpmiPower, IpmiTool};
 
 const BMCS: usize = 500;
+/// haasd and haasctl, as they are installed, and the BMCs.
+const BUILD: [&str; 14] = [
+    "build",
+    "--release",
+    "--package",
+    "controller",
+    "--package",
+    "haasctl",
+    "--package",
+    "sim",
+    "--bin",
+    "haasd",
+    "--bin",
+    "haasctl",
+    "--bin",
+    "haas-sim-bmc",
+];
 /// Rounds without loss; the median counts.
 const CLEAN: usize = 7;
 /// Rounds with loss: all answers count.
@@ -30,34 +49,28 @@ struct Rounds {
 /// Measures, and answers the numbers with their units in their names.
 pub(crate) fn run() -> Result<Map<String, Value>> {
     setup::run()?;
-    run::run(&mut run::cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "sim",
-        "--bin",
-        "haas-sim-bmc",
-    ]))?;
+    agent::build()?;
+    run::run(&mut run::cargo(&BUILD))?;
     tools::raise_the_limit_of_files()?;
     let folder = tempfile::tempdir()?;
     let mut bmcs = Bmcs::start(BMCS, folder.path())?;
-    let mut haas = Haas::start(&bmcs)?;
+    let mut haas = Haas::start(&bmcs, folder.path())?;
     let (mut ipmipower, mut ipmitool) = (IpmiPower::new(&bmcs), IpmiTool::new(&bmcs));
     let mut numbers = Map::new();
     let mut put = |name: String, value: f64| {
         numbers.insert(name, Value::from((value * 10_000.0).round() / 10_000.0));
     };
 
-    // The first one logs in, as haasd does once after its start.
+    // The first one logs in to the BMCs, and stays so.
     let cold = rounds(&mut bmcs, &mut haas, 1)?;
-    all_right("haasd's drivers", &cold)?;
+    all_right("haasd", &cold)?;
     let [mut warm, mut freeipmi] = [Rounds::default(), Rounds::default()];
     // In turns, so that whatever else the machine does hits both alike.
     for _ in 0..CLEAN {
         warm.add(rounds(&mut bmcs, &mut haas, 1)?);
         freeipmi.add(rounds(&mut bmcs, &mut ipmipower, 1)?);
     }
-    all_right("haasd's drivers", &warm)?;
+    all_right("haasd", &warm)?;
     let tool = rounds(&mut bmcs, &mut ipmitool, FEW)?;
     let base = freeipmi.median();
     put("haas_clean_wall_s".to_owned(), warm.median());
@@ -69,6 +82,7 @@ pub(crate) fn run() -> Result<Map<String, Value>> {
     put("wall_ratio_to_ipmitool_clean".to_owned(), warm.median() / tool.median());
     put("ipmipower_right_answers_clean".to_owned(), freeipmi.share());
     put("ipmitool_right_answers_clean".to_owned(), tool.share());
+    put("haas_private_memory_mib".to_owned(), haas.memory()? / 1048576.0);
 
     bmcs.lose(0.1)?;
     for (name, lossy) in [

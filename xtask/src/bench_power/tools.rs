@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::run;
 
 /// The account of the simulated BMCs.
-const USER: &str = "admin";
+pub(super) const USER: &str = "admin";
 const PASSWORD: &str = "s3cret";
 /// What all clients speak: ours finds it out, the others are told.
 const SUITE: &str = "17";
@@ -38,14 +38,14 @@ pub(super) trait Client {
 }
 
 /// A program that is told something by lines and answers each with a line. Ended with the value.
-struct Talker {
+pub(super) struct Talker {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
 impl Talker {
-    fn start(command: &mut Command) -> Result<Self> {
+    pub(super) fn start(command: &mut Command) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -56,10 +56,15 @@ impl Talker {
         Ok(Self { child, input, output })
     }
 
-    fn hear(&mut self) -> Result<String> {
+    pub(super) fn hear(&mut self) -> Result<String> {
         let mut line = String::new();
         ensure!(self.output.read_line(&mut line)? > 0, "it has ended; its message is above");
         Ok(line.trim().to_owned())
+    }
+
+    /// Its process.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn ask(&mut self, line: &str) -> Result<String> {
@@ -79,11 +84,9 @@ impl Drop for Talker {
 /// The simulated BMCs.
 pub(super) struct Bmcs {
     farm: Talker,
-    addresses: Vec<String>,
-    /// The addresses, one a line.
-    list: PathBuf,
-    /// The password.
-    password: PathBuf,
+    pub(super) addresses: Vec<String>,
+    /// A file with their password.
+    pub(super) password: PathBuf,
     on: bool,
 }
 
@@ -98,11 +101,10 @@ impl Bmcs {
                 line => addresses.push(line),
             }
         }
-        let (list, password) = (folder.join("bmcs"), folder.join("password"));
-        fs::write(&list, addresses.join("\n"))?;
+        let password = folder.join("password");
         fs::write(&password, PASSWORD)?;
         run::run(Command::new("chmod").arg("600").arg(&password))?;
-        Ok(Self { farm, addresses, list, password, on: false })
+        Ok(Self { farm, addresses, password, on: false })
     }
 
     /// Switches all machines, and answers whether they are on now.
@@ -123,28 +125,6 @@ impl Bmcs {
     pub(super) fn lose(&mut self, share: f64) -> Result<()> {
         ensure!(self.farm.ask(&format!("faults {{\"lost\":{share}}}"))? == "ok");
         Ok(())
-    }
-}
-
-/// haasd's drivers.
-pub(super) struct Haas(Talker);
-
-impl Haas {
-    pub(super) fn start(bmcs: &Bmcs) -> Result<Self> {
-        let bench = ["bench", "--package", "controller", "--bench", "power", "--"];
-        let mut cargo = run::cargo(&bench);
-        Talker::start(cargo.arg(&bmcs.list).arg(&bmcs.password)).map(Self)
-    }
-}
-
-impl Client for Haas {
-    fn round(&mut self, on: bool) -> Result<Round> {
-        let told: Value = serde_json::from_str(&self.0.ask("round")?)?;
-        if let Some(error) = told["error"].as_str() {
-            run::say(format!("haas: {error}"));
-        }
-        let right = told[if on { "on" } else { "off" }].as_u64().context("no answers")?;
-        Ok(Round { wall_s: told["wall_s"].as_f64().context("no time")?, right })
     }
 }
 

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Instant,
 };
 
 use axum::{body::Body, http::Request};
@@ -184,6 +185,7 @@ struct World {
     operation: String,
     reservation: String,
     probe: String,
+    question: String,
     window: String,
 }
 
@@ -270,6 +272,8 @@ impl World {
         let reservation = ok(bench.call(olga, "POST", "/v1/reservations", body).await);
         let probe =
             ok(bench.post("/v1/probes", json!({ "of": "address", "address": "127.0.0.1" })).await);
+        let looks = &bench.context.power_looks;
+        let question = looks.begin("n01".to_owned(), Instant::now()).unwrap();
         let window = ok(bench.post("/v1/maintenance", body_for("/v1/maintenance")).await);
         let mut looking = BTreeMap::new();
         for caller in LOOKING {
@@ -279,7 +283,7 @@ impl World {
         }
         let [operation, reservation, probe, window] =
             [operation, reservation, probe, window].map(|made| text(&made["id"]));
-        Self { bench, tokens, looking, grant, operation, reservation, probe, window }
+        Self { bench, tokens, looking, grant, operation, reservation, probe, question, window }
     }
 
     fn token(&self, caller: As) -> &str {
@@ -302,6 +306,7 @@ impl World {
             ("operations", self.operation.as_str()),
             ("reservations", self.reservation.as_str()),
             ("probes", self.probe.as_str()),
+            ("power", self.question.as_str()),
             ("maintenance", self.window.as_str()),
         ];
         let names = [
@@ -337,6 +342,7 @@ fn body_for(template: &str) -> Value {
         "/v1/switch" => json!({ "nodeset": "n01", "image": "a", "overlay": "none", "force": true }),
         "/v1/rollback" => json!({ "nodeset": "n01", "force": true }),
         "/v1/power" => json!({ "nodeset": "n01", "action": "off", "force": true }),
+        "/v1/power/status" => json!({ "nodeset": "n01" }),
         "/v1/probes" => json!({ "of": "address", "address": "127.0.0.1" }),
         "/v1/nodes/manage" => json!({ "nodeset": "n01", "managed": false }),
         "/v1/nodes/drain" => json!({ "nodeset": "n01", "state": "drain", "reason": "bad DIMM" }),
