@@ -12,6 +12,14 @@ fn only_the_store_contains_sql() -> Result<()> {
     Ok(())
 }
 
+/// What changes a node without a new stamp would not be seen by those who know the node from before.
+#[test]
+fn nodes_change_with_their_stamps() -> Result<()> {
+    let found = sources_with("update nodes", &["store/mod.rs"])?;
+    ensure!(found.is_empty(), "nodes are changed without update_nodes!: {found:?}");
+    Ok(())
+}
+
 #[test]
 fn only_act_speaks_to_power_drivers() -> Result<()> {
     let found = sources_with("power::driver(", &["power", "reconcile/act.rs"])?;

@@ -1,9 +1,14 @@
 //! Queues and reservations, and that whoever was first is not overwritten.
 
+use std::sync::Arc;
+
 use controller::{
     auth::Granted,
-    model::{Assigned, ImageWanted, Reservation},
-    store::{CopyRow, GrantTo, MaintenanceRow, NewGrantRow, QueueRow, StepRow, Store, StoreError},
+    model::{Assigned, ImageWanted, Node, Reservation},
+    store::{
+        CopyRow, GrantTo, MaintenanceRow, NewGrantRow, QueueRow, StepRow, Store, StoreError, Tx,
+        Used,
+    },
 };
 use haas_api::{
     grant::GrantRole,
@@ -24,6 +29,7 @@ promises!(
     what_plans_are_made_from_is_counted,
     a_node_is_lent_while_its_reservation_has_it,
     what_is_over_is_past_use,
+    what_was_read_before_is_never_taken_for_what_is,
     node_hours_are_those_within_the_time_that_is_asked_for,
     maintenance_is_there_until_it_is_over_and_changes_plans,
     copies_are_those_whose_owners_have_not_agreed,
@@ -194,14 +200,23 @@ async fn a_node_is_lent_while_its_reservation_has_it(db: Db) {
 }
 
 async fn what_is_over_is_past_use(db: Db) {
-    add(&db.store, &sample(ReservationState::Ended, Vec::new())).await;
+    let first = add(&db.store, &sample(ReservationState::Ended, Vec::new())).await;
     add(&db.store, &sample(ReservationState::Active, Vec::new())).await;
     let never = Reservation { start_at: None, ..sample(ReservationState::Failed, Vec::new()) };
     add(&db.store, &never).await;
     let mut tx = db.store.read().await.unwrap();
     let held = tx.held_before(19).await.unwrap();
-    assert_eq!(held, [("owner".to_owned(), "default".to_owned(), 2, 10, 20)]);
+    let used = Used {
+        id: first.id,
+        owner_id: "owner".into(),
+        queue: "default".into(),
+        nodes: 2,
+        start_at: 10,
+        end_at: 20,
+    };
+    assert_eq!(held, [Arc::new(used)]);
     assert_eq!(tx.held_before(20).await.unwrap(), []);
+    assert_eq!(tx.held_before(19).await.unwrap(), held, "as far back as before");
 }
 
 async fn the_line_of_time_is_kept_in_order(db: Db) {
@@ -272,6 +287,79 @@ async fn the_image_that_ran_over_an_overlay_is_known_by_the_name_that_was_asked_
     assert_eq!(tx.image_over(&overlay, "b").await.unwrap(), None);
     tx.remove_image(&digest("a")).await.unwrap();
     assert_eq!(tx.image_over(&overlay, "a").await.unwrap(), None);
+}
+
+/// What plans are made from, as a transaction sees it.
+async fn seen(tx: &mut Tx) -> (Vec<Reservation>, Vec<Arc<Used>>, Vec<Node>) {
+    let (live, past) = (tx.live_reservations().await.unwrap(), tx.held_before(12).await.unwrap());
+    (live, past, tx.all_nodes().await.unwrap())
+}
+
+/// One that knows everything from before against one that knows nothing, after each of many changes.
+async fn what_was_read_before_is_never_taken_for_what_is(db: Db) {
+    use ReservationState::{Active, Cancelled, Ended, Ending, Failed, Pending};
+    let (one, two) = (node(&db.store, 1).await, node(&db.store, 2).await);
+    let mut ids = Vec::new();
+    // Two readers of old: what they see does not change while others write.
+    let mut of_old = None;
+    for step in 0..60_i64 {
+        if step % 7 == 0 {
+            let (mut warm, mut cold) = (db.store.read().await, db.again().await.read().await);
+            for tx in [&mut warm, &mut cold] {
+                tx.as_mut().unwrap().calendar_changes().await.unwrap();
+            }
+            of_old = Some((warm.unwrap(), cold.unwrap()));
+        }
+        let mut tx = db.store.write().await.unwrap();
+        if step % 3 == 0 {
+            ids.push(tx.add_reservation(&sample(Pending, Vec::new())).await.unwrap());
+        }
+        let place = usize::try_from(step * 5).unwrap() % ids.len();
+        let now = tx.reservation(ids[place]).await.unwrap().unwrap();
+        let state = match now.state {
+            Pending if step % 4 == 0 => Cancelled,
+            Pending => Active,
+            Active if step % 2 == 0 => Ending,
+            Active => Failed,
+            Ending => Ended,
+            over => {
+                let late = tx.set_reservation(&Reservation { state: over, ..now }).await;
+                assert!(matches!(late, Err(StoreError::Conflict(_))), "what is over stays so");
+                if step % 3 == 0 {
+                    ids.pop();
+                }
+                continue;
+            }
+        };
+        let nodes = vec![assigned(&one.id, 0, step, false)];
+        let changed = Reservation { state, nodes, end_at: Some(step), ..now };
+        tx.set_reservation(&changed).await.unwrap();
+        let which = if step % 2 == 0 { &one.id } else { &two.id };
+        tx.set_hardware_faults(which, step).await.unwrap();
+        // Whoever writes sees what he wrote, and where it is taken back nobody else ever does.
+        let (own, _, nodes) = seen(&mut tx).await;
+        assert!(nodes.iter().any(|node| node.id == *which && node.hardware_faults == step));
+        let is_live = matches!(state, Pending | Active | Ending);
+        assert_eq!(
+            own.iter().any(|one| one.id == changed.id && one.nodes == changed.nodes),
+            is_live
+        );
+        if step % 5 != 4 {
+            tx.commit().await.unwrap();
+        } else if step % 3 == 0 {
+            drop(tx);
+            ids.pop();
+        }
+        let again = db.again().await;
+        let fresh = seen(&mut again.read().await.unwrap()).await;
+        assert_eq!(seen(&mut db.store.read().await.unwrap()).await, fresh, "step {step}");
+        if step % 7 == 4
+            && let Some((mut warm, mut cold)) = of_old.take()
+        {
+            assert_eq!(seen(&mut warm).await, seen(&mut cold).await, "step {step}, of old");
+            assert_eq!(seen(&mut db.store.read().await.unwrap()).await, fresh, "step {step}");
+        }
+    }
 }
 
 async fn node_hours_are_those_within_the_time_that_is_asked_for(db: Db) {

@@ -146,7 +146,7 @@ pub(crate) async fn pass_at(context: &Context, now: Micros) -> Result<Option<Mic
     let mut tx = context.store.read().await?;
     is_last(context, &mut tx).await?;
     let made_from = tx.calendar_changes().await?;
-    if tx.live_reservations().await?.is_empty() {
+    if !tx.has_reservations().await? {
         return Ok(None);
     }
     let world = World::load(context, &mut tx).await?;

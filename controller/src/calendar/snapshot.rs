@@ -116,12 +116,13 @@ pub(super) fn take<'a>(
         let Some(queue) = names.queues.iter().position(|name| name.as_str() == past.queue) else {
             continue;
         };
-        let held = seconds(past.until - past.from).unsigned_abs();
+        let held = seconds(past.end_at - past.start_at).unsigned_abs();
+        let nodes = u64::try_from(past.nodes).unwrap_or(0);
         snapshot.usage.push(Usage {
             queue: queue_id(queue),
             user: UserId(number(&mut names.users, past.owner_id.clone())),
-            spent: Vector { nodes: past.nodes.saturating_mul(held), ..Vector::default() },
-            at: seconds(past.until),
+            spent: Vector { nodes: nodes.saturating_mul(held), ..Vector::default() },
+            at: seconds(past.end_at),
         });
     }
     // Overlays and images have their numbers by now.

@@ -1,6 +1,9 @@
 //! What a plan is made from, as the store has it: nodes, queues, reservations, overlays, past use.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use haas_api::hardware::Summary;
 use scheduler::{Health, Vector};
@@ -12,7 +15,7 @@ use crate::{
     lend::Obstacles,
     model::{DrainState, Micros, Node, Power, Reservation, SECOND, Silence},
     requests,
-    store::{MaintenanceRow, QueueRow, Result, ShardRow, StandingRow, Tx},
+    store::{MaintenanceRow, QueueRow, Result, ShardRow, StandingRow, Tx, Used},
 };
 
 /// Past use is remembered for five of its half-lives.
@@ -35,7 +38,7 @@ pub(super) struct World {
     /// How many nodes projects may have at once, where that is limited.
     pub(super) limits: HashMap<String, u32>,
     /// What was held in the past.
-    pub(super) past: Vec<Past>,
+    pub(super) past: Vec<Arc<Used>>,
     /// Which nodes are switched off when nobody has them.
     pub(super) idle: Vec<IdleRule>,
     /// What the site says of reservations.
@@ -67,16 +70,6 @@ pub(super) struct Seen {
     pub(super) vector: Vector,
 }
 
-/// What somebody held.
-#[derive(Debug, Clone)]
-pub(super) struct Past {
-    pub(super) owner_id: String,
-    pub(super) queue: String,
-    pub(super) nodes: u64,
-    pub(super) from: Micros,
-    pub(super) until: Micros,
-}
-
 /// Who asks, for which tenant, with which overlay.
 type Asker = (String, String, Option<String>);
 
@@ -88,22 +81,13 @@ impl World {
     /// Reads it.
     pub(super) async fn load(context: &Context, tx: &mut Tx) -> Result<Self> {
         let live = tx.live_reservations().await?;
-        let mut shards = HashMap::new();
-        for id in live.iter().filter_map(|one| one.overlay_id.as_ref()) {
-            if !shards.contains_key(id) {
-                shards.insert(id.clone(), tx.shards(id).await?);
-            }
+        let mut shards: HashMap<String, Vec<ShardRow>> = HashMap::new();
+        for shard in tx.shards_of_reservations().await? {
+            shards.entry(shard.overlay_id.clone()).or_default().push(shard);
         }
         let projects = tx.projects().await?.into_iter();
         let limits = projects.filter_map(|one| Some((one.id, one.limits.nodes?)));
-        let past = tx.held_before(context.clock.now() - REMEMBERED).await?.into_iter();
-        let past = past.map(|(owner_id, queue, nodes, from, until)| Past {
-            owner_id,
-            queue,
-            nodes: u64::try_from(nodes).unwrap_or(0),
-            from,
-            until,
-        });
+        let past = tx.held_before(context.clock.now() - REMEMBERED).await?;
         let mut standings = tx.standings().await?;
         let mut healths = tx.healths().await?;
         let nodes = tx.nodes().await?.into_iter();
@@ -138,7 +122,7 @@ impl World {
             live,
             shards,
             limits: limits.collect(),
-            past: past.collect(),
+            past,
             idle: context.config.idle.clone(),
             config,
             windows: tx.maintenance(context.clock.now()).await?,

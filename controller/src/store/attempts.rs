@@ -12,7 +12,7 @@ use haas_api::{
 };
 use sqlx::{query, query_as};
 
-use super::{Result, StoreError, Tx, changed, from_json, from_text, on, to_json};
+use super::{Result, StoreError, Tx, changed, from_json, from_text, on, to_json, update_nodes};
 use crate::model::{Attempt, AttemptState, Given, Micros};
 
 #[derive(sqlx::FromRow)]
@@ -149,7 +149,7 @@ impl Tx {
         // What the agent of an older boot said of logins is over with it.
         changed!(
             self,
-            query("update nodes set heartbeat = null where id = $1").bind(&attempt.node_id)
+            query(update_nodes!("heartbeat = null where id = $1")).bind(&attempt.node_id)
         )?;
         Ok(())
     }
@@ -305,10 +305,7 @@ impl Tx {
         }
         self.set_ending(&next.node_id, None).await?;
         self.set_silence(&next.node_id, None).await?;
-        changed!(
-            self,
-            query("update nodes set heartbeat = null where id = $1").bind(&next.node_id)
-        )?;
+        changed!(self, query(update_nodes!("heartbeat = null where id = $1")).bind(&next.node_id))?;
         Ok(true)
     }
 

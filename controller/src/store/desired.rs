@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::{query, query_as, query_scalar};
 
-use super::{Result, StoreError, Tx, changed, from_text, on};
+use super::{Result, StoreError, Tx, changed, from_text, on, update_nodes};
 use crate::model::{BootOnce, Desired, ImageWanted, Micros, NewDesired, Node};
 
 #[derive(sqlx::FromRow)]
@@ -89,14 +89,14 @@ impl Tx {
         let generation = node.generation + 1;
         let done = changed!(
             self,
-            query(
-                "update nodes set generation = $2, version = version + 1, fault = null,
+            query(update_nodes!(
+                "generation = $2, version = version + 1, fault = null,
                  power_failed_at = null, tried = null,
                  ending = case when ending in ('hard', 'bmc-reset') then null else ending end,
                  ending_since = case when ending in ('hard', 'bmc-reset') then null
                    else ending_since end
-                 where id = $1 and version = $3",
-            )
+                 where id = $1 and version = $3"
+            ))
             .bind(&node.id)
             .bind(generation)
             .bind(node.version)

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use haas_api::agent::Disk;
 use sqlx::{query, query_as, query_scalar};
 
-use super::{Result, Tx, changed, from_json, on, overlays::ShardRow, to_json};
+use super::{Result, Tx, changed, from_json, on, overlays::ShardRow, to_json, update_nodes};
 use crate::model::{Micros, Node};
 
 /// A disk of a node, as its agent last saw it.
@@ -108,10 +108,10 @@ impl Tx {
         self.changes_places |= before.flatten().as_deref() != store_id;
         changed!(
             self,
-            query(
-                "update nodes set store_id = $2, store_generation = $3, store_accepted = false,
-                 store_repair = false where id = $1",
-            )
+            query(update_nodes!(
+                "store_id = $2, store_generation = $3, store_accepted = false,
+                 store_repair = false where id = $1"
+            ))
             .bind(id)
             .bind(store_id)
             .bind(generation)
@@ -121,13 +121,13 @@ impl Tx {
 
     /// Notes that an admin has accepted the node's store, whatever mark its disk bears.
     pub async fn accept_store(&mut self, id: &str) -> Result<()> {
-        changed!(self, query("update nodes set store_accepted = true where id = $1").bind(id))?;
+        changed!(self, query(update_nodes!("store_accepted = true where id = $1")).bind(id))?;
         Ok(())
     }
 
     /// Notes that an admin lets the node's next boot repair its store.
     pub async fn allow_repair(&mut self, id: &str) -> Result<()> {
-        changed!(self, query("update nodes set store_repair = true where id = $1").bind(id))?;
+        changed!(self, query(update_nodes!("store_repair = true where id = $1")).bind(id))?;
         Ok(())
     }
 

@@ -22,6 +22,7 @@ mod host_keys;
 mod idle_off;
 mod images;
 mod inventory;
+mod known;
 mod maintenance;
 mod networks;
 mod nodes;
@@ -66,6 +67,7 @@ pub use groups::GroupRow;
 pub use hardware::{AskedRow, HardwareRow, HealthRow};
 pub use host_keys::HostKeyRow;
 pub use images::ImageRow;
+pub use known::Used;
 pub use maintenance::MaintenanceRow;
 pub use nodes::NodePlace;
 pub use overlays::{CopyRow, OverlayRow, ShardRow};
@@ -80,6 +82,7 @@ pub use users::UserRow;
 pub use webhooks::{DeadEventRow, WebhookRow};
 
 use self::{
+    known::Known,
     places::{Places, Seen},
     writer::{Base, Turn, Writer},
 };
@@ -138,6 +141,7 @@ pub struct Store {
     /// How often this process has changed, or seen changed, who may do what.
     powers_age: Arc<AtomicU64>,
     places: Places,
+    known: Known,
 }
 
 /// Connections for readers, and the one by which all write.
@@ -176,7 +180,12 @@ impl Store {
         } else {
             return Err(StoreError::UnknownDatabase);
         };
-        Ok(Self { pools, powers_age: Arc::default(), places: Places::default() })
+        Ok(Self {
+            pools,
+            powers_age: Arc::default(),
+            places: Places::default(),
+            known: Known::default(),
+        })
     }
 
     /// A transaction for reading; drop it when done.
@@ -213,6 +222,7 @@ impl Store {
             places_age: self.places.age.clone(),
             places_seen: None,
             changes_places: false,
+            known: self.known.clone(),
             held,
         }
     }
@@ -261,6 +271,7 @@ pub struct Tx {
     places_seen: Option<Seen>,
     /// Whether it changes what nodes are told of each other.
     changes_places: bool,
+    known: Known,
 }
 
 #[derive(Debug)]
@@ -364,6 +375,15 @@ macro_rules! changed {
     };
 }
 use changed;
+
+/// The text of a statement that changes nodes: `update_nodes!("managed = $2 where id = $1")`. It gives them their
+/// next stamp.
+macro_rules! update_nodes {
+    ($rest:literal) => {
+        concat!("update nodes set stamp = (select max(stamp) + 1 from nodes), ", $rest)
+    };
+}
+use update_nodes;
 
 /// Counts commits, so that the crash test can end haasd right after its k-th one: every commit is
 /// an instant at which a real crash would leave the store.

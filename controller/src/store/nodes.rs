@@ -8,7 +8,7 @@ use haas_api::{
 };
 use sqlx::{query, query_as, query_scalar};
 
-use super::{Result, Tx, changed, from_json, from_text, on, places::Seen, to_json};
+use super::{Result, Tx, changed, from_json, from_text, on, places::Seen, to_json, update_nodes};
 use crate::{
     inventory::NodeSpec,
     model::{BootTimes, Drain, Ending, Fault, Micros, Node, Power, Silence, Tried},
@@ -162,14 +162,32 @@ impl Tx {
 
     /// Every node that the inventory names, by name.
     pub async fn nodes(&mut self) -> Result<Vec<Node>> {
-        let rows: Vec<Row> = on!(self, c => query_as("select * from nodes where present order by name").fetch_all(c))?;
-        rows.into_iter().map(Row::parse).collect()
+        let mut nodes = self.all_nodes().await?;
+        nodes.retain(|node| node.present);
+        Ok(nodes)
     }
 
     /// Every node, also those that the inventory no longer names.
     pub async fn all_nodes(&mut self) -> Result<Vec<Node>> {
-        let rows: Vec<Row> =
-            on!(self, c => query_as("select * from nodes order by name").fetch_all(c))?;
+        let nodes = self.known_nodes().await?;
+        let mut nodes: Vec<Node> = nodes.values().map(|node| (**node).clone()).collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(nodes)
+    }
+
+    /// The last stamp that a node has.
+    pub(super) async fn last_stamp(&mut self) -> Result<i64> {
+        let last: Option<i64> =
+            on!(self, c => query_scalar("select max(stamp) from nodes").fetch_one(c))?;
+        Ok(last.unwrap_or(0))
+    }
+
+    /// The nodes that were changed since this stamp, in no order.
+    pub(super) async fn changed_nodes(&mut self, stamp: i64) -> Result<Vec<Node>> {
+        let rows: Vec<Row> = on!(
+            self,
+            c => query_as("select * from nodes where stamp > $1").bind(stamp).fetch_all(c)
+        )?;
         rows.into_iter().map(Row::parse).collect()
     }
 
@@ -223,8 +241,9 @@ impl Tx {
             self,
             query(
                 "insert into nodes (id, name, boot_mac, spec, address, managed, present, created_at,
-                   generation, version, power, store_generation)
-                 values ($1, $2, $3, $4, $5, false, true, $6, 0, 1, 'unknown', 0)",
+                   generation, version, power, store_generation, stamp)
+                 values ($1, $2, $3, $4, $5, false, true, $6, 0, 1, 'unknown', 0,
+                   (select coalesce(max(stamp), 0) + 1 from nodes))",
             )
             .bind(ulid::Ulid::new().to_string())
             .bind(spec.name.as_str())
@@ -245,19 +264,19 @@ impl Tx {
             // What another BMC said is nothing to go by.
             changed!(
                 self,
-                query(
-                    "update nodes set power_error = null, power_failed_at = null,
-                     power_asked_at = null where id = $1",
-                )
+                query(update_nodes!(
+                    "power_error = null, power_failed_at = null,
+                     power_asked_at = null where id = $1"
+                ))
                 .bind(&node.id)
             )?;
         }
         changed!(
             self,
-            query(
-                "update nodes set spec = $2, boot_mac = $3, address = $4,
-                 present = true, version = version + 1 where id = $1",
-            )
+            query(update_nodes!(
+                "spec = $2, boot_mac = $3, address = $4,
+                 present = true, version = version + 1 where id = $1"
+            ))
             .bind(&node.id)
             .bind(to_json(spec))
             .bind(spec.boot_mac().to_string())
@@ -272,8 +291,10 @@ impl Tx {
         self.changes_places = true;
         changed!(
             self,
-            query("update nodes set present = false, managed = false, version = version + 1 where id = $1")
-                .bind(id)
+            query(update_nodes!(
+                "present = false, managed = false, version = version + 1 where id = $1"
+            ))
+            .bind(id)
         )?;
         Ok(())
     }
@@ -284,7 +305,7 @@ impl Tx {
         self.changes_places = true;
         changed!(
             self,
-            query("update nodes set boot_mac = $2, address = null where id = $1")
+            query(update_nodes!("boot_mac = $2, address = null where id = $1"))
                 .bind(id)
                 .bind(format!("parked-{id}"))
         )?;
@@ -295,7 +316,7 @@ impl Tx {
     pub async fn set_managed(&mut self, id: &str, managed: bool) -> Result<()> {
         changed!(
             self,
-            query("update nodes set managed = $2, version = version + 1 where id = $1")
+            query(update_nodes!("managed = $2, version = version + 1 where id = $1"))
                 .bind(id)
                 .bind(managed)
         )?;
@@ -308,7 +329,7 @@ impl Tx {
         self.changes_places = true;
         changed!(
             self,
-            query("update nodes set address = $2, version = version + 1 where id = $1")
+            query(update_nodes!("address = $2, version = version + 1 where id = $1"))
                 .bind(id)
                 .bind(address.map(|a| a.to_string()))
         )?;
@@ -325,20 +346,20 @@ impl Tx {
         match seen {
             Ok(power) => changed!(
                 self,
-                query(
-                    "update nodes set power = $2, power_at = $3, power_asked_at = $3,
-                     power_error = null, power_failed_at = null where id = $1",
-                )
+                query(update_nodes!(
+                    "power = $2, power_at = $3, power_asked_at = $3,
+                     power_error = null, power_failed_at = null where id = $1"
+                ))
                 .bind(id)
                 .bind(power.as_str())
                 .bind(at)
             )?,
             Err(error) => changed!(
                 self,
-                query(
-                    "update nodes set power_error = $2, power_asked_at = $3,
-                     power_failed_at = coalesce(power_failed_at, $3) where id = $1",
-                )
+                query(update_nodes!(
+                    "power_error = $2, power_asked_at = $3,
+                     power_failed_at = coalesce(power_failed_at, $3) where id = $1"
+                ))
                 .bind(id)
                 .bind(error)
                 .bind(at)
@@ -352,10 +373,10 @@ impl Tx {
     pub async fn agent_spoke(&mut self, id: &str, attempt: &str, at: Micros) -> Result<()> {
         changed!(
             self,
-            query(
-                "update nodes set agent_attempt = $2, agent_at = $3,
+            query(update_nodes!(
+                "agent_attempt = $2, agent_at = $3,
                  goodbye = case when agent_attempt = $2 then goodbye end where id = $1"
-            )
+            ))
             .bind(id)
             .bind(attempt)
             .bind(at)
@@ -373,11 +394,11 @@ impl Tx {
     ) -> Result<()> {
         changed!(
             self,
-            query(
-                "update nodes set heartbeat = $2,
+            query(update_nodes!(
+                "heartbeat = $2,
                  dirty_fell_at = case when $3 then $4 else dirty_fell_at end,
-                 used_at = case when $5 then $4 else used_at end where id = $1",
-            )
+                 used_at = case when $5 then $4 else used_at end where id = $1"
+            ))
             .bind(id)
             .bind(to_json(heartbeat))
             .bind(dirty_fell)
@@ -391,7 +412,7 @@ impl Tx {
     pub async fn set_goodbye(&mut self, id: &str, how: ShutdownHow) -> Result<()> {
         changed!(
             self,
-            query("update nodes set goodbye = $2, heartbeat = null where id = $1")
+            query(update_nodes!("goodbye = $2, heartbeat = null where id = $1"))
                 .bind(id)
                 .bind(to_json(&how))
         )?;
@@ -402,7 +423,7 @@ impl Tx {
     pub async fn set_ending(&mut self, id: &str, ending: Option<(Ending, Micros)>) -> Result<()> {
         changed!(
             self,
-            query("update nodes set ending = $2, ending_since = $3 where id = $1")
+            query(update_nodes!("ending = $2, ending_since = $3 where id = $1"))
                 .bind(id)
                 .bind(ending.map(|(step, _)| step.as_str()))
                 .bind(ending.map(|(_, since)| since))
@@ -414,7 +435,7 @@ impl Tx {
     pub async fn set_fault(&mut self, id: &str, fault: &Fault) -> Result<()> {
         changed!(
             self,
-            query("update nodes set fault = $2 where id = $1 and generation = $3")
+            query(update_nodes!("fault = $2 where id = $1 and generation = $3"))
                 .bind(id)
                 .bind(to_json(fault))
                 .bind(fault.generation)
@@ -426,10 +447,10 @@ impl Tx {
     pub async fn set_drain(&mut self, id: &str, drain: Option<&Drain>) -> Result<()> {
         changed!(
             self,
-            query(
-                "update nodes set drain = $2, drain_reason = $3, drain_actor = $4, drain_since = $5,
-                 drain_generation = $6, version = version + 1 where id = $1",
-            )
+            query(update_nodes!(
+                "drain = $2, drain_reason = $3, drain_actor = $4, drain_since = $5,
+                 drain_generation = $6, version = version + 1 where id = $1"
+            ))
             .bind(id)
             .bind(drain.map(|drain| drain.state.as_str()))
             .bind(drain.map(|drain| drain.reason.as_str()))
@@ -444,7 +465,7 @@ impl Tx {
     pub async fn set_silence(&mut self, id: &str, silence: Option<Silence>) -> Result<()> {
         changed!(
             self,
-            query("update nodes set silence = $2 where id = $1")
+            query(update_nodes!("silence = $2 where id = $1"))
                 .bind(id)
                 .bind(silence.map(Silence::as_str))
         )?;
@@ -455,7 +476,7 @@ impl Tx {
     pub async fn set_tried(&mut self, id: &str, tried: &[Tried]) -> Result<()> {
         changed!(
             self,
-            query("update nodes set tried = $2 where id = $1").bind(id).bind(to_json(&tried))
+            query(update_nodes!("tried = $2 where id = $1")).bind(id).bind(to_json(&tried))
         )?;
         Ok(())
     }
@@ -464,7 +485,7 @@ impl Tx {
     pub async fn set_hardware_faults(&mut self, id: &str, faults: i64) -> Result<()> {
         changed!(
             self,
-            query("update nodes set hardware_faults = $2 where id = $1").bind(id).bind(faults)
+            query(update_nodes!("hardware_faults = $2 where id = $1")).bind(id).bind(faults)
         )?;
         Ok(())
     }
@@ -473,9 +494,9 @@ impl Tx {
     pub async fn set_boot_times(&mut self, id: &str, times: &BootTimes) -> Result<()> {
         changed!(
             self,
-            query(
-                "update nodes set boot_times = $2, tried = null, hardware_faults = 0 where id = $1"
-            )
+            query(update_nodes!(
+                "boot_times = $2, tried = null, hardware_faults = 0 where id = $1"
+            ))
             .bind(id)
             .bind(to_json(times))
         )?;

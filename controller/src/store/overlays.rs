@@ -175,6 +175,20 @@ impl Tx {
         )
     }
 
+    /// The shards of all overlays that reservations want which are not over, by rank.
+    pub async fn shards_of_reservations(&mut self) -> Result<Vec<ShardRow>> {
+        on!(
+            self,
+            c => query_as(
+                "select * from shards where overlay_id in (
+                   select overlay_id from reservations
+                   where state in ('pending', 'planned', 'starting', 'active', 'ending'))
+                 order by rank",
+            )
+            .fetch_all(c)
+        )
+    }
+
     /// What nodes hold whose owners have not agreed that others are root beside it: of one node, or of
     /// all.
     pub async fn copies(&mut self, node_id: Option<&str>) -> Result<Vec<CopyRow>> {

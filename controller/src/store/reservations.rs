@@ -155,7 +155,7 @@ impl Tx {
     }
 
     /// Writes what may change of a reservation, as it was read, with its nodes.
-    /// [`StoreError::Conflict`] when somebody has changed it since.
+    /// [`StoreError::Conflict`] when somebody has changed it since, or it is over.
     pub async fn set_reservation(&mut self, now: &Reservation) -> Result<()> {
         self.count_up("calendar").await?;
         let done = changed!(
@@ -164,7 +164,8 @@ impl Tx {
                 "update reservations set version = version + 1, state = $3, code = $4, reason = $5,
                    walltime = $6, image_digest = $7, start_at = $8, end_at = $9, ready_at = $10,
                    warned = $11
-                 where id = $1 and version = $2",
+                 where id = $1 and version = $2
+                   and state not in ('ended', 'cancelled', 'failed')",
             )
             .bind(now.id)
             .bind(now.version)
@@ -228,8 +229,8 @@ impl Tx {
         Ok(self.with_assigned(row.into_iter().collect()).await?.pop())
     }
 
-    /// The reservations that are not over, in the order of their numbers.
-    pub async fn live_reservations(&mut self) -> Result<Vec<Reservation>> {
+    /// Those that are not over, in the order of their numbers, all read anew.
+    pub(super) async fn read_live(&mut self) -> Result<Vec<Reservation>> {
         let rows: Vec<Row> = on!(
             self,
             c => query_as(
@@ -283,24 +284,6 @@ impl Tx {
                 row.parse(nodes)
             })
             .collect()
-    }
-
-    /// What was held through queues and is over since `after`: by whom, through which, how many nodes,
-    /// from when until when.
-    pub async fn held_before(
-        &mut self,
-        after: Micros,
-    ) -> Result<Vec<(String, String, i64, Micros, Micros)>> {
-        on!(
-            self,
-            c => query_as(
-                "select owner_id, queue, nodes, start_at, end_at from reservations
-                 where state in ('ending', 'ended', 'failed') and end_at > $1
-                   and start_at is not null order by id",
-            )
-            .bind(after)
-            .fetch_all(c)
-        )
     }
 
     /// The tenant whose reservation has a node now, whatever is wanted of it.
