@@ -93,6 +93,9 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 /// So long one of SQLite's connections is waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Rows of SQLite that may be on their way to who reads them.
+const ROWS_AT_ONCE: usize = 4096;
+
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -163,7 +166,9 @@ impl Store {
                 .journal_mode(SqliteJournalMode::Wal)
                 // What was answered to a caller must outlive a power cut of the controller.
                 .synchronous(SqliteSynchronous::Full)
-                .busy_timeout(Duration::from_secs(10));
+                .busy_timeout(Duration::from_secs(10))
+                // Rows come from a thread of their own, which else is waited for at each fiftieth of thousands.
+                .row_buffer_size(ROWS_AT_ONCE);
             // There is no server that could have gone away since. Who waits for a connection waits for
             // others of this process: it goes on, and to give up and begin again would not help anybody.
             let pool =

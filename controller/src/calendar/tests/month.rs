@@ -248,12 +248,19 @@ impl Month {
     }
 
     /// From one event to the next, until all is over.
+    #[expect(clippy::print_stdout, reason = "it takes long, and this is for the one who waits")]
     async fn run(&mut self) {
-        let begun = self.now();
+        let (begun, started) = (self.now(), Instant::now());
+        let mut days = 0;
         let gap = (DAYS * 86_400 / RESERVATIONS as i64) as u64;
         let (mut asks_at, mut made) = (begun, 0);
         loop {
             let now = self.now();
+            while days < (now - begun) / SECOND / 86_400 {
+                days += 1;
+                let passes = self.passes;
+                println!("day {days}: {made} asked, {passes} passes, {:?}", started.elapsed());
+            }
             self.metal.live(&self.bench.context, now, &mut self.dice).await;
             while made < RESERVATIONS && asks_at <= now {
                 made += usize::from(self.ask().await);
