@@ -12,6 +12,7 @@ mod baselines;
 mod desired;
 mod events;
 mod fault_consoles;
+mod growth;
 mod hardware;
 mod heal;
 mod host_keys;

@@ -32,6 +32,15 @@ impl Db {
         }
     }
 
+    /// How SQLite would run a statement, step by step; none where it is only a part of one.
+    pub(crate) async fn plan(&self, statement: &str) -> Option<Vec<String>> {
+        let mut connection = SqliteConnection::connect(&self.url).await.expect("it is there");
+        // The text is haasd's own.
+        let explain = sqlx::AssertSqlSafe(format!("explain query plan {statement}"));
+        let steps = sqlx::query_as(explain).fetch_all(&mut connection).await.ok()?;
+        Some(steps.into_iter().map(|(_, _, _, step): (i64, i64, i64, String)| step).collect())
+    }
+
     /// The same database opened once more, as another controller or a restarted haasd would.
     pub(crate) async fn again(&self) -> Store {
         Store::open(&self.url).await.expect("a database that was opened before opens")

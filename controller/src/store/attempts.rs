@@ -222,11 +222,10 @@ impl Tx {
         let rows: Vec<Row> = on!(
             self,
             c => query_as(
-                "select a.* from nodes n
-                 join attempts a on a.id = (
+                "select a.* from nodes n cross join attempts a
+                 where n.present and a.id = (
                    select b.id from attempts b where b.node_id = n.id and not b.beside
-                   order by b.opened_at desc, b.id desc limit 1)
-                 where n.present",
+                   order by b.opened_at desc, b.id desc limit 1)",
             )
             .fetch_all(c)
         )?;
@@ -237,7 +236,11 @@ impl Tx {
     pub async fn all_next_attempts(&mut self) -> Result<HashMap<String, Attempt>> {
         let rows: Vec<Row> = on!(
             self,
-            c => query_as("select * from attempts where beside and state = 'open'").fetch_all(c)
+            c => query_as(
+                "select * from attempts
+                 where state in ('open', 'ready') and beside and state = 'open'",
+            )
+            .fetch_all(c)
         )?;
         by_node(rows)
     }
@@ -247,9 +250,9 @@ impl Tx {
         let rows: Vec<(String, String)> = on!(
             self,
             c => query_as(
-                "select a.node_id, a.failure from nodes n
-                 join attempts a on a.node_id = n.id and a.generation = n.generation
-                 where n.present and a.state = 'failed' and a.failure is not null
+                "select a.node_id, a.failure from nodes n cross join attempts a
+                 where n.present and a.node_id = n.id and a.generation = n.generation
+                   and a.state = 'failed' and a.failure is not null
                    and a.opened_at > coalesce(
                      (select max(b.opened_at) from attempts b
                       where b.node_id = n.id and b.stage = 'ready'), 0)
@@ -500,7 +503,7 @@ impl Tx {
             self,
             c => sqlx::query_scalar(
                 "update attempts set held_since = null, stage_since = $2, counted_from = $2
-                 where held_since is not null and state = 'open'
+                 where state in ('open', 'ready') and held_since is not null and state = 'open'
                    and exists (select 1 from operation_nodes
                      where operation_nodes.operation_id = $1
                        and operation_nodes.node_id = attempts.node_id

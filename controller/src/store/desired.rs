@@ -165,9 +165,8 @@ impl Tx {
         let rows: Vec<NodesRow> = on!(
             self,
             c => query_as(
-                "select d.* from nodes n
-                 join desired_states d on d.node_id = n.id and d.generation = n.generation
-                 where n.present",
+                "select d.* from nodes n cross join desired_states d
+                 where n.present and d.node_id = n.id and d.generation = n.generation",
             )
             .fetch_all(c)
         )?;
@@ -195,12 +194,11 @@ impl Tx {
         let rows: Vec<NodesRow> = on!(
             self,
             c => query_as(
-                "select d.* from nodes n
-                 join attempts a on a.id = (
-                   select b.id from attempts b where b.node_id = n.id and not b.beside
-                   order by b.opened_at desc, b.id desc limit 1)
-                 join desired_states d on d.node_id = n.id and d.generation = a.generation
-                 where n.present and a.generation <> n.generation",
+                "select d.* from nodes n cross join attempts a cross join desired_states d
+                 where n.present and a.generation <> n.generation and a.id = (
+                     select b.id from attempts b where b.node_id = n.id and not b.beside
+                     order by b.opened_at desc, b.id desc limit 1)
+                   and d.node_id = n.id and d.generation = a.generation",
             )
             .fetch_all(c)
         )?;
@@ -242,9 +240,9 @@ impl Tx {
         let ids: Vec<String> = on!(
             self,
             c => query_scalar(
-                "select nodes.id from nodes join desired on desired.node_id = nodes.id
-                   and desired.generation = nodes.generation
-                 where desired.tenant = $1 and desired.power_on",
+                "select nodes.id from nodes cross join desired
+                 where desired.node_id = nodes.id and desired.generation = nodes.generation
+                   and desired.tenant = $1 and desired.power_on",
             )
             .bind(tenant)
             .fetch_all(c)

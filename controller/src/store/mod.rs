@@ -4,6 +4,9 @@
 //! whichever it is. A change of a shared row is one conditional update on `version`: zero rows means
 //! that somebody was first, and the caller reads again ([`StoreError::Conflict`]). Nothing here reads
 //! a clock, decides, or speaks to hardware, and no transaction is held across anything that waits.
+//!
+//! What grows is never read whole, which a test sees to. SQLite takes a `cross join` from left to right: from the
+//! nodes that there are to what is wanted of each, and not from all that ever was wanted.
 
 mod attempts;
 mod audit;

@@ -61,14 +61,13 @@ impl Tx {
                 "select nodes.id as node_id, desired.power_on, desired.tenant, desired.boot_once,
                    attempts.state, attempts.opened_at, attempts.generation, serves.image_digest,
                    serves.overlay_id, serves.tenant as runs_for
-                 from nodes
-                 join desired on desired.node_id = nodes.id
-                   and desired.generation = nodes.generation
+                 from nodes cross join desired
                  left join attempts on attempts.node_id = nodes.id
                    and attempts.state in ('open', 'ready') and not attempts.beside
                  left join desired as serves on serves.node_id = attempts.node_id
                    and serves.generation = attempts.generation
-                 where nodes.present",
+                 where nodes.present and desired.node_id = nodes.id
+                   and desired.generation = nodes.generation",
             )
             .fetch_all(c)
         )?;
