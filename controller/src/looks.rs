@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -11,10 +11,19 @@ use haas_api::bmc::ProbeReport;
 
 /// How long a look is known.
 const KEPT: Duration = Duration::from_secs(600);
-/// Looks of a kind that may be under way at the same time.
+/// Looks of a kind that may be under way at the same time, in all and of one caller.
 const MOST: usize = 32;
+const MOST_OF_ONE: usize = 4;
+/// Looks of a kind that are known; the oldest go first.
+const MOST_KEPT: usize = 128;
 
-/// The looks of one kind: what was looked at, and what was found.
+/// Looks at what BMCs speak.
+pub type Probes = Looks<(), ProbeReport>;
+
+/// Looks at whether these nodes, by id, are on. What was found is in the store, or it could not be noted.
+pub type PowerLooks = Looks<Arc<[String]>, bool>;
+
+/// The looks of one kind: at what, and what was found.
 #[derive(Debug)]
 pub struct Looks<W, F>(Mutex<HashMap<String, Look<W, F>>>);
 
@@ -22,17 +31,13 @@ pub struct Looks<W, F>(Mutex<HashMap<String, Look<W, F>>>);
 #[derive(Debug, Clone)]
 pub struct Look<W, F> {
     began: Instant,
+    /// Whose it is, by id.
+    by: String,
     /// At what.
     pub at: W,
     /// What was found; none while it is under way.
     pub found: Option<F>,
 }
-
-/// Looks at what BMCs speak.
-pub type Probes = Looks<(), ProbeReport>;
-
-/// Looks at whether the nodes of a set are on. What was found is in the store.
-pub type PowerLooks = Looks<String, ()>;
 
 impl<W, F> Default for Looks<W, F> {
     fn default() -> Self {
@@ -42,14 +47,21 @@ impl<W, F> Default for Looks<W, F> {
 
 impl<W: Clone, F: Clone> Looks<W, F> {
     /// The id of a new one; none if too many are under way.
-    pub fn begin(&self, at: W, now: Instant) -> Option<String> {
+    pub fn begin(&self, by: &str, at: W, now: Instant) -> Option<String> {
         let mut kept = self.lock();
-        kept.retain(|_, look| now.duration_since(look.began) < KEPT);
-        if kept.values().filter(|look| look.found.is_none()).count() >= MOST {
+        kept.retain(|_, look| look.is_known(now));
+        let under_way = kept.values().filter(|look| look.found.is_none());
+        let own = under_way.clone().filter(|look| look.by == by).count();
+        if own >= MOST_OF_ONE || under_way.count() >= MOST {
             return None;
         }
+        while kept.len() >= MOST_KEPT {
+            let over = kept.iter().filter(|(_, look)| look.found.is_some());
+            let oldest = over.min_by_key(|(_, look)| look.began).map(|(id, _)| id.clone());
+            kept.remove(&oldest?);
+        }
         let id = ulid::Ulid::new().to_string();
-        kept.insert(id.clone(), Look { began: now, at, found: None });
+        kept.insert(id.clone(), Look { began: now, by: by.to_owned(), at, found: None });
         Some(id)
     }
 
@@ -61,11 +73,43 @@ impl<W: Clone, F: Clone> Looks<W, F> {
     }
 
     /// One of them.
-    pub fn get(&self, id: &str) -> Option<Look<W, F>> {
-        self.lock().get(id).cloned()
+    pub fn get(&self, id: &str, now: Instant) -> Option<Look<W, F>> {
+        self.lock().get(id).filter(|look| look.is_known(now)).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Look<W, F>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<W, F> Look<W, F> {
+    fn is_known(&self, now: Instant) -> bool {
+        now.duration_since(self.began) < KEPT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_takes_all_places_and_what_is_over_does_not_heap_up() {
+        let (looks, now) = (PowerLooks::default(), Instant::now());
+        let begin = |by: &str| looks.begin(by, Arc::default(), now);
+        let first = begin("alice").unwrap();
+        let more = (0..10).filter_map(|_| begin("alice")).count();
+        assert_eq!(more, MOST_OF_ONE - 1);
+        assert!(begin("bob").is_some());
+        looks.end(&first, true);
+        assert!(begin("alice").is_some(), "one of hers is over");
+        for number in 0..1_000 {
+            let id = begin(&number.to_string()).unwrap();
+            looks.end(&id, true);
+        }
+        assert_eq!(looks.lock().len(), MOST_KEPT);
+        assert!(looks.get(&first, now).is_none(), "the oldest went first");
+        let last = begin("carol").unwrap();
+        assert!(looks.get(&last, now).is_some_and(|look| look.found.is_none()));
+        assert!(looks.get(&last, now + KEPT).is_none());
     }
 }

@@ -183,8 +183,8 @@ pub struct PowerStatusRequest {
     pub nodeset: String,
 }
 
-/// A question to the BMCs of nodes, which takes as long as the slowest of them. haasd forgets it after some
-/// minutes, and when it ends.
+/// A question to the BMCs of nodes, which takes as long as the slowest of them. It is forgotten after ten minutes,
+/// and when haasd ends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PowerStatus {
     /// Its id.

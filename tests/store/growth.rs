@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use crate::promises::{Db, on_sqlite};
 
 /// What grows with each boot, switch and reservation; as the statements name it.
-const GROWS: [&str; 13] = [
+const GROWS: [&str; 15] = [
     "a",
     "attempts",
     "assignments",
@@ -15,11 +15,13 @@ const GROWS: [&str; 13] = [
     "d",
     "desired",
     "events",
+    "given_nodes",
     "o",
     "operation_nodes",
     "operations",
     "reservation_steps",
     "reservations",
+    "serves",
 ];
 
 /// Begin with the newest, and end soon.

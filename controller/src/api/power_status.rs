@@ -10,7 +10,9 @@ use haas_api::{
 use tracing::error;
 
 use super::{Answer, Caller, Fail, Json, Path, nodes::shown_all, probes::crowded};
-use crate::{context::Context, looks::Look, reconcile::ask, requests::may_power};
+use crate::{
+    context::Context, looks::Look, nodeset, reconcile::ask, requests::may_power, store::Result,
+};
 
 /// Begins to ask the nodes' BMCs, all at once, whether the nodes are on; for whoever may switch their power.
 #[utoipa::path(post, path = "/v1/power/status", request_body = PowerStatusRequest,
@@ -18,23 +20,46 @@ use crate::{context::Context, looks::Look, reconcile::ask, requests::may_power};
 pub(super) async fn begin(
     State(context): State<Arc<Context>>,
     caller: Caller,
-    Json(PowerStatusRequest { nodeset }): Json<PowerStatusRequest>,
+    Json(request): Json<PowerStatusRequest>,
 ) -> Answer<impl IntoResponse> {
     let mut tx = context.store.read().await?;
-    let nodes = may_power(&mut tx, &caller.0, &nodeset).await?;
+    let nodes = nodeset::resolve(&request.nodeset, tx.nodes().await?)?;
+    may_power(&mut tx, &caller.0, &nodes).await?;
     drop(tx);
-    let id = context.power_looks.begin(nodeset, Instant::now()).ok_or_else(crowded)?;
-    let begun = PowerStatus { id: id.clone(), nodes: None };
+    let ids = nodes.iter().map(|node| node.id.clone()).collect();
+    let id = context.power_looks.begin(&caller.0.user_id, ids, Instant::now());
+    let id = id.ok_or_else(crowded)?;
+    let mut look = UnderWay { context, id: id.clone(), is_noted: false };
     tokio::spawn(async move {
-        if let Err(error) = ask::power(&context, &nodes).await {
-            error!(error = &error as &dyn std::error::Error, "what BMCs said cannot be noted");
-        }
-        context.power_looks.end(&id, ());
+        look.end_with(ask::power(&look.context, nodes).await);
     });
-    Ok((StatusCode::ACCEPTED, Json(begun)))
+    Ok((StatusCode::ACCEPTED, Json(PowerStatus { id, nodes: None })))
 }
 
-/// The nodes as they were found.
+/// A look that ends with the value, however its task does.
+struct UnderWay {
+    context: Arc<Context>,
+    id: String,
+    is_noted: bool,
+}
+
+impl UnderWay {
+    fn end_with(&mut self, noted: Result<()>) {
+        if let Err(error) = &noted {
+            let error = error as &dyn std::error::Error;
+            error!(error, "what BMCs said cannot be noted");
+        }
+        self.is_noted = noted.is_ok();
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.context.power_looks.end(&self.id, self.is_noted);
+    }
+}
+
+/// The nodes as they are known once all were asked.
 #[utoipa::path(get, path = "/v1/power/status/{id}", params(("id" = String, Path)),
     responses((status = 200, body = PowerStatus), (status = 404, body = Problem)))]
 pub(super) async fn show(
@@ -44,12 +69,25 @@ pub(super) async fn show(
 ) -> Answer<Json<PowerStatus>> {
     let gone =
         || Fail::not_found("no-question", "there is no such question, or no more; ask again");
-    let Look { at: nodeset, found, .. } = context.power_looks.get(&id).ok_or_else(gone)?;
-    let mut tx = context.store.read().await?;
-    let nodes = may_power(&mut tx, &caller.0, &nodeset).await?;
+    let look = context.power_looks.get(&id, Instant::now());
+    let Look { at: ids, found, .. } = look.ok_or_else(gone)?;
     let nodes = match found {
-        Some(()) => Some(shown_all(&context, &mut tx, &caller, nodes).await?),
+        // Whoever knows the id learns nothing else before all have answered.
         None => None,
+        Some(false) => {
+            return Err(Fail::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "not-noted",
+                "what the BMCs said could not be noted; haasd's log says why",
+            ));
+        }
+        Some(true) => {
+            let mut tx = context.store.read().await?;
+            let mut nodes = tx.nodes().await?;
+            nodes.retain(|node| ids.contains(&node.id));
+            may_power(&mut tx, &caller.0, &nodes).await?;
+            Some(shown_all(&context, &mut tx, &caller, nodes).await?)
+        }
     };
     Ok(Json(PowerStatus { id, nodes }))
 }

@@ -60,7 +60,7 @@ pub(super) async fn begin(
             (wanted, address.to_string())
         }
     };
-    let id = context.probes.begin((), Instant::now()).ok_or_else(crowded)?;
+    let id = context.probes.begin(&caller.0.user_id, (), Instant::now()).ok_or_else(crowded)?;
     let begun = Probe { id: id.clone(), report: None };
     tokio::spawn(async move {
         let report = probe(wanted).await;
@@ -79,7 +79,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Answer<Json<Probe>> {
     caller.may(Verb::Manage, Object::Nodes)?;
-    let look = context.probes.get(&id);
+    let look = context.probes.get(&id, Instant::now());
     let gone = || Fail::not_found("no-probe", "there is no such look, or no more; begin another");
     let Look { found: report, .. } = look.ok_or_else(gone)?;
     Ok(Json(Probe { id, report }))

@@ -237,6 +237,7 @@ impl Tx {
         let rows: Vec<Row> = on!(
             self,
             c => query_as(
+                // By the index of those that live.
                 "select * from attempts
                  where state in ('open', 'ready') and beside and state = 'open'",
             )

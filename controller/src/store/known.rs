@@ -3,7 +3,7 @@
 //! one that is over changes no more.
 //!
 //! Only what was committed is kept, and what is kept is held against what the transaction sees that asks: so it is
-//! right for every transaction, whoever else writes.
+//! right for every transaction, also one that began earlier.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -17,6 +17,10 @@ use crate::model::{Micros, Node, Reservation};
 
 /// So many are read one by one; where more are missing, all are read at once.
 const FEW: usize = 32;
+
+/// After so many readings all nodes are read anew: an older haasd that has not ended yet, or a hand, may have changed some
+/// without a stamp.
+const READS: u32 = 64;
 
 /// What was read before, for all transactions of this process.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +38,8 @@ struct Kept {
 struct Nodes {
     /// The last stamp that one of them had.
     stamp: i64,
+    /// How often that was read on from what was known before.
+    reads: u32,
     by_id: Arc<HashMap<String, Arc<Node>>>,
 }
 
@@ -87,13 +93,17 @@ impl Tx {
             return Ok(known.by_id);
         }
         // What is kept may be newer than what is seen here.
-        let Nodes { stamp: since, mut by_id } =
-            if known.stamp < stamp { known } else { Nodes::default() };
+        let reads_on = known.stamp < stamp && known.reads < READS;
+        let Nodes { stamp: since, reads, mut by_id } =
+            if reads_on { known } else { Nodes::default() };
         let changed = self.changed_nodes(since).await?;
         let changed = changed.into_iter().map(|node| (node.id.clone(), Arc::new(node)));
         Arc::make_mut(&mut by_id).extend(changed);
         if self.only_reads() {
-            self.known.kept().nodes = Nodes { stamp, by_id: by_id.clone() };
+            let mut kept = self.known.kept();
+            if kept.nodes.stamp < stamp {
+                kept.nodes = Nodes { stamp, reads: reads + 1, by_id: by_id.clone() };
+            }
         }
         Ok(by_id)
     }

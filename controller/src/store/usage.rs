@@ -80,7 +80,7 @@ impl Tx {
                      - case when from_at < $1 then $1 else from_at end
                    ) as bigint)
                  from given_nodes
-                 where from_at < $2 and coalesce(until_at, $3) > $1
+                 where from_at < $2 and (until_at > $1 or until_at is null and $3 > $1)
                  group by owner_id, tenant, queue
                  order by max(project_name), max(user_name), queue, owner_id, tenant",
             )

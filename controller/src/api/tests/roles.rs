@@ -273,7 +273,8 @@ impl World {
         let probe =
             ok(bench.post("/v1/probes", json!({ "of": "address", "address": "127.0.0.1" })).await);
         let looks = &bench.context.power_looks;
-        let question = looks.begin("n01".to_owned(), Instant::now()).unwrap();
+        let question = looks.begin("olga", [node.id.clone()].into(), Instant::now()).unwrap();
+        looks.end(&question, true);
         let window = ok(bench.post("/v1/maintenance", body_for("/v1/maintenance")).await);
         let mut looking = BTreeMap::new();
         for caller in LOOKING {
