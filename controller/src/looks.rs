@@ -102,8 +102,9 @@ mod tests {
         assert!(begin("bob").is_some());
         looks.end(&first, true);
         assert!(begin("alice").is_some(), "one of hers is over");
-        for number in 0..1_000 {
-            let id = begin(&number.to_string()).unwrap();
+        for number in 1..1_000 {
+            let later = now + Duration::from_millis(number);
+            let id = looks.begin(&number.to_string(), Arc::default(), later).unwrap();
             looks.end(&id, true);
         }
         assert_eq!(looks.lock().len(), MOST_KEPT);
