@@ -24,7 +24,7 @@ const GROWS: [&str; 15] = [
     "serves",
 ];
 
-/// Begin with the newest, and end soon.
+/// These begin with the newest and end soon, or go through an index of those alone that are not over.
 const LIMITED: [&str; 3] = [
     "select * from operations order by created_at desc, id desc limit $1",
     "select * from operations where state in ('running', 'paused', 'rolling-back') order by created_at, id",

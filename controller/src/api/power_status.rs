@@ -11,7 +11,12 @@ use tracing::error;
 
 use super::{Answer, Caller, Fail, Json, Path, nodes::shown_all, probes::crowded};
 use crate::{
-    context::Context, looks::Look, nodeset, reconcile::ask, requests::may_power, store::Result,
+    context::Context,
+    looks::Look,
+    nodeset,
+    reconcile::ask,
+    requests::may_power,
+    store::{Result, StoreError},
 };
 
 /// Begins to ask the nodes' BMCs, all at once, whether the nodes are on; for whoever may switch their power.
@@ -36,7 +41,7 @@ pub(super) async fn begin(
     Ok((StatusCode::ACCEPTED, Json(PowerStatus { id, nodes: None })))
 }
 
-/// A look that ends with the value, however its task does.
+/// A look that is under way as long as the value lives, so that it ends however its task does.
 struct UnderWay {
     context: Arc<Context>,
     id: String,
@@ -74,13 +79,7 @@ pub(super) async fn show(
     let nodes = match found {
         // Whoever knows the id learns nothing else before all have answered.
         None => None,
-        Some(false) => {
-            return Err(Fail::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "not-noted",
-                "what the BMCs said could not be noted; haasd's log says why",
-            ));
-        }
+        Some(false) => return Err(StoreError::of_another().into()),
         Some(true) => {
             let mut tx = context.store.read().await?;
             let mut nodes = tx.nodes().await?;

@@ -221,8 +221,7 @@ impl World {
     /// For each node that somebody has by hand, who that is.
     pub(super) fn by_hand(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().filter_map(|seen| {
-            let standing = seen.standing.as_ref().filter(|one| one.power_on);
-            let tenant = standing.map(|one| one.tenant.as_str()).filter(|name| !name.is_empty());
+            let tenant = seen.standing.as_ref().and_then(StandingRow::tenant);
             tenant.filter(|_| !self.lent.contains_key(&seen.node.id))
         })
     }

@@ -48,7 +48,7 @@ async fn note(context: &Context, told: Vec<Told>, begun: Micros) -> Result<()> {
     }
     tx.commit().await?;
     if news {
-        // Unlike the loop's own questions this one was not asked for it.
+        // The loop has not asked itself, so it is told to look.
         context.changed();
     }
     Ok(())

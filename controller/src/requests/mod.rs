@@ -29,7 +29,7 @@ use crate::{
     model::{NewDesired, Node, Operation, OperationNode},
     nodeset::{self, NodeSetError},
     reconcile::Loaded,
-    store::{NewEvent, StoreError, Tx},
+    store::{NewEvent, StandingRow, StoreError, Tx},
 };
 
 use plan::Candidate;
@@ -234,21 +234,21 @@ pub async fn power(
     start(context, tx, principal, operation, planned).await
 }
 
-/// Whether the caller may switch all of these nodes on and off.
+/// Refuses whoever may not switch all of these nodes on and off.
 pub async fn may_power(
     tx: &mut Tx,
     principal: &Principal,
     nodes: &[Node],
 ) -> Result<(), RequestError> {
+    // Who has each node is nothing to them.
     if principal.is_admin() {
         return Ok(());
     }
     let standings = tx.standings().await?;
     for node in nodes {
         let (name, groups) = (node.name.as_str(), &node.spec.groups);
-        let standing = standings.get(&node.id).filter(|one| one.power_on && !one.tenant.is_empty());
-        let tenant = match standing {
-            Some(standing) => Some(standing.tenant.clone()),
+        let tenant = match standings.get(&node.id).and_then(StandingRow::tenant) {
+            Some(tenant) => Some(tenant.to_owned()),
             None => tx.lent_to(&node.id).await?,
         };
         let object = Object::Node { name, groups, tenant: tenant.as_deref() };

@@ -503,6 +503,7 @@ impl Tx {
         on!(
             self,
             c => sqlx::query_scalar(
+                // By the index of those that live.
                 "update attempts set held_since = null, stage_since = $2, counted_from = $2
                  where state in ('open', 'ready') and held_since is not null and state = 'open'
                    and exists (select 1 from operation_nodes

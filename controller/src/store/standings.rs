@@ -21,6 +21,13 @@ pub struct StandingRow {
     pub runs: Option<RunsRow>,
 }
 
+impl StandingRow {
+    /// Who has the node, by id; none: nobody, since it is to be off, or a spare.
+    pub fn tenant(&self) -> Option<&str> {
+        (self.power_on && !self.tenant.is_empty()).then_some(self.tenant.as_str())
+    }
+}
+
 /// What a live attempt boots or runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunsRow {
