@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::initiator::{GATEWAY, Initiator, Software, random_file};
+use tests::storm::Recording;
 use tests::{Output, Rack, RackSpec, Target, wait_for};
 
 const TARGET: &str = "iqn.2026-01.org.example:disk";
@@ -22,6 +23,8 @@ const SOON: Duration = Duration::from_secs(120);
 /// How long a target stays away: long enough for more than one attempt to come back.
 const AWAY: Duration = Duration::from_secs(8);
 const MIB: u64 = 1 << 20;
+/// As many as people of this field boot at once.
+const STORM: u32 = 640;
 
 /// Where udev shows the first portal's disk.
 const DISK: &str = "/dev/disk/by-path/ip-10.77.0.1:3260-iscsi-iqn.2026-01.org.example:disk-lun-0";
@@ -69,13 +72,15 @@ fn slow_open_iscsi_reads_a_gibibyte_while_the_target_is_restarted() -> Result<()
 
 #[test]
 #[ignore = "needs QEMU; run: cargo xtask e2e --slow"]
-fn slow_several_nodes_read_on_when_the_target_is_killed() -> Result<()> {
+fn slow_nodes_read_on_when_the_target_is_killed_in_a_boot_storm() -> Result<()> {
     Rack::with(RackSpec::new("initiators", Vec::new()), |rack| {
         let software = Software::unpack()?;
         let start = |number| Initiator::start(rack, number, &software);
-        let nodes = [start(1)?, start(2)?, start(3)?];
+        let nodes = [start(1)?, start(2)?];
         let nodes: Vec<_> = nodes.iter().collect();
-        let disk = random_file(rack.dir().join("disk.img"), 96 * MIB)?;
+        let recording = Recording::new(rack)?;
+        let disk = random_file(rack.dir().join("disk.img"), recording.disk_bytes)?;
+        let storm = || recording.storm(rack, STORM, &url(0), &disk);
         let mut target = Target::start(rack, &portal(0), TARGET, &disk, &[])?;
         for node in &nodes {
             node.wait()?;
@@ -85,11 +90,16 @@ fn slow_several_nodes_read_on_when_the_target_is_killed() -> Result<()> {
         }
         under_load(&nodes, DISK, &disk, |read| {
             for _ in 0..2 {
-                read.iter().try_for_each(|read| reads_on(read, 16 * MIB))?;
+                let broken = storm()?;
+                read.iter().try_for_each(|read| reads_on(read, 4 * MIB))?;
                 target.kill()?;
+                broken.breaks()?;
                 away_and_back(&mut target, &nodes, read)?;
             }
-            Ok(())
+            // All of it comes to those who boot now, and the nodes read on beside them.
+            let whole = storm()?;
+            read.iter().try_for_each(|read| reads_on(read, 4 * MIB))?;
+            whole.passes()
         })
     })
 }
@@ -103,8 +113,10 @@ fn slow_two_targets_of_one_image_are_two_paths_to_one_disk() -> Result<()> {
         Output::of(ip.args(["address", "add", &second, "dev", "br0"]))?.ok()?;
         let software = Software::unpack()?;
         let node = Initiator::start(rack, 1, &software)?;
-        // Each controller has a copy of the image of its own.
-        let disk = random_file(rack.dir().join("disk.img"), 128 * MIB)?;
+        // Each controller has a copy of the image of its own, and half of those who boot.
+        let recording = Recording::new(rack)?;
+        let disk = random_file(rack.dir().join("disk.img"), recording.disk_bytes)?;
+        let storm = |number| recording.storm(rack, STORM / 2, &url(number), &disk);
         let copy = rack.dir().join("copy.img");
         fs::copy(&disk, &copy)?;
         let digest = ["--sha256", &"5a".repeat(32)];
@@ -125,13 +137,16 @@ fn slow_two_targets_of_one_image_are_two_paths_to_one_disk() -> Result<()> {
 
         under_load(&[&node], &device, &disk, |read| {
             for number in [0, 1, 0] {
-                reads_on(&read[0], 16 * MIB)?;
+                let (broken, whole) = (storm(number)?, storm(1 - number)?);
+                reads_on(&read[0], 4 * MIB)?;
                 targets[number].kill()?;
+                broken.breaks()?;
                 paths(&node, ["active", "failed"])?;
                 // The other path alone carries the user.
-                reads_on(&read[0], 16 * MIB)?;
+                reads_on(&read[0], 4 * MIB)?;
                 targets[number].start_again()?;
                 paths(&node, ["active", "active"])?;
+                whole.passes()?;
             }
             Ok(())
         })
@@ -159,6 +174,11 @@ fn slow_ipxe_boots_a_disk_with_its_own_boot_loader() -> Result<()> {
         node.run("test -b /dev/sda1")?;
         node.compare("/dev/sda", &disk, &AtomicU64::new(0))
     })
+}
+
+/// Where other initiators find the disk behind portal 0 or 1.
+fn url(number: usize) -> String {
+    format!("iscsi://{}/{TARGET}/0", portal(number))
 }
 
 /// Portal 0 or 1.

@@ -23,6 +23,7 @@ mod rack;
 mod redfish;
 mod requests;
 mod reservations;
+mod sockets;
 mod tenants;
 mod transactions;
 mod watch;

@@ -1,8 +1,10 @@
 //! The daemon under test: `haasd` as a process in the rack, and `haasctl` beside it.
 
 use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +15,9 @@ use crate::rack::{CONTROLLER, Lifetime, Rack, built, target_dir};
 use crate::sys;
 use crate::wait::{wait_for, wait_some};
 
+/// Passes two sockets, which come as standard input and output, as systemd does (`sd_listen_fds(3)`).
+const PASS_SOCKETS: &str = "LISTEN_PID=$$ LISTEN_FDS=2 exec \"$@\" 3<&0 4<&1 0</dev/null 1>\"$0\"";
+
 /// What haasd prints on standard output once all its listeners answer.
 const READY: &str = "haasd ready";
 
@@ -22,6 +27,8 @@ pub struct Haasd<'rack> {
     rack: &'rack Rack,
     child: Option<Child>,
     environment: Vec<(String, String)>,
+    /// Those that are passed to it, if any.
+    sockets: Option<[TcpListener; 2]>,
 }
 
 /// What a command printed and how it ended.
@@ -82,7 +89,7 @@ impl<'rack> Haasd<'rack> {
         fs::write(rack.dir().join("nodes.toml"), nodes)?;
         let environment =
             environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let mut haasd = Haasd { rack, child: None, environment };
+        let mut haasd = Haasd { rack, child: None, environment, sockets: None };
         haasd.launch()?;
         Ok(haasd)
     }
@@ -124,12 +131,25 @@ impl<'rack> Haasd<'rack> {
             bail!("haasd runs already");
         }
         let log = File::options().create(true).append(true).open(self.log_path())?;
-        let mut command = self.rack.command(built("haasd")?);
+        let out = File::create(self.out_path())?;
+        let mut command = match &self.sockets {
+            None => {
+                let mut command = self.rack.command(built("haasd")?);
+                command.stdin(Stdio::null()).stdout(out);
+                command
+            }
+            Some([first, second]) => {
+                let mut command = self.rack.command("sh");
+                command.args(["-c", PASS_SOCKETS]).arg(self.out_path()).arg(built("haasd")?);
+                command.stdin(OwnedFd::from(first.try_clone()?));
+                command.stdout(OwnedFd::from(second.try_clone()?));
+                command
+            }
+        };
         command.arg("--config").arg(self.rack.dir().join("haasd.toml"));
         command.current_dir(self.rack.dir());
         command.envs(self.environment.iter().map(|(k, v)| (k, v)));
-        command.stdin(std::process::Stdio::null());
-        command.stdout(File::create(self.out_path())?).stderr(log);
+        command.stderr(log);
         let child = match self.rack.lifetime() {
             Lifetime::OfThisProcess => sys::spawn(command),
             Lifetime::UntilTakenDown => sys::spawn_detached(command),
@@ -147,6 +167,14 @@ impl<'rack> Haasd<'rack> {
     /// Removes a variable for the next start.
     pub fn unset_env(&mut self, key: &str) {
         self.environment.retain(|(k, _)| k != key);
+    }
+
+    /// Listens there, and passes that to haasd from the next start on, as a systemd socket unit does.
+    pub fn hold_sockets(&mut self, addresses: [SocketAddr; 2]) -> Result<()> {
+        let [first, second] =
+            self.rack.in_netns(|| addresses.map(|address| TcpListener::bind(address)))?;
+        self.sockets = Some([first?, second?]);
+        Ok(())
     }
 
     /// Whether it has said, since it was started last, that it is ready. It may have died since.

@@ -17,6 +17,7 @@ pub mod initiator;
 pub mod pages;
 pub mod postgres;
 pub mod ssh;
+pub mod storm;
 pub mod story;
 
 mod bmc;
