@@ -143,7 +143,7 @@ async fn the(db: &Db, id: &str) -> Attempt {
     db.store.read().await.unwrap().attempt(id).await.unwrap().expect("it was opened")
 }
 
-fn failure() -> Failure {
+pub(crate) fn failure() -> Failure {
     Failure {
         stage: BootStage::Dhcp,
         code: "no-script".into(),

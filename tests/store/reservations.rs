@@ -11,14 +11,17 @@ use controller::{
     },
 };
 use haas_api::{
+    agent::BootStage,
     grant::GrantRole,
+    hardware::Inventory,
     queue::QueueSpec,
     reservation::{OnNodeLoss, ReasonCode, ReservationState},
 };
 
 use crate::{
+    attempts::failure,
     promises::Db,
-    samples::{digest, node, reread, user, want, wanted},
+    samples::{attempt, digest, node, open, reread, user, want, wanted},
 };
 
 promises!(
@@ -35,6 +38,7 @@ promises!(
     copies_are_those_whose_owners_have_not_agreed,
     the_line_of_time_is_kept_in_order,
     nodes_stand_as_is_wanted_and_as_they_run,
+    how_nodes_stood_is_never_taken_for_how_they_stand,
     places_that_were_never_made_are_forgotten_where_nothing_wants_them,
     the_image_that_ran_over_an_overlay_is_known_by_the_name_that_was_asked_for,
 );
@@ -253,6 +257,74 @@ async fn nodes_stand_as_is_wanted_and_as_they_run(db: Db) {
     let mut tx = db.store.write().await.unwrap();
     tx.end_attempts(&attempt.node_id, 50).await.unwrap();
     assert_eq!(tx.standings().await.unwrap()[&two.id].runs, None);
+}
+
+/// One that knows from before how nodes stand against one that knows nothing, after each change there is.
+async fn how_nodes_stood_is_never_taken_for_how_they_stand(db: Db) {
+    let stands = async |what: &str| {
+        let (mut warm, again) = (db.store.read().await.unwrap(), db.again().await);
+        let mut cold = again.read().await.unwrap();
+        let (standings, summaries) =
+            (warm.standings().await.unwrap(), warm.summaries().await.unwrap());
+        assert_eq!(standings, cold.standings().await.unwrap(), "{what}");
+        assert_eq!(summaries, cold.summaries().await.unwrap(), "{what}");
+        standings.values().map(|standing| (**standing).clone()).next()
+    };
+    node(&db.store, 1).await;
+    assert_eq!(stands("added").await, None);
+    want(&db.store, 1, &wanted("a", None)).await;
+    let wanted_first = stands("wanted").await.unwrap();
+    assert_eq!((wanted_first.power_on, wanted_first.runs), (true, None));
+    let node = reread(&db.store, 1).await;
+    let first = open(&db.store, &node, "b1", 10).await;
+    assert!(!stands("opened").await.unwrap().runs.unwrap().is_ready);
+    let mut tx = db.store.write().await.unwrap();
+    tx.advance(&first, BootStage::Script, 20).await.unwrap();
+    let script = tx.attempt("b1").await.unwrap().unwrap();
+    tx.advance(&script, BootStage::Ready, 30).await.unwrap();
+    assert!(tx.standings().await.unwrap()[&node.id].runs.as_ref().unwrap().is_ready);
+    tx.commit().await.unwrap();
+    assert!(stands("ready").await.unwrap().runs.unwrap().is_ready);
+    let generation = want(&db.store, 1, &wanted("a", None)).await;
+    assert_eq!(stands("wanted anew").await.unwrap().runs.unwrap().generation, 1);
+    let mut tx = db.store.write().await.unwrap();
+    tx.adopt_attempt("b1", generation).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(stands("adopted").await.unwrap().runs.unwrap().generation, generation);
+    let node = reread(&db.store, 1).await;
+    let mut next = attempt(&node, "b2", 40);
+    next.kexec_of = Some("b1".into());
+    let mut tx = db.store.write().await.unwrap();
+    tx.open_beside(&next, "token of b2").await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(stands("beside").await.unwrap().runs.unwrap().opened_at, 10);
+    let mut tx = db.store.write().await.unwrap();
+    assert!(tx.kexec_begun(&next, 50).await.unwrap());
+    tx.commit().await.unwrap();
+    assert_eq!(stands("kexec").await.unwrap().runs.unwrap().opened_at, 40);
+    let mut tx = db.store.write().await.unwrap();
+    tx.fail_attempt("b2", &failure(), 60).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(stands("failed").await.unwrap().runs, None);
+    open(&db.store, &node, "b3", 70).await;
+    assert!(stands("opened again").await.unwrap().runs.is_some());
+    let mut tx = db.store.write().await.unwrap();
+    tx.end_attempts(&node.id, 80).await.unwrap();
+    drop(tx);
+    assert!(stands("taken back").await.unwrap().runs.is_some());
+    let mut tx = db.store.write().await.unwrap();
+    tx.end_attempts(&node.id, 80).await.unwrap();
+    tx.set_inventory(&node.id, &Inventory { memory: 7, ..Inventory::default() }, "b3", 80)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(stands("ended").await.unwrap().runs, None);
+    let mut tx = db.store.write().await.unwrap();
+    assert_eq!(tx.summaries().await.unwrap()[&node.id].memory, 7);
+    tx.set_inventory(&node.id, &Inventory::default(), "b4", 90).await.unwrap();
+    tx.remove_node(&node.id).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(stands("gone").await, None);
 }
 
 async fn places_that_were_never_made_are_forgotten_where_nothing_wants_them(db: Db) {

@@ -28,7 +28,7 @@ use crate::{
     condition::Condition,
     context::Context,
     model::{self, Assigned, Micros, SECOND},
-    store::{StandingRow, StepRow, Tx},
+    store::{ByNode, StandingRow, StepRow, Tx},
 };
 
 /// The most reservations of a list that shows also those that are over.
@@ -264,7 +264,7 @@ struct Shower<'a> {
     accounts: HashMap<String, String>,
     overlays: HashMap<String, String>,
     nodes: HashMap<String, String>,
-    standings: HashMap<String, StandingRow>,
+    standings: ByNode<StandingRow>,
 }
 
 impl<'a> Shower<'a> {

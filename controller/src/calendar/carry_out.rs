@@ -144,7 +144,7 @@ async fn lend(
     }
     let lent = draft.now.held().filter(|held| draft.lend.contains(&held.node_id));
     let nodes: Vec<(Node, u32)> = lent
-        .filter_map(|held| Some((world.seen(&held.node_id)?.node.clone(), held.rank)))
+        .filter_map(|held| Some(((*world.seen(&held.node_id)?.node).clone(), held.rank)))
         .collect();
     if let Some(reason) = may_not_be_lent(context, tx, &draft.now, &nodes).await? {
         match is_first {
@@ -271,7 +271,7 @@ async fn take_back<'a>(
             held.generation = seen.node.generation;
         } else {
             let stays = !held.lost && seen.node.drain.is_none() && spares.stays_on(seen);
-            nodes.push((seen.node.clone(), stays.then(|| draft.now.image.clone())));
+            nodes.push(((*seen.node).clone(), stays.then(|| draft.now.image.clone())));
         }
     }
     if nodes.is_empty() {

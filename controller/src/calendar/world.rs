@@ -63,9 +63,9 @@ pub(super) struct World {
 /// A node, and how it stands.
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
-    pub(super) node: Node,
+    pub(super) node: Arc<Node>,
     /// None: nothing was ever wanted of it.
-    pub(super) standing: Option<StandingRow>,
+    pub(super) standing: Option<Arc<StandingRow>>,
     /// What it has.
     pub(super) vector: Vector,
 }
@@ -88,12 +88,11 @@ impl World {
         let projects = tx.projects().await?.into_iter();
         let limits = projects.filter_map(|one| Some((one.id, one.limits.nodes?)));
         let past = tx.held_before(context.clock.now() - REMEMBERED).await?;
-        let mut standings = tx.standings().await?;
-        let mut healths = tx.healths().await?;
-        let nodes = tx.nodes().await?.into_iter();
+        let (standings, summaries) = (tx.standings().await?, tx.summaries().await?);
+        let nodes = tx.shared_nodes().await?.into_iter();
         let nodes = nodes.map(|node| Seen {
-            standing: standings.remove(&node.id),
-            vector: vector(healths.remove(&node.id).and_then(|health| health.summary)),
+            standing: standings.get(&node.id).cloned(),
+            vector: vector(summaries.get(&node.id).map(|told| &**told)),
             node,
         });
         let nodes: Vec<Seen> = nodes.collect();
@@ -115,7 +114,7 @@ impl World {
             held.map(|held| (held.node_id.clone(), one.tenant.clone()))
         });
         let lent = lent.collect();
-        let obstacles = Obstacles::load(context, tx, nodes.iter().map(|seen| &seen.node)).await?;
+        let obstacles = Obstacles::load(context, tx, nodes.iter().map(|seen| &*seen.node)).await?;
         let mut world = Self {
             nodes,
             queues: tx.queues().await?,
@@ -221,7 +220,7 @@ impl World {
     /// For each node that somebody has by hand, who that is.
     pub(super) fn by_hand(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().filter_map(|seen| {
-            let tenant = seen.standing.as_ref().and_then(StandingRow::tenant);
+            let tenant = seen.standing.as_deref().and_then(StandingRow::tenant);
             tenant.filter(|_| !self.lent.contains_key(&seen.node.id))
         })
     }
@@ -243,7 +242,7 @@ impl World {
             None if !node.managed => return Health::Draining,
             None => {}
         }
-        let is_its_own = match standing {
+        let is_its_own = match standing.as_deref() {
             // Whatever a node runs that haasd never booted is somebody's.
             None => node.power == Power::Off || node.spec.power == PowerSpec::Manual,
             Some(standing) if standing.handed_over && standing.power_on => false,
@@ -256,12 +255,7 @@ impl World {
 }
 
 /// What a node has, as far as its agent has told.
-fn vector(summary: Option<Summary>) -> Vector {
-    let summary = summary.unwrap_or_default();
-    Vector {
-        nodes: 1,
-        cores: summary.cores.into(),
-        memory_gib: summary.memory >> 30,
-        ..Vector::default()
-    }
+fn vector(summary: Option<&Summary>) -> Vector {
+    let (cores, memory) = summary.map_or((0, 0), |told| (told.cores, told.memory));
+    Vector { nodes: 1, cores: cores.into(), memory_gib: memory >> 30, ..Vector::default() }
 }

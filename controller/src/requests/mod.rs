@@ -29,7 +29,7 @@ use crate::{
     model::{NewDesired, Node, Operation, OperationNode},
     nodeset::{self, NodeSetError},
     reconcile::Loaded,
-    store::{NewEvent, StandingRow, StoreError, Tx},
+    store::{NewEvent, StoreError, Tx},
 };
 
 use plan::Candidate;
@@ -247,7 +247,7 @@ pub async fn may_power(
     let standings = tx.standings().await?;
     for node in nodes {
         let (name, groups) = (node.name.as_str(), &node.spec.groups);
-        let tenant = match standings.get(&node.id).and_then(StandingRow::tenant) {
+        let tenant = match standings.get(&node.id).and_then(|standing| standing.tenant()) {
             Some(tenant) => Some(tenant.to_owned()),
             None => tx.lent_to(&node.id).await?,
         };

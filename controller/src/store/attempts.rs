@@ -479,6 +479,9 @@ impl Tx {
             .bind(state.as_str())
             .bind(attempt.stage.as_str())
         )?;
+        if state == AttemptState::Ready {
+            self.stamp_node(&attempt.node_id).await?;
+        }
         Ok(done == 1)
     }
 
@@ -526,7 +529,7 @@ impl Tx {
                 .bind(id)
                 .bind(generation)
         )?;
-        Ok(())
+        self.stamp_node_of(id).await
     }
 
     /// Notes the last frame of an attempt's agent that was taken.
@@ -626,7 +629,7 @@ impl Tx {
             .bind(to_json(failure))
             .bind(at)
         )?;
-        Ok(())
+        self.stamp_node_of(id).await
     }
 
     /// The same for one whose kernel what runs has not started yet; false if it has.
@@ -646,7 +649,7 @@ impl Tx {
 
     /// Ends whatever attempts of a node are live: it went down, or another takes their place.
     pub async fn end_attempts(&mut self, node_id: &str, at: Micros) -> Result<()> {
-        changed!(
+        let ended = changed!(
             self,
             query(
                 "update attempts set state = 'ended', ended_at = $2
@@ -654,6 +657,20 @@ impl Tx {
             )
             .bind(node_id)
             .bind(at)
+        )?;
+        if ended > 0 {
+            self.stamp_node(node_id).await?;
+        }
+        Ok(())
+    }
+    /// How the node of this attempt stands has changed.
+    async fn stamp_node_of(&mut self, attempt_id: &str) -> Result<()> {
+        changed!(
+            self,
+            query(update_nodes!(
+                "present = present where id = (select node_id from attempts where attempts.id = $1)"
+            ))
+            .bind(attempt_id)
         )?;
         Ok(())
     }

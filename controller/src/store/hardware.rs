@@ -134,6 +134,26 @@ impl Tx {
             .collect()
     }
 
+    /// The hardware of nodes that have a later stamp, in a few numbers.
+    pub(super) async fn changed_summaries(
+        &mut self,
+        stamp: i64,
+    ) -> Result<Vec<(String, Option<Summary>)>> {
+        let rows: Vec<(String, String)> = on!(
+            self,
+            c => query_as(
+                "select nodes.id, hardware.summary from nodes cross join hardware
+                 where nodes.stamp > $1 and hardware.node_id = nodes.id
+                   and hardware.summary is not null",
+            )
+            .bind(stamp)
+            .fetch_all(c)
+        )?;
+        rows.into_iter()
+            .map(|(node, text)| Ok((node, Some(from_json("hardware", &text)?))))
+            .collect()
+    }
+
     /// The disks that each node's agent has found in it, by node. Nodes that nothing is known of are not
     /// in it.
     pub async fn drives(&mut self) -> Result<HashMap<String, Vec<DiskDrive>>> {
@@ -197,7 +217,7 @@ impl Tx {
             .bind(at)
             .bind(boot)
         )?;
-        Ok(())
+        self.stamp_node(node_id).await
     }
 
     /// What a node's BMC has told.

@@ -1,6 +1,6 @@
 //! Nodes and reservations that were read before: passes over all of them read only what has changed since. A node
-//! that changes has another stamp. A reservation with its nodes is what it is as long as it has its version, and
-//! one that is over changes no more.
+//! has another stamp when it changes, or how it stands, or what it is known to have. A reservation with its nodes is
+//! what it is as long as it has its version, and one that is over changes no more.
 //!
 //! Only what was committed is kept, and what is kept is held against what the transaction sees that asks: so it is
 //! right for every transaction, also one that began earlier.
@@ -10,9 +10,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use haas_api::hardware::Summary;
 use sqlx::{query_as, query_scalar};
 
-use super::{Line, Result, Tx, TxInner, on};
+use super::{Line, Result, StandingRow, Tx, TxInner, on};
 use crate::model::{Micros, Node, Reservation};
 
 /// So many are read one by one; where more are missing, all are read at once.
@@ -28,19 +29,24 @@ pub(super) struct Known(Arc<Mutex<Kept>>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    nodes: Nodes,
+    nodes: Stamped<Node>,
+    standings: Stamped<StandingRow>,
+    summaries: Stamped<Summary>,
     live: HashMap<i64, Arc<Reservation>>,
     past: Past,
 }
 
-/// All nodes by id, as some transaction saw them.
-#[derive(Debug, Clone, Default)]
-struct Nodes {
-    /// The last stamp that one of them had.
+/// Something of each node that has it, by the node's id.
+pub type ByNode<T> = Arc<HashMap<String, Arc<T>>>;
+
+/// The same as some transaction saw it.
+#[derive(Debug)]
+struct Stamped<T> {
+    /// The last stamp that a node had.
     stamp: i64,
     /// How often that was read on from what was known before.
     reads: u32,
-    by_id: Arc<HashMap<String, Arc<Node>>>,
+    by_node: ByNode<T>,
 }
 
 /// What reservations have used that are over, as some transaction saw it.
@@ -73,6 +79,44 @@ pub struct Used {
     pub end_at: Micros,
 }
 
+impl<T> Default for Stamped<T> {
+    fn default() -> Self {
+        Self { stamp: 0, reads: 0, by_node: Arc::default() }
+    }
+}
+
+impl<T> Stamped<T> {
+    /// What somebody may read on from who sees nodes up to this stamp: nothing where what is kept is newer, or was
+    /// read on often enough.
+    fn before(&self, stamp: i64) -> Self {
+        if self.stamp == stamp || (self.stamp < stamp && self.reads < READS) {
+            Self { by_node: self.by_node.clone(), ..*self }
+        } else {
+            Self::default()
+        }
+    }
+
+    /// With what has changed until this stamp; nodes with none have it no more.
+    fn read_on(self, stamp: i64, changed: Vec<(String, Option<T>)>) -> Self {
+        let mut by_node = self.by_node;
+        let map = Arc::make_mut(&mut by_node);
+        for (id, now) in changed {
+            match now {
+                Some(now) => drop(map.insert(id, Arc::new(now))),
+                None => drop(map.remove(&id)),
+            }
+        }
+        Self { stamp, reads: self.reads + 1, by_node }
+    }
+
+    /// Keeps this if it is newer.
+    fn keep(&mut self, read: &Self) {
+        if self.stamp < read.stamp {
+            *self = Self { by_node: read.by_node.clone(), ..*read };
+        }
+    }
+}
+
 impl Known {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -85,27 +129,50 @@ impl Known {
 }
 
 impl Tx {
-    /// All nodes, by id.
-    pub(super) async fn known_nodes(&mut self) -> Result<Arc<HashMap<String, Arc<Node>>>> {
-        let known = self.known.kept().nodes.clone();
+    /// All nodes.
+    pub(super) async fn known_nodes(&mut self) -> Result<ByNode<Node>> {
         let stamp = self.last_stamp().await?;
-        if stamp == known.stamp {
-            return Ok(known.by_id);
+        let known = self.known.kept().nodes.before(stamp);
+        if known.stamp == stamp {
+            return Ok(known.by_node);
         }
-        // What is kept may be newer than what is seen here.
-        let reads_on = known.stamp < stamp && known.reads < READS;
-        let Nodes { stamp: since, reads, mut by_id } =
-            if reads_on { known } else { Nodes::default() };
-        let changed = self.changed_nodes(since).await?;
-        let changed = changed.into_iter().map(|node| (node.id.clone(), Arc::new(node)));
-        Arc::make_mut(&mut by_id).extend(changed);
+        let changed = self.changed_nodes(known.stamp).await?.into_iter();
+        let changed = changed.map(|node| (node.id.clone(), Some(node))).collect();
+        let now = known.read_on(stamp, changed);
         if self.only_reads() {
-            let mut kept = self.known.kept();
-            if kept.nodes.stamp < stamp {
-                kept.nodes = Nodes { stamp, reads: reads + 1, by_id: by_id.clone() };
-            }
+            self.known.kept().nodes.keep(&now);
         }
-        Ok(by_id)
+        Ok(now.by_node)
+    }
+
+    /// Of each node of which something is wanted, what that is and what it runs.
+    pub async fn standings(&mut self) -> Result<ByNode<StandingRow>> {
+        let stamp = self.last_stamp().await?;
+        let known = self.known.kept().standings.before(stamp);
+        if known.stamp == stamp {
+            return Ok(known.by_node);
+        }
+        let changed = self.changed_standings(known.stamp).await?;
+        let now = known.read_on(stamp, changed);
+        if self.only_reads() {
+            self.known.kept().standings.keep(&now);
+        }
+        Ok(now.by_node)
+    }
+
+    /// The hardware of each node whose agent has told of it, in a few numbers.
+    pub async fn summaries(&mut self) -> Result<ByNode<Summary>> {
+        let stamp = self.last_stamp().await?;
+        let known = self.known.kept().summaries.before(stamp);
+        if known.stamp == stamp {
+            return Ok(known.by_node);
+        }
+        let changed = self.changed_summaries(known.stamp).await?;
+        let now = known.read_on(stamp, changed);
+        if self.only_reads() {
+            self.known.kept().summaries.keep(&now);
+        }
+        Ok(now.by_node)
     }
 
     /// Whether there are reservations that are not over.

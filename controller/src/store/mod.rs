@@ -70,7 +70,7 @@ pub use groups::GroupRow;
 pub use hardware::{AskedRow, HardwareRow, HealthRow};
 pub use host_keys::HostKeyRow;
 pub use images::ImageRow;
-pub use known::Used;
+pub use known::{ByNode, Used};
 pub use maintenance::MaintenanceRow;
 pub use nodes::NodePlace;
 pub use overlays::{CopyRow, OverlayRow, ShardRow};

@@ -162,17 +162,34 @@ impl Tx {
 
     /// Every node that the inventory names, by name.
     pub async fn nodes(&mut self) -> Result<Vec<Node>> {
-        let mut nodes = self.all_nodes().await?;
+        let nodes = self.shared_nodes().await?;
+        Ok(nodes.iter().map(|node| (**node).clone()).collect())
+    }
+
+    /// The same for those who only look.
+    pub async fn shared_nodes(&mut self) -> Result<Vec<Arc<Node>>> {
+        let mut nodes = self.all_shared_nodes().await?;
         nodes.retain(|node| node.present);
         Ok(nodes)
     }
 
     /// Every node, also those that the inventory no longer names.
     pub async fn all_nodes(&mut self) -> Result<Vec<Node>> {
+        let nodes = self.all_shared_nodes().await?;
+        Ok(nodes.iter().map(|node| (**node).clone()).collect())
+    }
+
+    async fn all_shared_nodes(&mut self) -> Result<Vec<Arc<Node>>> {
         let nodes = self.known_nodes().await?;
-        let mut nodes: Vec<Node> = nodes.values().map(|node| (**node).clone()).collect();
+        let mut nodes: Vec<_> = nodes.values().cloned().collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(nodes)
+    }
+
+    /// Has all who know the node from before look at it again: how it stands has changed, or what is known of it.
+    pub(super) async fn stamp_node(&mut self, id: &str) -> Result<()> {
+        changed!(self, query(update_nodes!("present = present where id = $1")).bind(id))?;
+        Ok(())
     }
 
     /// The last stamp that a node has.

@@ -1,6 +1,4 @@
-//! How all nodes stand, in one query, for those who plan with them.
-
-use std::collections::HashMap;
+//! How all nodes stand, for those who plan with them.
 
 use haas_api::names::Digest;
 use sqlx::{query, query_as};
@@ -48,6 +46,7 @@ pub struct RunsRow {
 #[derive(sqlx::FromRow)]
 struct Row {
     node_id: String,
+    present: bool,
     power_on: bool,
     tenant: String,
     boot_once: Option<String>,
@@ -59,51 +58,57 @@ struct Row {
     runs_for: Option<String>,
 }
 
+impl Row {
+    fn parse(self) -> Result<(String, Option<StandingRow>)> {
+        let runs = match (self.state, self.opened_at, self.generation) {
+            (Some(state), Some(opened_at), Some(generation)) => {
+                let state: AttemptState = from_text("attempts", &state)?;
+                let image = self.image_digest.map(|text| from_text("desired", &text));
+                Some(RunsRow {
+                    is_ready: state == AttemptState::Ready,
+                    opened_at,
+                    generation,
+                    image: image.transpose()?,
+                    overlay_id: self.overlay_id,
+                    tenant: self.runs_for.unwrap_or_default(),
+                })
+            }
+            _ => None,
+        };
+        let standing = StandingRow {
+            power_on: self.power_on,
+            tenant: self.tenant,
+            handed_over: self.boot_once.is_some(),
+            runs,
+        };
+        Ok((self.node_id, self.present.then_some(standing)))
+    }
+}
+
 impl Tx {
-    /// Of each node of which something is wanted, what that is and what it runs.
-    pub async fn standings(&mut self) -> Result<HashMap<String, StandingRow>> {
+    /// How nodes stand that have a later stamp; those with none that the inventory no longer names.
+    pub(super) async fn changed_standings(
+        &mut self,
+        stamp: i64,
+    ) -> Result<Vec<(String, Option<StandingRow>)>> {
         let rows: Vec<Row> = on!(
             self,
             c => query_as(
-                "select nodes.id as node_id, desired.power_on, desired.tenant, desired.boot_once,
-                   attempts.state, attempts.opened_at, attempts.generation, serves.image_digest,
-                   serves.overlay_id, serves.tenant as runs_for
+                "select nodes.id as node_id, nodes.present, desired.power_on, desired.tenant,
+                   desired.boot_once, attempts.state, attempts.opened_at, attempts.generation,
+                   serves.image_digest, serves.overlay_id, serves.tenant as runs_for
                  from nodes cross join desired
                  left join attempts on attempts.node_id = nodes.id
                    and attempts.state in ('open', 'ready') and not attempts.beside
                  left join desired as serves on serves.node_id = attempts.node_id
                    and serves.generation = attempts.generation
-                 where nodes.present and desired.node_id = nodes.id
+                 where nodes.stamp > $1 and desired.node_id = nodes.id
                    and desired.generation = nodes.generation",
             )
+            .bind(stamp)
             .fetch_all(c)
         )?;
-        let mut standings = HashMap::with_capacity(rows.len());
-        for row in rows {
-            let runs = match (row.state, row.opened_at, row.generation) {
-                (Some(state), Some(opened_at), Some(generation)) => {
-                    let state: AttemptState = from_text("attempts", &state)?;
-                    let image = row.image_digest.map(|text| from_text("desired", &text));
-                    Some(RunsRow {
-                        is_ready: state == AttemptState::Ready,
-                        opened_at,
-                        generation,
-                        image: image.transpose()?,
-                        overlay_id: row.overlay_id,
-                        tenant: row.runs_for.unwrap_or_default(),
-                    })
-                }
-                _ => None,
-            };
-            let standing = StandingRow {
-                power_on: row.power_on,
-                tenant: row.tenant,
-                handed_over: row.boot_once.is_some(),
-                runs,
-            };
-            standings.insert(row.node_id, standing);
-        }
-        Ok(standings)
+        rows.into_iter().map(Row::parse).collect()
     }
 
     /// Forgets places in an overlay that nodes were given and never made, where nothing wants them there
