@@ -92,8 +92,7 @@ fn slow_nodes_read_on_when_the_target_is_killed_in_a_boot_storm() -> Result<()> 
             for _ in 0..2 {
                 let broken = storm()?;
                 read.iter().try_for_each(|read| reads_on(read, 4 * MIB))?;
-                target.kill()?;
-                broken.breaks()?;
+                broken.breaks(|| target.kill())?;
                 away_and_back(&mut target, &nodes, read)?;
             }
             // All of it comes to those who boot now, and the nodes read on beside them.
@@ -139,8 +138,7 @@ fn slow_two_targets_of_one_image_are_two_paths_to_one_disk() -> Result<()> {
             for number in [0, 1, 0] {
                 let (broken, whole) = (storm(number)?, storm(1 - number)?);
                 reads_on(&read[0], 4 * MIB)?;
-                targets[number].kill()?;
-                broken.breaks()?;
+                broken.breaks(|| targets[number].kill())?;
                 paths(&node, ["active", "failed"])?;
                 // The other path alone carries the user.
                 reads_on(&read[0], 4 * MIB)?;

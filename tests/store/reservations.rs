@@ -314,14 +314,20 @@ async fn how_nodes_stood_is_never_taken_for_how_they_stand(db: Db) {
     assert!(stands("taken back").await.unwrap().runs.is_some());
     let mut tx = db.store.write().await.unwrap();
     tx.end_attempts(&node.id, 80).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(stands("ended").await.unwrap().runs, None);
+    let mut tx = db.store.write().await.unwrap();
     tx.set_inventory(&node.id, &Inventory { memory: 7, ..Inventory::default() }, "b3", 80)
         .await
         .unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(stands("ended").await.unwrap().runs, None);
+    stands("first told of").await;
     let mut tx = db.store.write().await.unwrap();
     assert_eq!(tx.summaries().await.unwrap()[&node.id].memory, 7);
     tx.set_inventory(&node.id, &Inventory::default(), "b4", 90).await.unwrap();
+    tx.commit().await.unwrap();
+    stands("told of anew").await;
+    let mut tx = db.store.write().await.unwrap();
     tx.remove_node(&node.id).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(stands("gone").await, None);

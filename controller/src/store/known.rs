@@ -19,7 +19,7 @@ use crate::model::{Micros, Node, Reservation};
 /// So many are read one by one; where more are missing, all are read at once.
 const FEW: usize = 32;
 
-/// After so many readings all nodes are read anew: an older haasd that has not ended yet, or a hand, may have changed some
+/// After so many readings of what has changed all nodes are read anew: an older haasd that has not ended yet, or a hand, may have changed some
 /// without a stamp.
 const READS: u32 = 64;
 
@@ -96,9 +96,17 @@ impl<T> Stamped<T> {
         }
     }
 
-    /// With what has changed until this stamp; nodes with none have it no more.
-    fn read_on(self, stamp: i64, changed: Vec<(String, Option<T>)>) -> Self {
+    /// With what has changed until this stamp; nodes with none have it no more. A node has another stamp also when
+    /// something else of it has changed.
+    fn read_on(self, stamp: i64, mut changed: Vec<(String, Option<T>)>) -> Self
+    where
+        T: PartialEq,
+    {
         let mut by_node = self.by_node;
+        changed.retain(|(id, now)| by_node.get(id).map(|then| &**then) != now.as_ref());
+        if changed.is_empty() {
+            return Self { stamp, reads: self.reads + 1, by_node };
+        }
         let map = Arc::make_mut(&mut by_node);
         for (id, now) in changed {
             match now {
