@@ -11,12 +11,13 @@ use haas_api::{
         Without,
     },
 };
-use scheduler::{Outcome, Planner, Refused, SnapshotError};
+use scheduler::{Claim, Outcome, Planner, Refused, SnapshotError};
 
 use super::{
     carry_out::tell,
     decide::Step,
     draft::draft,
+    limits,
     snapshot::{self, Taken, claim_id, micros, seconds},
     words,
     world::World,
@@ -273,24 +274,17 @@ fn enough_to_lend(
     Err(AskError::TooFew(text))
 }
 
-/// Refuses what would give a project more nodes than it may have at once.
+/// Refuses what would give a project more nodes than it may have at once. One without an hour waits until it is within
+/// the limit.
 fn within_project(world: &World, one: &Reservation) -> Result<()> {
-    let Some(limit) = world.limits.get(&one.tenant).copied() else { return Ok(()) };
-    let meets = |other: &&Reservation| match (one.start_at, one.end_at) {
-        (Some(start), Some(end)) => {
-            other.start_at.is_some_and(|at| at < end) && other.end_at.is_some_and(|at| at > start)
-        }
-        // It waits until it is within the limit.
-        _ => false,
+    let excess = match world.span(one) {
+        Some(span) => limits::first_excess(world, world.live.iter(), one, span),
+        None => limits::alone(world, one),
     };
-    let others = world.live.iter().filter(|other| other.tenant == one.tenant);
-    let has: u32 = others.filter(meets).map(|other| other.count).sum();
-    if has.saturating_add(one.count) <= limit {
-        return Ok(());
-    }
+    let Some(excess) = excess else { return Ok(()) };
     Err(AskError::Quota(format!(
-        "the project may have {limit} nodes at once; it has {has} then beside these {}",
-        one.count
+        "the project may have {} nodes at once; it has {} then beside these {}",
+        excess.limit, excess.has, one.count
     )))
 }
 
@@ -304,10 +298,14 @@ fn accept(
     now: Micros,
 ) -> Result<ReservationPlan> {
     let claim = taken.claim(world, one).ok_or_else(|| AskError::NoQueue(one.queue.clone()))?;
-    let found = scheduler::reserve(&taken.snapshot, seconds(now), &claim, seconds(start))?;
+    // One whose hour is sooner than nodes boot begins now.
+    let begins = snapshot::begins(world, start).max(seconds(now));
+    let walltime = (seconds(start.saturating_add(one.walltime)) - begins).max(1);
+    let claim = Claim { walltime, ..claim };
+    let found = scheduler::reserve(&taken.snapshot, seconds(now), &claim, begins)?;
     let assignment = match found {
         Ok(assignment) => assignment,
-        Err(refusal) => return Err(refused(context, one, &refusal)),
+        Err(refusal) => return Err(refused(context, world, one, &refusal)),
     };
     let nodes = assignment.all_nodes().map(|node| world.nodes[node.index()].node.id.clone());
     one.promise(nodes);
@@ -316,14 +314,19 @@ fn accept(
     Ok(plan(context, world, one))
 }
 
-fn refused(context: &Context, one: &Reservation, refusal: &scheduler::Refusal) -> AskError {
+fn refused(
+    context: &Context,
+    world: &World,
+    one: &Reservation,
+    refusal: &scheduler::Refusal,
+) -> AskError {
     let why = match refusal.why {
         Refused::Past => "that hour is over".to_owned(),
         Refused::TooLong { most } => {
             format!("the queue {} gives nodes for at most {}", one.queue, short(micros(most)))
         }
         Refused::TooFarAhead { most } => {
-            let most = short(micros(most));
+            let most = short(snapshot::hour(world, most));
             format!("the queue {} takes reservations at most {most} ahead", one.queue)
         }
         Refused::TooMuchReserved(_) => {
@@ -342,8 +345,8 @@ fn refused(context: &Context, one: &Reservation, refusal: &scheduler::Refusal) -
     if refusal.largest > 0 {
         text.push_str(&format!("; {} could be had then", refusal.largest));
     }
-    let next: Vec<_> =
-        refusal.next_starts.iter().map(|start| shown(context, micros(*start))).collect();
+    let next = refusal.next_starts.iter();
+    let next: Vec<_> = next.map(|at| offered(context, snapshot::hour(world, *at))).collect();
     if !next.is_empty() {
         text.push_str(&format!("; the next starts are {}", next.join(", ")));
     }
@@ -441,6 +444,13 @@ pub async fn extend(
                 why = Some(in_the_way(context, &world, &one, end));
                 walltime = one.walltime + (micros(found.end) - end).max(0);
             }
+            let until = end + (walltime - one.walltime);
+            if let Some(excess) =
+                limits::first_excess(&world, world.live.iter(), &one, (end, until))
+            {
+                why = Some(limits::reason(excess));
+                walltime = one.walltime + (excess.at - end);
+            }
             one.end_at = Some(end + (walltime - one.walltime));
         }
         _ => {
@@ -486,7 +496,8 @@ fn in_the_way(context: &Context, world: &World, one: &Reservation, end: Micros) 
     let next = others.filter_map(|other| {
         let node = other.held().find(|held| mine.contains(&held.node_id.as_str()))?;
         let what = "promised to another reservation";
-        Some((other.start_at.filter(|at| *at >= end)?, node.node_id.as_str(), what))
+        let (begins, until) = world.span(other)?;
+        (until > end).then(|| (begins.max(end), node.node_id.as_str(), what))
     });
     let windows = world.windows.iter().filter_map(|window| {
         let node = window.nodes.iter().find(|id| mine.contains(&id.as_str()))?;
@@ -532,7 +543,9 @@ pub async fn explain(
     {
         (told.code, told.reason) = words::reason(&taken, reason);
     }
-    let time = |at: scheduler::Time| shown(context, micros(at));
+    let time = |at: scheduler::Time| {
+        shown(context, if one.is_advance { snapshot::hour(&world, at) } else { micros(at) })
+    };
     (told.ahead, told.is_rough, told.busy) = (found.position, found.is_rough, found.busy);
     told.start_at = found.start.map(time);
     told.promised_at = found.band.latest.map(time);
@@ -608,6 +621,11 @@ pub(super) fn shown(context: &Context, at: Micros) -> String {
     let wall = context.clock.to_wall(at);
     let rounded = (wall + SECOND / 2).div_euclid(SECOND);
     jiff::Timestamp::from_second(rounded).map(|at| at.to_string()).unwrap_or_default()
+}
+
+/// The same of an hour that is offered: one that can be had when it is named so.
+pub(super) fn offered(context: &Context, at: Micros) -> String {
+    shown(context, at + SECOND / 2)
 }
 
 /// So many seconds; the longest time there is where they are more.

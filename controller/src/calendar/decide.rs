@@ -11,6 +11,7 @@ use scheduler::{Change, ClaimId, Health, NodeId, Plan, Planned, SnapshotError, W
 
 use super::{
     ask::short,
+    limits::{self, Excess},
     snapshot::{self, Taken, claim_id, micros, seconds},
     words,
     world::World,
@@ -62,11 +63,11 @@ pub(super) fn decide(world: &World, now: Micros) -> Decision {
     for draft in &mut drafts {
         draft.by_the_clock(world, now);
     }
-    let kept_back = kept_back(world, &mut drafts);
+    let kept_back = kept_back(world, &mut drafts, now);
     let planned = drafts.iter().map(|draft| &draft.now);
     let planned = planned.filter(|one| !kept_back.contains(&one.id));
     let mut taken = snapshot::take(world, planned, now);
-    let planned = lengthen(&mut taken, &mut drafts, now)
+    let planned = lengthen(world, &mut taken, &mut drafts, now)
         .and_then(|()| scheduler::plan(&taken.snapshot, seconds(now)));
     let problem = match planned {
         Ok(plan) => {
@@ -270,17 +271,24 @@ impl Draft {
 }
 
 /// The reservations that wait since their project would have more nodes than it may.
-fn kept_back(world: &World, drafts: &mut [Draft]) -> HashSet<i64> {
-    let had = snapshot::had(world, drafts.iter().map(|draft| &draft.now));
+fn kept_back(world: &World, drafts: &mut [Draft], now: Micros) -> HashSet<i64> {
     let mut kept = HashSet::new();
-    for draft in drafts.iter_mut().filter(|draft| waits(&draft.now)) {
-        let has = had.get(&draft.now.tenant).copied().unwrap_or_default();
-        if exceeds(world, &draft.now, has) {
-            kept.insert(draft.now.id);
-            draft.wait(ReasonCode::ProjectLimit, limit_reason(has));
+    for place in 0..drafts.len() {
+        if waits(&drafts[place].now)
+            && let Some(excess) = excess_from_now(world, drafts, place, now)
+        {
+            kept.insert(drafts[place].now.id);
+            drafts[place].wait(ReasonCode::ProjectLimit, limits::reason(excess));
         }
     }
     kept
+}
+
+/// When the project of one that has its nodes from now on would have more than it may.
+fn excess_from_now(world: &World, drafts: &[Draft], place: usize, now: Micros) -> Option<Excess> {
+    let one = &drafts[place].now;
+    let until = now.saturating_add(snapshot::held_for(world, one));
+    limits::first_excess(world, drafts.iter().map(|draft| &draft.now), one, (now, until))
 }
 
 fn waits(one: &Reservation) -> bool {
@@ -296,20 +304,17 @@ fn waits(one: &Reservation) -> bool {
     }
 }
 
-fn exceeds(world: &World, one: &Reservation, has: usize) -> bool {
-    let limit = world.limits.get(&one.tenant).copied();
-    limit.is_some_and(|limit| has + one.count as usize > limit as usize)
-}
-
-fn limit_reason(has: usize) -> String {
-    format!("its project would have more nodes than it may; it has {has} now")
-}
-
 /// Those that were ready late get their whole time where nothing is in the way.
-fn lengthen(taken: &mut Taken, drafts: &mut [Draft], now: Micros) -> Result<(), SnapshotError> {
-    for draft in drafts {
-        let Some(until) = draft.wants_until else { continue };
-        let id = claim_id(draft.now.id);
+fn lengthen(
+    world: &World,
+    taken: &mut Taken,
+    drafts: &mut [Draft],
+    now: Micros,
+) -> Result<(), SnapshotError> {
+    for place in 0..drafts.len() {
+        let one = &drafts[place].now;
+        let Some(until) = drafts[place].wants_until else { continue };
+        let id = claim_id(one.id);
         let found = scheduler::extend(&taken.snapshot, seconds(now), id, seconds(until));
         let end = match found {
             Ok(extension) => micros(extension.end),
@@ -318,6 +323,11 @@ fn lengthen(taken: &mut Taken, drafts: &mut [Draft], now: Micros) -> Result<(), 
                 continue;
             }
         };
+        let more = (one.end_at.unwrap_or(now), end);
+        let all = drafts.iter().map(|draft| &draft.now);
+        let excess = limits::first_excess(world, all, one, more);
+        let end = excess.map_or(end, |excess| excess.at);
+        let draft = &mut drafts[place];
         draft.now.end_at = draft.now.end_at.max(Some(end));
         let all = &mut taken.snapshot.assignments;
         if let Some(one) = all.iter_mut().find(|one| one.claim.id == id) {
@@ -332,7 +342,6 @@ fn apply(world: &World, taken: &Taken, plan: Plan, drafts: &mut [Draft], now: Mi
     let places: HashMap<ClaimId, usize> =
         drafts.iter().enumerate().map(|(place, draft)| (claim_id(draft.now.id), place)).collect();
     let id_of = |node: &NodeId| world.nodes[node.index()].node.id.clone();
-    let mut had = snapshot::had(world, drafts.iter().map(|draft| &draft.now));
     let mut moved: HashMap<ClaimId, Why> = HashMap::new();
     let mut at_risk: HashSet<ClaimId> = HashSet::new();
     for change in plan.changes {
@@ -346,15 +355,13 @@ fn apply(world: &World, taken: &Taken, plan: Plan, drafts: &mut [Draft], now: Mi
         }
     }
     for start in plan.starts {
-        let Some(draft) = places.get(&start.claim).map(|place| &mut drafts[*place]) else {
-            continue;
-        };
-        let has = had.entry(draft.now.tenant.clone()).or_default();
-        if exceeds(world, &draft.now, *has) {
-            draft.wait(ReasonCode::ProjectLimit, limit_reason(*has));
+        let Some(place) = places.get(&start.claim).copied() else { continue };
+        // Others of its project may have started just now.
+        if let Some(excess) = excess_from_now(world, drafts, place, now) {
+            drafts[place].wait(ReasonCode::ProjectLimit, limits::reason(excess));
             continue;
         }
-        *has += draft.now.count as usize;
+        let draft = &mut drafts[place];
         draft.now.promise(start.nodes.iter().flatten().map(id_of));
         draft.now.start_at = Some(now);
         draft.now.end_at = Some(now + snapshot::held_for(world, &draft.now));
@@ -365,7 +372,7 @@ fn apply(world: &World, taken: &Taken, plan: Plan, drafts: &mut [Draft], now: Mi
             continue;
         };
         let why = moved.get(&planned.claim).map(|why| words::why(world, *why));
-        draft.plan(&planned, planned.nodes.iter().flatten().map(id_of), why, taken);
+        draft.plan(world, &planned, planned.nodes.iter().flatten().map(id_of), why, taken);
     }
     let assigned: HashSet<ClaimId> =
         taken.snapshot.assignments.iter().map(|one| one.claim.id).collect();
@@ -402,20 +409,27 @@ impl Draft {
 
     fn plan(
         &mut self,
+        world: &World,
         planned: &Planned,
         nodes: impl Iterator<Item = String>,
         why: Option<(ReasonCode, String)>,
         taken: &Taken,
     ) {
         let before = self.now.start_at;
-        let start = micros(planned.start);
         self.now.promise(nodes);
-        // Who names an hour keeps it to the microsecond while the planner keeps it to the second.
-        if before.map(seconds) != Some(planned.start) {
-            self.now.start_at = Some(start);
-        }
-        let from = self.now.start_at.unwrap_or(start);
-        self.now.end_at = Some(from + micros(planned.end - planned.start));
+        let start = if self.now.is_advance {
+            // Who names an hour keeps it to the microsecond while the planner keeps it to the second.
+            let kept = before.filter(|_| taken.begins(self.now.id) == Some(planned.start));
+            let hour = kept.unwrap_or_else(|| snapshot::hour(world, planned.start));
+            self.now.end_at = Some(hour.saturating_add(self.now.walltime));
+            hour
+        } else {
+            let kept = before.filter(|before| seconds(*before) == planned.start);
+            let start = kept.unwrap_or_else(|| micros(planned.start));
+            self.now.end_at = Some(start + micros(planned.end - planned.start));
+            start
+        };
+        self.now.start_at = Some(start);
         if !self.now.is_advance {
             (self.now.code, self.now.reason) = words::reason(taken, planned.reason);
         }

@@ -6,7 +6,7 @@ use haas_api::reservation::{Calendar, Slot};
 use scheduler::Health;
 
 use super::{
-    ask::{AskError, shown},
+    ask::{AskError, offered, shown},
     snapshot::{self, seconds},
     world::World,
 };
@@ -38,7 +38,7 @@ pub async fn calendar(
         None => Vec::new(),
         Some((nodes, walltime)) => {
             let starts = next_starts(&world, queue, nodes, walltime, now)?;
-            starts.into_iter().map(|at| shown(context, at)).collect()
+            starts.into_iter().map(|at| offered(context, at)).collect()
         }
     };
     Ok(Calendar {
@@ -72,8 +72,8 @@ fn free(world: &World, queue: &QueueRow, now: Micros, until: Micros) -> Free {
     // By node: one that is had in a window is counted once.
     let mut taken: Vec<(&str, Micros, Micros)> = Vec::new();
     for one in &world.live {
-        let (Some(start), Some(end)) = (one.start_at, one.end_at) else { continue };
-        let from = if one.state.has_nodes() { now } else { start };
+        let Some((begins, end)) = world.span(one) else { continue };
+        let from = if one.state.has_nodes() { now } else { begins };
         taken.extend(one.held().map(|held| (held.node_id.as_str(), from, end)));
     }
     for window in world.windows.iter() {
@@ -113,7 +113,9 @@ fn next_starts(
     let Some(claim) = taken.claim(world, &one) else { return Ok(Vec::new()) };
     Ok(match scheduler::reserve(&taken.snapshot, seconds(now), &claim, seconds(now))? {
         Ok(_) => vec![now],
-        Err(refusal) => refusal.next_starts.into_iter().map(snapshot::micros).collect(),
+        Err(refusal) => {
+            refusal.next_starts.into_iter().map(|at| snapshot::hour(world, at)).collect()
+        }
     })
 }
 

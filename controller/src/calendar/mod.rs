@@ -29,6 +29,7 @@ mod decide;
 mod draft;
 mod free;
 pub mod ical;
+mod limits;
 mod release;
 mod snapshot;
 #[cfg(test)]

@@ -112,6 +112,7 @@ pub(super) fn take<'a>(
             | ReservationState::Failed => {}
         }
     }
+    after_others(world, &mut snapshot);
     for past in &world.past {
         let Some(queue) = names.queues.iter().position(|name| name.as_str() == past.queue) else {
             continue;
@@ -145,6 +146,12 @@ impl Taken {
     pub(super) fn claim(&mut self, world: &World, one: &Reservation) -> Option<Claim> {
         overlay(world, &mut self.names, &mut self.snapshot, one);
         claim(world, &mut self.names, one)
+    }
+
+    /// When the planner takes the nodes of an accepted hour to be its own.
+    pub(super) fn begins(&self, id: i64) -> Option<Time> {
+        let mut all = self.snapshot.assignments.iter();
+        Some(all.find(|one| one.claim.id == claim_id(id))?.start)
     }
 
     /// The name of a queue; none for the top of the tree.
@@ -183,8 +190,15 @@ pub(super) fn tree<'a>(specs: impl Iterator<Item = &'a QueueSpec> + Clone) -> Ve
     queues
 }
 
+/// As the planner sees them, to whom an advance claim begins when its nodes do.
 fn queues(world: &World) -> Vec<Queue> {
-    tree(world.queues.iter().map(|row| &row.spec))
+    let mut queues = tree(world.queues.iter().map(|row| &row.spec));
+    let ahead = seconds(world.ahead());
+    for queue in &mut queues {
+        queue.advance.duration = queue.advance.duration.saturating_add(ahead);
+        queue.advance.ahead = queue.advance.ahead.saturating_sub(ahead).max(0);
+    }
+    queues
 }
 
 /// The number of the queue at this place of the store's list.
@@ -321,10 +335,36 @@ fn claim(world: &World, names: &mut Names, one: &Reservation) -> Option<Claim> {
     })
 }
 
-/// For how long a reservation has its nodes. One that names its hour is ready by then; the time of
-/// another counts from when its nodes are ready, so that their boots come before it.
+/// For how long a reservation has its nodes: their boots come before its time. One that names its hour is ready by
+/// then, whoever had its nodes before; the time of another counts from when its nodes are ready.
 pub(super) fn held_for(world: &World, one: &Reservation) -> Micros {
-    if one.is_advance { one.walltime } else { one.walltime + world.usual() }
+    one.walltime + if one.is_advance { world.ahead() } else { world.usual() }
+}
+
+/// When the nodes of a reservation that names its hour are its own, as the planner counts.
+pub(super) fn begins(world: &World, hour: Micros) -> Time {
+    seconds(hour) - seconds(world.ahead())
+}
+
+/// The hour of one whose nodes are its own from then on.
+pub(super) fn hour(world: &World, begins: Time) -> Micros {
+    micros(begins) + world.ahead()
+}
+
+/// Boots that have become longer do not reach into what was promised to others before.
+fn after_others(world: &World, snapshot: &mut Snapshot) {
+    let mut ends: HashMap<NodeId, Vec<Time>> = HashMap::new();
+    for one in &snapshot.assignments {
+        for node in one.all_nodes() {
+            ends.entry(node).or_default().push(one.end);
+        }
+    }
+    for one in snapshot.assignments.iter_mut().filter(|one| one.is_advance) {
+        let hour = one.start + seconds(world.ahead());
+        let before = one.all_nodes().filter_map(|node| ends.get(&node)).flatten();
+        let last = before.filter(|end| **end <= hour).max().copied();
+        one.start = one.start.max(last.unwrap_or(one.start));
+    }
 }
 
 /// A node that is lost before the reservation is active is replaced if that can be.
@@ -361,8 +401,7 @@ fn assignment(world: &World, one: &Reservation, claim: Claim, now: Micros) -> Op
     (!nodes.is_empty()).then(|| Assignment {
         claim,
         nodes: vec![nodes],
-        // From its nodes' boots on they are nobody else's.
-        start: if has_begun { seconds(start.min(now)) } else { seconds(start) },
+        start: if has_begun { seconds(start.min(now)) } else { begins(world, start) },
         end: seconds(end),
         claim_by: claim_by(world, one).map(seconds),
         is_advance: !has_begun,
@@ -379,19 +418,4 @@ pub(super) fn claim_by(world: &World, one: &Reservation) -> Option<Micros> {
             || seen.node.heartbeat.as_ref().is_some_and(|beat| !beat.logins.is_empty())
     });
     (!came).then_some(from.saturating_add(within))
-}
-
-/// How many nodes each tenant has: by hand, or by these reservations.
-pub(super) fn had<'a>(
-    world: &World,
-    reservations: impl Iterator<Item = &'a Reservation>,
-) -> HashMap<String, usize> {
-    let mut had: HashMap<String, usize> = HashMap::new();
-    for one in reservations.filter(|one| one.state.has_nodes()) {
-        *had.entry(one.tenant.clone()).or_default() += one.held().count();
-    }
-    for tenant in world.by_hand() {
-        *had.entry(tenant.to_owned()).or_default() += 1;
-    }
-    had
 }

@@ -198,6 +198,17 @@ impl World {
         self.slowest
     }
 
+    /// So long before its hour a reservation's nodes are nobody else's: what they run ends then, and they boot.
+    pub(super) fn ahead(&self) -> Micros {
+        self.slowest + ENDS_WITHIN
+    }
+
+    /// From when to when a reservation with an hour, or a planned start, has its nodes.
+    pub(super) fn span(&self, one: &Reservation) -> Option<(Micros, Micros)> {
+        let ahead = if one.is_advance { self.ahead() } else { 0 };
+        Some((one.start_at? - ahead, one.end_at?))
+    }
+
     /// The nodes that a queue gives.
     pub(super) fn nodes_of(&self, queue: &QueueRow) -> impl Iterator<Item = usize> + '_ {
         let mut at = Some(queue);

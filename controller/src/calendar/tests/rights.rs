@@ -116,6 +116,26 @@ async fn a_project_has_no_more_nodes_than_it_may() {
 }
 
 #[tokio::test]
+async fn what_a_project_was_promised_counts_for_its_limit() {
+    let rig = Rig::new(4).await;
+    ok(rig.bench.post("/v1/projects", json!({ "name": "vision", "owner": "alice" })).await);
+    let limits = json!({ "limits": { "nodes": 2 } });
+    ok(rig.bench.call(&rig.bench.admin, "PATCH", "/v1/projects/vision", limits).await);
+    rig.reserve(wish_at(&rig, 2, HOUR, 3 * HOUR)).await;
+    assert_eq!(rig.ask(&rig.bench.alice, wish_at(&rig, 1, HOUR, 3 * HOUR)).await.code(), "quota");
+    let (long, short) = (rig.reserve(wish(1, 4 * HOUR)).await, rig.reserve(wish(1, HOUR)).await);
+    rig.pass(SECOND).await;
+    assert_eq!(rig.state(long).await, is("pending", "project-limit"));
+    assert_eq!(rig.state(short).await.0, "starting");
+    let path = format!("/v1/reservations/{short}/extend");
+    let (_, code, detail) =
+        refused(&rig.post(&rig.bench.alice, &path, json!({ "by_s": 3 * 3_600 })).await);
+    assert_eq!(code, "cannot-extend");
+    assert!(detail.starts_with("its project may have 2 nodes at once"), "{detail}");
+    ok(rig.post(&rig.bench.alice, &path, json!({ "by_s": 3_600 })).await);
+}
+
+#[tokio::test]
 async fn what_was_written_over_one_image_is_not_laid_over_another_unasked() {
     let rig = Rig::new(1).await;
     rig.bench.add_overlay("alice", "dev").await;

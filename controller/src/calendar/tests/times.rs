@@ -53,25 +53,53 @@ async fn the_lead_is_learned_from_the_nodes_own_boots() {
 }
 
 #[tokio::test]
-async fn nodes_that_others_have_until_then_are_switched_when_those_end() {
+async fn an_hour_is_so_far_behind_another_ones_end_that_nodes_are_ready_by_then() {
     let rig = Rig::new(2).await;
     let first = rig.reserve(with(wish_at(&rig, 1, HOUR, HOUR), "nodeset", json!("n01"))).await;
-    let second = id(&rig.ask(&rig.bob, wish_at(&rig, 2, HOUR, 2 * HOUR + 2 * SECOND)).await);
+    // What the first runs must end, and nothing is known of boots: five and a half minutes.
+    let soon = rig.ask(&rig.bob, wish_at(&rig, 2, HOUR, 2 * HOUR + 5 * MINUTE)).await;
+    let (status, code, detail) = refused(&soon);
+    assert_eq!((status, code.as_str()), (409, "no-slot"));
+    assert!(detail.contains("1 could be had then; the next starts are "), "{detail}");
+    let next = detail.split("starts are ").nth(1).unwrap().split(',').next().unwrap();
+    is_at(&rig, &json!(next), 2 * HOUR + 5 * MINUTE + 30 * SECOND);
+    let named = with(wish_at(&rig, 2, HOUR, 0), "begin", json!(next));
+    let second = id(&rig.ask(&rig.bob, named).await);
     rig.pass(HOUR - 4 * MINUTE).await;
     rig.boots(1).await;
     rig.pass(HOUR + SECOND).await;
     assert_eq!(rig.state(first).await.0, "active");
-    // n02 is free and begins; n01 is alice's until the hour.
+    let longer = json!({ "by_s": 60 });
+    let path = format!("/v1/reservations/{first}/extend");
+    let (_, code, detail) = refused(&rig.post(&rig.bench.alice, &path, longer).await);
+    assert_eq!(code, "cannot-extend", "{detail}");
     rig.pass(2 * HOUR - MINUTE).await;
-    assert_eq!(rig.state(second).await.0, "starting");
-    assert_eq!(rig.wanted(2).await.wanted.actor, "bob");
-    assert_eq!(rig.wanted(1).await.wanted.actor, "alice");
-    rig.pass(2 * HOUR + SECOND).await;
-    assert_eq!(rig.wanted(1).await.wanted.actor, "bob");
+    assert_eq!(rig.state(second).await.0, "planned");
+    rig.pass(2 * HOUR + 2 * SECOND).await;
     assert_eq!(
         (rig.state(first).await.0, rig.state(second).await.0),
         ("ending".into(), "starting".into())
     );
+    for number in [1, 2] {
+        assert_eq!(rig.wanted(number).await.wanted.actor, "bob");
+        rig.boots(number).await;
+    }
+    rig.pass(2 * HOUR + 5 * MINUTE).await;
+    rig.pass(2 * HOUR + 5 * MINUTE + 32 * SECOND).await;
+    assert_eq!(rig.state(second).await, is("active", "ready"));
+}
+
+#[tokio::test]
+async fn an_hour_sooner_than_nodes_boot_is_ready_late() {
+    let rig = Rig::new(1).await;
+    let id = rig.reserve(wish_at(&rig, 1, HOUR, MINUTE)).await;
+    rig.pass(SECOND).await;
+    assert_eq!(rig.state(id).await.0, "starting");
+    rig.pass(3 * MINUTE).await;
+    rig.boots(1).await;
+    rig.pass(3 * MINUTE + SECOND).await;
+    assert_eq!(rig.state(id).await, is("active", "ready-late"));
+    is_at(&rig, &rig.shown(id).await["end_at"], HOUR + MINUTE);
 }
 
 #[tokio::test]
@@ -90,7 +118,7 @@ async fn an_extension_is_refused_with_the_reason_and_the_longest_possible_one() 
     let (status, code, detail) = refused(&extend(4 * HOUR, false).await);
     assert_eq!((status, code.as_str()), (409, "cannot-extend"));
     assert!(detail.starts_with("n01 is promised to another reservation from "), "{detail}");
-    assert!(detail.contains("it could be extended by 1 h 59 min, until"), "{detail}");
+    assert!(detail.contains("it could be extended by 1 h 54 min, until"), "{detail}");
     ok(extend(30 * MINUTE, false).await);
     assert_eq!(rig.shown(id).await["walltime_s"], 5_400);
     ok(extend(4 * HOUR, true).await);
@@ -150,7 +178,9 @@ async fn the_calendar_tells_what_is_free_and_the_next_start() {
     let slots = told["slots"].as_array().unwrap();
     let free: Vec<_> = slots.iter().map(|slot| slot["free"].as_u64().unwrap()).collect();
     assert_eq!((free, &told["nodes"]), (vec![3, 1, 3], &json!(3)));
-    is_at(&rig, &told["next_starts"][0], 3 * HOUR);
+    // Boots come before an hour.
+    is_at(&rig, &slots[1]["from"], 2 * HOUR - 5 * MINUTE - 30 * SECOND);
+    is_at(&rig, &told["next_starts"][0], 3 * HOUR + 5 * MINUTE + 30 * SECOND);
     for path in [
         "/v1/calendar?span_s=9223372036854775808",
         "/v1/calendar?nodes=1&walltime_s=9223372036854775807",

@@ -10,6 +10,9 @@ fn window(rig: &Rig, nodeset: &str, begin: Micros, end: Micros) -> Value {
     json!({ "nodeset": nodeset, "begin": begin, "end": end, "reason": "a fan" })
 }
 
+/// What nodes run must end, and nothing is known of their boots.
+const BOOTS: Micros = 5 * MINUTE + 30 * SECOND;
+
 #[tokio::test]
 async fn nothing_is_planned_in_a_window() {
     let rig = Rig::new(2).await;
@@ -67,7 +70,7 @@ async fn a_window_over_what_was_accepted_must_be_wanted_and_moves_it() {
     ok(rig.bench.post("/v1/maintenance", forced).await);
     rig.pass(2 * SECOND).await;
     assert_eq!(rig.state(only).await, is("planned", "maintenance"));
-    is_at(&rig, &rig.shown(only).await["start_at"], 4 * HOUR);
+    is_at(&rig, &rig.shown(only).await["start_at"], 4 * HOUR + BOOTS);
     is_at(&rig, &rig.shown(any).await["start_at"], 2 * HOUR);
     // What runs is not touched, and cannot be extended into a window.
     assert_eq!(rig.state(runs).await.0, "starting");
@@ -82,16 +85,18 @@ async fn a_window_over_what_was_accepted_must_be_wanted_and_moves_it() {
 }
 
 #[tokio::test]
-async fn an_hour_that_begins_as_a_window_ends_is_accepted_and_stays() {
+async fn an_hour_whose_boots_begin_as_a_window_ends_is_accepted_and_stays() {
     let rig = Rig::new(1).await;
     ok(rig.bench.post("/v1/maintenance", window(&rig, "n01", HOUR, 2 * HOUR)).await);
-    let after = rig.reserve(wish_at(&rig, 1, HOUR, 2 * HOUR)).await;
+    let soon = rig.ask(&rig.bench.alice, wish_at(&rig, 1, HOUR, 2 * HOUR)).await;
+    assert_eq!(refused(&soon).1, "no-slot");
+    let after = rig.reserve(wish_at(&rig, 1, 30 * MINUTE, 2 * HOUR + BOOTS)).await;
     rig.pass(SECOND).await;
-    is_at(&rig, &rig.shown(after).await["start_at"], 2 * HOUR);
+    is_at(&rig, &rig.shown(after).await["start_at"], 2 * HOUR + BOOTS);
     ok(rig.bench.post("/v1/maintenance", window(&rig, "n01", 3 * HOUR, 4 * HOUR)).await);
     rig.pass(2 * SECOND).await;
     assert_eq!(rig.state(after).await, is("planned", "accepted"));
-    is_at(&rig, &rig.shown(after).await["start_at"], 2 * HOUR);
+    is_at(&rig, &rig.shown(after).await["start_at"], 2 * HOUR + BOOTS);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use haas_api::reservation::{ReasonCode, ReservationState};
 use super::{NODES, metal::Metal};
 use crate::{
     model::{Micros, Reservation, SECOND},
-    store::Tx,
+    store::{StepRow, Tx},
 };
 
 /// Nodes have one reservation at a time but for the second to which the planner counts.
@@ -139,7 +139,13 @@ async fn within_limits(tx: &mut Tx, live: &[Reservation], now: Micros) {
         let Some(limit) = project.limits.nodes else { continue };
         let its = live.iter().filter(|one| one.state.has_nodes() && one.tenant == project.id);
         let has: usize = its.map(|one| one.held().count()).sum();
-        assert!(has <= limit as usize, "{} has {has} nodes of {limit}", project.name);
+        let its = live.iter().filter(|one| one.tenant == project.id);
+        assert!(
+            has <= limit as usize,
+            "{} has {has} nodes of {limit} at {now}: {:#?}",
+            project.name,
+            its.collect::<Vec<_>>()
+        );
     }
 }
 
@@ -174,8 +180,8 @@ pub(super) struct Tally {
     /// Those that named their hour and came to be active, and how many of them were late.
     hours: usize,
     late: usize,
-    /// Late though none of their nodes was lost.
-    late_without_loss: Vec<i64>,
+    /// Late though nothing had happened to their nodes: which, by how many seconds, and what they went through.
+    late_without_loss: Vec<(i64, i64, Vec<String>)>,
     /// Failed for another reason than lost nodes.
     failed_unforeseen: Vec<(i64, ReasonCode, String)>,
     /// From being asked for to being ready, of those that waited in a queue, seconds.
@@ -210,13 +216,19 @@ impl Tally {
                 continue;
             }
             tally.hours += 1;
-            if (ready - start) / SECOND > 0 {
+            let late = (ready - start) / SECOND;
+            if late > 0 {
                 tally.late += 1;
                 let steps = tx.steps(one.id).await.unwrap();
                 let has_lost = one.nodes.iter().any(|node| node.lost)
                     || steps.iter().any(|step| step.what == "node-lost" || step.what == "moved");
                 if !has_lost {
-                    tally.late_without_loss.push(one.id);
+                    let told = |step: StepRow| {
+                        let after = (step.at - one.submitted_at) / SECOND;
+                        format!("{after} s: {} {:?} {}", step.what, step.code, step.detail)
+                    };
+                    let steps = steps.into_iter().map(told).collect();
+                    tally.late_without_loss.push((one.id, late, steps));
                 }
             }
         }
@@ -226,7 +238,7 @@ impl Tally {
 
     /// What was promised was kept.
     pub(super) fn check(&self, metal: &Metal) {
-        assert_eq!(self.late_without_loss, [0; 0], "late though all went well");
+        assert!(self.late_without_loss.is_empty(), "late: {:#?}", self.late_without_loss);
         assert!(self.failed_unforeseen.is_empty(), "{:?}", self.failed_unforeseen);
         assert!(metal.failed > 0 && metal.died > 0, "nothing failed: nothing was tried");
         assert!(self.hours > 0 && self.cancelled > 0 && self.ended > self.failed, "{self:?}");
