@@ -121,7 +121,8 @@ async fn what_a_project_was_promised_counts_for_its_limit() {
     ok(rig.bench.post("/v1/projects", json!({ "name": "vision", "owner": "alice" })).await);
     let limits = json!({ "limits": { "nodes": 2 } });
     ok(rig.bench.call(&rig.bench.admin, "PATCH", "/v1/projects/vision", limits).await);
-    rig.reserve(wish_at(&rig, 2, HOUR, 3 * HOUR)).await;
+    let promised = with(wish_at(&rig, 2, HOUR, 3 * HOUR), "nodeset", json!("n[03-04]"));
+    rig.reserve(promised).await;
     assert_eq!(rig.ask(&rig.bench.alice, wish_at(&rig, 1, HOUR, 3 * HOUR)).await.code(), "quota");
     let (long, short) = (rig.reserve(wish(1, 4 * HOUR)).await, rig.reserve(wish(1, HOUR)).await);
     rig.pass(SECOND).await;
