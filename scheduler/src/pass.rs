@@ -104,10 +104,14 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The promise as it was given, if it still holds: the same nodes at the same time.
+    /// The promise as it was given, if it still holds: the same nodes at the same time. One that is looked at within
+    /// a boot's time after its start ends by when it was promised, should that be all that it can have.
     fn promised(&mut self, claim: &Claim, start: Time) -> Option<Hold> {
         let promise = claim.promise.as_ref()?;
-        let end = start.saturating_add(claim.walltime);
+        let whole = start.saturating_add(claim.walltime);
+        let late = start - promise.start;
+        let is_little = late <= self.snapshot.settings.boot_time.min(claim.walltime / 2);
+        let ends = [whole, if is_little { whole - late } else { whole }];
         let ways = self.ways(claim, None);
         let serves = |request: usize, cell: u32| {
             ways.iter().flatten().any(|part| part.request == request && part.cells.contains(&cell))
@@ -132,14 +136,14 @@ impl<'a> Planner<'a> {
         for (_, (cell, count)) in &shares {
             *by_cell.entry(*cell).or_default() += *count as i32;
         }
-        let low = |cell: usize| self.cells.all[cell].steps.low(start, end);
-        if by_cell.iter().any(|(cell, count)| low(*cell) < *count) {
-            return None;
-        }
         let vector = self.vector_of(promise.nodes.iter().flatten().copied());
-        let span = (start, end);
         let asked = crate::caps::Asked { queue: true, user: true, overlay: true };
-        self.caps.allow(claim, vector, span, asked).ok()?;
+        let fits = |end: &Time| {
+            let low = |cell: usize| self.cells.all[cell].steps.low(start, *end);
+            by_cell.iter().all(|(cell, count)| low(*cell) >= *count)
+                && self.caps.allow(claim, vector, (start, *end), asked).is_ok()
+        };
+        let end = ends.into_iter().find(fits)?;
         Some(Hold { claim: claim.clone(), start, end, vector, shares })
     }
 
@@ -213,7 +217,7 @@ impl<'a> Planner<'a> {
         if let Some(hold) = promised.as_ref().filter(|hold| hold.start <= self.now) {
             // Its time has come, and what was kept for it is there.
             let (nodes, vector) = (self.choose_held(hold), hold.vector);
-            return self.start(claim, nodes, vector);
+            return self.start(claim, nodes, vector, hold.end);
         }
         let reason = self.reason(claim, &ways, lack);
         if promised.is_none() && preempt::make_room(self, claim, &ways) {
@@ -358,12 +362,11 @@ impl<'a> Planner<'a> {
             Ok(found) if !closer.is_empty() => self.choose(claim, &closer[found.way], &found),
             Ok(_) | Err(_) => self.choose(claim, &ways[found.way], found),
         };
-        self.start(claim, nodes, vector);
+        self.start(claim, nodes, vector, self.now.saturating_add(claim.walltime));
     }
 
-    fn start(&mut self, claim: &Claim, nodes: Vec<Vec<NodeId>>, vector: crate::Vector) {
+    fn start(&mut self, claim: &Claim, nodes: Vec<Vec<NodeId>>, vector: crate::Vector, end: Time) {
         let now = self.now;
-        let end = now.saturating_add(claim.walltime);
         for node in nodes.iter().flatten() {
             let cell = self.cells.of(*node);
             self.use_now(cell, *node, end);

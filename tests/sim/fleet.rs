@@ -91,8 +91,17 @@ struct Switch {
     took: Duration,
     /// Of both haasd, seconds.
     cpu: f32,
-    /// The most that one of them had resident, KiB.
-    peak: u64,
+    /// Of the one that had more.
+    memory: Memory,
+}
+
+/// What a haasd had resident, KiB; compared by the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Memory {
+    /// The most that it had.
+    most: u64,
+    /// Pages of its program and of other files, which are the kernel's to take.
+    files: u64,
 }
 
 /// Switches all nodes, and kills haasd when a third of them is there.
@@ -105,7 +114,7 @@ fn kill_in_the_middle(haas: &mut Controller<'_>, fleet: &FleetRack<'_>) -> Resul
     let there =
         |operation: &Operation| operation.nodes.iter().filter(|n| is_there(n.state)).count();
     wait_until(haas, &id, |operation| there(operation) >= operation.nodes.len() / 3)?;
-    let (before, peak) = (cpu_seconds(haas)?, peak_kib(haas)?);
+    let (before, memory) = (cpu_seconds(haas)?, memory(haas)?);
     haas.haasd.kill()?;
     haas.haasd.launch()?;
     let bad = fleet.bad().len();
@@ -114,16 +123,19 @@ fn kill_in_the_middle(haas: &mut Controller<'_>, fleet: &FleetRack<'_>) -> Resul
     })?;
     let took = begun.elapsed();
     let operation = wait_until(haas, &id, |operation| operation.state.is_over())?;
-    let (cpu, peak) = (before + cpu_seconds(haas)?, peak.max(peak_kib(haas)?));
-    Ok(Switch { operation, took, cpu, peak })
+    let (cpu, memory) = (before + cpu_seconds(haas)?, memory.max(self::memory(haas)?));
+    Ok(Switch { operation, took, cpu, memory })
 }
 
-/// The most that this haasd has had resident.
-fn peak_kib(haas: &Controller<'_>) -> Result<u64> {
+fn memory(haas: &Controller<'_>) -> Result<Memory> {
     let pid = haas.haasd.pid().context("haasd runs")?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
+    let kib = |name: &str| -> Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|rest| rest.split_whitespace().next());
+        Ok(number.with_context(|| name.to_owned())?.parse()?)
+    };
+    Ok(Memory { most: kib("VmHWM:")?, files: kib("RssFile:")? + kib("RssShmem:")? })
 }
 
 fn wait_until(
@@ -180,7 +192,7 @@ fn watch(sim: &SimRack, is_over: &AtomicBool) -> Result<Answers> {
 }
 
 fn report(switch: &Switch, mut answers: Answers, alone: Duration) {
-    let Switch { operation, took, cpu, peak } = switch;
+    let Switch { operation, took, cpu, memory } = switch;
     answers.of_one.sort();
     answers.of_all.sort();
     let part = |times: &[Duration], share: usize| {
@@ -188,12 +200,13 @@ fn report(switch: &Switch, mut answers: Answers, alone: Duration) {
     };
     println!(
         "{} nodes: the last good one was there after {:.0} s, and alone takes {:.0} s; haasd used {cpu:.0} s \
-         of CPU and {} MB at its peak; GET of a node: median {:?}, p99 {:?} of {}, of all: p99 {:?} of {}; \
+         of CPU and {} MB at its peak, {} MB of that pages of files; GET of a node: median {:?}, p99 {:?} of {}, of all: p99 {:?} of {}; \
          {} had no answer",
         operation.nodes.len(),
         took.as_secs_f32(),
         alone.as_secs_f32(),
-        peak / 1000,
+        memory.most * 1024 / 1_000_000,
+        memory.files * 1024 / 1_000_000,
         part(&answers.of_one, 50),
         part(&answers.of_one, 99),
         answers.of_one.len(),

@@ -364,7 +364,8 @@ fn apply(world: &World, taken: &Taken, plan: Plan, drafts: &mut [Draft], now: Mi
         let draft = &mut drafts[place];
         draft.now.promise(start.nodes.iter().flatten().map(id_of));
         draft.now.start_at = Some(now);
-        draft.now.end_at = Some(now + snapshot::held_for(world, &draft.now));
+        draft.now.end_at =
+            Some((now + snapshot::held_for(world, &draft.now)).min(micros(start.end)));
         draft.turn(ReservationState::Starting, ReasonCode::NodesFree, "its nodes are free");
     }
     for planned in plan.planned {

@@ -45,6 +45,25 @@ fn nothing_that_is_promised_moves_for_an_advance_claim() {
 }
 
 #[test]
+fn who_is_looked_at_a_little_late_starts_and_ends_by_when_it_was_promised() {
+    let mut snapshot = cluster(2);
+    let mut promised = claim(1, 2, 50);
+    promised.promise = Some(Promise { start: 40, nodes: vec![ids(&[0, 1])] });
+    snapshot.claims = vec![promised];
+    snapshot.assignments = vec![reserved(2, &[0], 90, 500)];
+    for (now, end) in [(40, 90), (41, 90), (65, 90)] {
+        let plan = plan_at(&snapshot, now);
+        let [start] = &plan.starts[..] else { panic!("at {now}: {plan:#?}") };
+        assert_eq!((start.claim, start.end), (ClaimId(1), end), "at {now}");
+    }
+    // Half of its time is too little.
+    assert!(plan_at(&snapshot, 66).starts.is_empty());
+    // Where nobody comes then it has its whole time.
+    snapshot.assignments.clear();
+    assert_eq!(plan_at(&snapshot, 41).starts[0].end, 91);
+}
+
+#[test]
 fn a_queues_limits_on_advance_claims_are_kept() {
     let mut snapshot = cluster(4);
     snapshot.queues[0].advance =

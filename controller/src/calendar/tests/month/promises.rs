@@ -41,12 +41,18 @@ impl Ledger {
         within_limits(tx, &live, now).await;
         for one in &live {
             is_whole(one, now);
-            self.keeps_its_start(tx, one).await;
+            self.keeps_its_start(tx, &live, one, now).await;
         }
     }
 
     /// A start that was promised moves back only for something that nobody could foresee.
-    async fn keeps_its_start(&mut self, tx: &mut Tx, one: &Reservation) {
+    async fn keeps_its_start(
+        &mut self,
+        tx: &mut Tx,
+        live: &[Reservation],
+        one: &Reservation,
+        now: Micros,
+    ) {
         if one.state != ReservationState::Planned {
             return;
         }
@@ -67,7 +73,14 @@ impl Ledger {
         let is_told = why.is_some_and(|step| may.contains(&step.code));
         // What moves by less than a minute is nobody's news.
         let is_small = before.is_some_and(|before| start - before < 60 * SECOND);
-        assert!(is_told || is_small, "{one:#?} moved from {before:?}: {steps:#?}");
+        let others = live.iter().filter(|other| other.queue == one.queue);
+        let others = others
+            .map(|o| (o.id, o.state, o.code, o.start_at, o.end_at, o.is_advance, o.held().count()));
+        assert!(
+            is_told || is_small,
+            "{one:#?} moved from {before:?} at {now}: {steps:#?}; in its queue: {:#?}",
+            others.collect::<Vec<_>>()
+        );
     }
 }
 
