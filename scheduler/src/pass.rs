@@ -105,13 +105,13 @@ impl<'a> Planner<'a> {
     }
 
     /// The promise as it was given, if it still holds: the same nodes at the same time. One that is looked at within
-    /// a boot's time after its start ends by when it was promised, should that be all that it can have.
+    /// a boot's time after its start ends by when it was promised, so that it moves nobody behind it.
     fn promised(&mut self, claim: &Claim, start: Time) -> Option<Hold> {
         let promise = claim.promise.as_ref()?;
-        let whole = start.saturating_add(claim.walltime);
         let late = start - promise.start;
         let is_little = late <= self.snapshot.settings.boot_time.min(claim.walltime / 2);
-        let ends = [whole, if is_little { whole - late } else { whole }];
+        let from = if is_little { promise.start } else { start };
+        let end = from.saturating_add(claim.walltime);
         let ways = self.ways(claim, None);
         let serves = |request: usize, cell: u32| {
             ways.iter().flatten().any(|part| part.request == request && part.cells.contains(&cell))
@@ -136,14 +136,14 @@ impl<'a> Planner<'a> {
         for (_, (cell, count)) in &shares {
             *by_cell.entry(*cell).or_default() += *count as i32;
         }
+        let low = |cell: usize| self.cells.all[cell].steps.low(start, end);
+        if by_cell.iter().any(|(cell, count)| low(*cell) < *count) {
+            return None;
+        }
         let vector = self.vector_of(promise.nodes.iter().flatten().copied());
+        let span = (start, end);
         let asked = crate::caps::Asked { queue: true, user: true, overlay: true };
-        let fits = |end: &Time| {
-            let low = |cell: usize| self.cells.all[cell].steps.low(start, *end);
-            by_cell.iter().all(|(cell, count)| low(*cell) >= *count)
-                && self.caps.allow(claim, vector, (start, *end), asked).is_ok()
-        };
-        let end = ends.into_iter().find(fits)?;
+        self.caps.allow(claim, vector, span, asked).ok()?;
         Some(Hold { claim: claim.clone(), start, end, vector, shares })
     }
 

@@ -58,9 +58,13 @@ fn who_is_looked_at_a_little_late_starts_and_ends_by_when_it_was_promised() {
     }
     // Half of its time is too little.
     assert!(plan_at(&snapshot, 66).starts.is_empty());
-    // Where nobody comes then it has its whole time.
+    // Nor does it move what was promised to others for then.
+    let mut next = claim(3, 2, 50);
+    next.promise = Some(Promise { start: 90, nodes: vec![ids(&[0, 1])] });
     snapshot.assignments.clear();
-    assert_eq!(plan_at(&snapshot, 41).starts[0].end, 91);
+    snapshot.claims.push(next);
+    let plan = plan_at(&snapshot, 41);
+    assert_eq!((plan.starts[0].end, plan.planned[0].start), (90, 90), "{plan:#?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A month of a large cluster in hours: tenants ask by the API, the calendar makes its passes at the
+//! A month of a large cluster in half an hour: tenants ask by the API, the calendar makes its passes at the
 //! hours of a clock that jumps from one event to the next, and nodes boot, end and die as told.
 //!
 //! After every pass that changed something the promises of the calendar are looked at anew.
@@ -281,7 +281,7 @@ impl Month {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes hours; run: cargo test --release -p controller --lib -- --ignored --nocapture a_month"]
+#[ignore = "takes half an hour; run: cargo test --release -p controller --lib -- --ignored --nocapture a_month"]
 #[expect(clippy::print_stdout, reason = "what was measured is for the one who runs it")]
 async fn slow_a_month_of_a_large_cluster_keeps_every_promise() {
     let mut month = Month::new().await;
