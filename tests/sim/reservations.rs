@@ -144,6 +144,8 @@ fn slow_two_tenants_share_a_rack_by_the_calendar() -> Result<()> {
     let sim = SimRack::start("calendar", 5)?;
     let haas = controller(&sim)?;
     let (alice, bob) = (Tenant::new(&haas, "alice")?, Tenant::new(&haas, "bob")?);
+    // Others are root beside what she leaves on disks here.
+    haas.haasd.ctl(&["overlay", "share-disk", "alice/dev", "--yes"])?.ok()?;
 
     // Queued: it begins at once, and its time counts from when its nodes are ready.
     let overlay = Some("dev".parse().map_err(|e| anyhow::anyhow!("{e}"))?);
