@@ -171,8 +171,7 @@ impl<'rack> Haasd<'rack> {
 
     /// Listens there, and passes that to haasd from the next start on, as a systemd socket unit does.
     pub fn hold_sockets(&mut self, addresses: [SocketAddr; 2]) -> Result<()> {
-        let [first, second] =
-            self.rack.in_netns(|| addresses.map(|address| TcpListener::bind(address)))?;
+        let [first, second] = self.rack.in_netns(|| addresses.map(TcpListener::bind))?;
         self.sockets = Some([first?, second?]);
         Ok(())
     }
