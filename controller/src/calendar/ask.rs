@@ -326,7 +326,8 @@ fn refused(
             format!("the queue {} gives nodes for at most {}", one.queue, short(micros(most)))
         }
         Refused::TooFarAhead { most } => {
-            let most = short(snapshot::hour(world, most));
+            // To the planner it begins with its boots.
+            let most = short(micros(most) + world.ahead());
             format!("the queue {} takes reservations at most {most} ahead", one.queue)
         }
         Refused::TooMuchReserved(_) => {

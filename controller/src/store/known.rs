@@ -79,6 +79,49 @@ pub struct Used {
     pub end_at: Micros,
 }
 
+/// What is read of nodes by their stamps.
+trait OfNode: PartialEq + Send + Sync + Sized {
+    /// Where it is kept.
+    fn kept(kept: &mut Kept) -> &mut Stamped<Self>;
+
+    /// Of nodes that have a later stamp, by their ids; none of those that have it no more.
+    fn changed(
+        tx: &mut Tx,
+        stamp: i64,
+    ) -> impl Future<Output = Result<Vec<(String, Option<Self>)>>> + Send;
+}
+
+impl OfNode for Node {
+    fn kept(kept: &mut Kept) -> &mut Stamped<Self> {
+        &mut kept.nodes
+    }
+
+    async fn changed(tx: &mut Tx, stamp: i64) -> Result<Vec<(String, Option<Self>)>> {
+        let changed = tx.changed_nodes(stamp).await?.into_iter();
+        Ok(changed.map(|node| (node.id.clone(), Some(node))).collect())
+    }
+}
+
+impl OfNode for StandingRow {
+    fn kept(kept: &mut Kept) -> &mut Stamped<Self> {
+        &mut kept.standings
+    }
+
+    async fn changed(tx: &mut Tx, stamp: i64) -> Result<Vec<(String, Option<Self>)>> {
+        tx.changed_standings(stamp).await
+    }
+}
+
+impl OfNode for Summary {
+    fn kept(kept: &mut Kept) -> &mut Stamped<Self> {
+        &mut kept.summaries
+    }
+
+    async fn changed(tx: &mut Tx, stamp: i64) -> Result<Vec<(String, Option<Self>)>> {
+        tx.changed_summaries(stamp).await
+    }
+}
+
 impl<T> Default for Stamped<T> {
     fn default() -> Self {
         Self { stamp: 0, reads: 0, by_node: Arc::default() }
@@ -139,46 +182,29 @@ impl Known {
 impl Tx {
     /// All nodes.
     pub(super) async fn known_nodes(&mut self) -> Result<ByNode<Node>> {
-        let stamp = self.last_stamp().await?;
-        let known = self.known.kept().nodes.before(stamp);
-        if known.stamp == stamp {
-            return Ok(known.by_node);
-        }
-        let changed = self.changed_nodes(known.stamp).await?.into_iter();
-        let changed = changed.map(|node| (node.id.clone(), Some(node))).collect();
-        let now = known.read_on(stamp, changed);
-        if self.only_reads() {
-            self.known.kept().nodes.keep(&now);
-        }
-        Ok(now.by_node)
+        self.known_by_stamp().await
     }
 
     /// Of each node of which something is wanted, what that is and what it runs.
     pub async fn standings(&mut self) -> Result<ByNode<StandingRow>> {
-        let stamp = self.last_stamp().await?;
-        let known = self.known.kept().standings.before(stamp);
-        if known.stamp == stamp {
-            return Ok(known.by_node);
-        }
-        let changed = self.changed_standings(known.stamp).await?;
-        let now = known.read_on(stamp, changed);
-        if self.only_reads() {
-            self.known.kept().standings.keep(&now);
-        }
-        Ok(now.by_node)
+        self.known_by_stamp().await
     }
 
     /// The hardware of each node whose agent has told of it, in a few numbers.
     pub async fn summaries(&mut self) -> Result<ByNode<Summary>> {
+        self.known_by_stamp().await
+    }
+
+    async fn known_by_stamp<T: OfNode>(&mut self) -> Result<ByNode<T>> {
         let stamp = self.last_stamp().await?;
-        let known = self.known.kept().summaries.before(stamp);
+        let known = T::kept(&mut self.known.kept()).before(stamp);
         if known.stamp == stamp {
             return Ok(known.by_node);
         }
-        let changed = self.changed_summaries(known.stamp).await?;
+        let changed = T::changed(self, known.stamp).await?;
         let now = known.read_on(stamp, changed);
         if self.only_reads() {
-            self.known.kept().summaries.keep(&now);
+            T::kept(&mut self.known.kept()).keep(&now);
         }
         Ok(now.by_node)
     }
